@@ -1,0 +1,137 @@
+"""Session and stream ids: UUIDs that a type checker and the models refuse to mix up."""
+
+import re
+from typing import Any, ClassVar, Self
+from uuid import UUID, SafeUUID, uuid4
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+# The four spellings that the reference reads (Rust crate uuid 1, Uuid::parse_str): hyphenated,
+# simple, braced and URN. UUID() of the standard library takes many more.
+_HYPHENATED = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_CANONICAL = re.compile(_HYPHENATED)
+_SPELLINGS = re.compile(
+    rf"(?:[0-9a-f]{{32}}|{_HYPHENATED}|\{{{_HYPHENATED}\}}|(?-i:urn:uuid:){_HYPHENATED})",
+    re.IGNORECASE | re.ASCII,
+)
+
+# A process meets the same few thousand ids again and again; building one costs a microsecond.
+_INTERNED_MAX = 20_000
+
+_set = object.__setattr__
+
+
+class _Id(UUID):
+    """A UUID of one purpose; the subclasses say which."""
+
+    __slots__ = ()
+    interned: ClassVar[dict[str, Any]]
+    """The ids of canonical texts that were parsed lately."""
+
+    def __init_subclass__(cls) -> None:
+        cls.interned = {}
+
+    def __init__(self, value: str | UUID) -> None:
+        """Build an id from its text (hyphenated, simple, braced or URN) or from a UUID.
+
+        Raises:
+            ValueError: the text is none of the four spellings.
+        """
+        _set(self, "int", value.int if isinstance(value, UUID) else _int_of(value))
+        _set(self, "is_safe", SafeUUID.unknown)
+
+    @classmethod
+    def new(cls) -> Self:
+        """Return a new random (version 4) id."""
+        return cls(uuid4())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the id that `text` spells; the same text usually gives the same object.
+
+        Raises:
+            ValueError: the text is none of the four spellings.
+        """
+        known: Self | None = cls.interned.get(text)
+        if known is not None:
+            return known
+        parsed = cls(text)
+        if _CANONICAL.fullmatch(text):
+            if len(cls.interned) >= _INTERNED_MAX:
+                cls.interned.clear()
+            cls.interned[text] = parsed
+        return parsed
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        """Return the id of sixteen bytes, big-endian, as a journal file holds them.
+
+        Raises:
+            ValueError: there are not sixteen.
+        """
+        if len(value) != 16:
+            message = f"expected the 16 bytes of a UUID, found {len(value)}"
+            raise ValueError(message)
+        new = cls.__new__(cls)
+        _set(new, "int", int.from_bytes(value, "big"))
+        _set(new, "is_safe", SafeUUID.unknown)
+        return new
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        if type(value) is cls:
+            return value
+        if isinstance(value, str):
+            try:
+                return cls.parse(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "uuid_parsing", "{reason}", {"reason": str(error)}
+                ) from None
+        if isinstance(value, UUID) and not isinstance(value, _Id):
+            return cls(value)
+        raise PydanticCustomError(
+            "uuid_type",
+            "Input should be a {expected} or a UUID, not a {found}",
+            {"expected": cls.__name__, "found": type(value).__name__},
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate, serialization=core_schema.to_string_ser_schema(when_used="json")
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "format": "uuid"}
+
+
+class SessionId(_Id):
+    """The id of a session."""
+
+    __slots__ = ()
+
+
+class StreamId(_Id):
+    """The id of a stream."""
+
+    __slots__ = ()
+
+
+def _int_of(text: str) -> int:
+    if not isinstance(text, str):
+        message = f"an id is built from a str or a UUID, not from a {type(text).__name__}"
+        raise TypeError(message)
+    if not _SPELLINGS.fullmatch(text):
+        shown = text if len(text) <= 60 else text[:60] + "..."
+        message = f"{shown!r} is not a UUID (expected 32 hexadecimal digits as 8-4-4-4-12)"
+        raise ValueError(message)
+    digits = text.removeprefix("urn:uuid:").strip("{}").replace("-", "")
+    return int(digits, 16)

@@ -1,0 +1,251 @@
+"""The events as values: what a Python program meets."""
+
+import copy
+import json
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, get_args
+from uuid import UUID, uuid4
+
+import pydantic
+import pytest
+
+import journal
+from journal import (
+    DomainEvent,
+    PerformanceMetrics,
+    PriorityDistribution,
+    SessionActivated,
+    SessionId,
+    SessionState,
+    StreamFailed,
+    StreamId,
+    StreamState,
+    Timestamp,
+    parse_event,
+)
+from journal.kinds import KINDS
+from journal.rows import EVENT_CLASSES, decode, encode
+from journal.values import Value
+
+DATA = Path(__file__).parent / "data"
+LINES = (DATA / "kinds.ndjson").read_text("utf-8").removesuffix("\n").split("\n")
+FACTS = (DATA / "kinds.facts.ndjson").read_text("utf-8").removesuffix("\n").split("\n")
+
+
+def test_every_fact_of_the_reference_holds() -> None:
+    for line, fact_line in zip(LINES, FACTS, strict=True):
+        event, facts = parse_event(line), json.loads(fact_line)
+        assert event.event_type == facts["event_type"]
+        assert str(event.session_id) == facts["session_id"]
+        assert (event.stream_id and str(event.stream_id)) == facts["stream_id"]
+        assert event.timestamp.rfc3339(offset="+00:00") == facts["timestamp_rfc3339"]
+        assert event.occurred_at == event.timestamp
+        assert event.is_critical == facts["is_critical"]
+        assert event.is_error == facts["is_error"]
+        assert event.is_completion == facts["is_completion"]
+        assert str(event.event_id) == facts["event_id"]
+        assert event.metadata() == facts["metadata"]
+
+
+def test_there_is_a_model_for_each_kind_with_its_fields_in_wire_order() -> None:
+    assert len(KINDS) == 16
+    assert set(get_args(get_args(DomainEvent)[0])) == set(EVENT_CLASSES.values())
+    for kind in KINDS.values():
+        own = dict.fromkeys(name.split(".")[0] for name in kind.fields)
+        stream = ["stream_id"] if kind.has_stream else []
+        expected = ["event_type", "session_id", *stream, *own, "timestamp"]
+        assert list(EVENT_CLASSES[kind.name].model_fields) == expected
+
+
+def test_the_union_tells_the_kinds_apart() -> None:
+    union = pydantic.TypeAdapter[Any](DomainEvent)
+
+    for line in LINES[:32]:
+        assert union.validate_json(line) == parse_event(line)
+        assert union.validate_python(json.loads(line)) == parse_event(line)
+
+
+def test_an_event_is_made_from_ordinary_values() -> None:
+    session_id, now = SessionId.new(), datetime.now(UTC)
+
+    event = SessionActivated(session_id=session_id, timestamp=now)
+
+    assert event.timestamp == now
+    assert event.event_type == "session_activated"
+    assert event.stream_id is None
+    assert SessionActivated(session_id=UUID(str(session_id)), timestamp=now) == event  # type: ignore[arg-type]
+    assert SessionActivated(session_id=str(session_id), timestamp=now.isoformat()) == event  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        datetime(2026, 1, 1),  # noqa: DTZ001
+        1767225600,
+        None,
+        "2026-01-01T00:00:00",
+        datetime(1600, 1, 1, tzinfo=UTC),
+    ],
+)
+def test_a_timestamp_without_an_offset_or_out_of_range_is_refused(timestamp: Any) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        SessionActivated(session_id=SessionId.new(), timestamp=timestamp)
+
+
+def test_other_offsets_become_utc() -> None:
+    tokyo = timezone(timedelta(hours=9))
+    event = SessionActivated(
+        session_id=SessionId.new(), timestamp=datetime(2026, 1, 1, 9, tzinfo=tokyo)
+    )
+
+    assert event.model_dump_json().endswith('"timestamp":"2026-01-01T00:00:00Z"}')
+
+
+def test_session_and_stream_ids_are_not_interchangeable() -> None:
+    now = datetime.now(UTC)
+
+    with pytest.raises(pydantic.ValidationError, match="SessionId or a UUID, not a StreamId"):
+        SessionActivated(session_id=StreamId.new(), timestamp=now)  # type: ignore[arg-type]
+    with pytest.raises(pydantic.ValidationError, match="StreamId or a UUID, not a int"):
+        StreamFailed(session_id=SessionId.new(), stream_id=5, error="", timestamp=now)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{}", "urn:uuid:{}", "{{{}}}", pytest.param("simple", id="simple")]
+)
+def test_an_id_is_read_in_four_spellings(spelling: str) -> None:
+    uuid = uuid4()
+    text = uuid.hex if spelling == "simple" else spelling.format(uuid)
+
+    assert SessionId(text) == SessionId.parse(text.replace(uuid.hex, uuid.hex.upper())) == uuid
+
+
+@pytest.mark.parametrize("text", ["", "{}", "x" * 36, " " + str(uuid4()), str(uuid4())[:-1]])
+def test_an_id_is_read_in_no_other_spelling(text: str) -> None:
+    for read in (SessionId, SessionId.parse):
+        with pytest.raises(ValueError, match="is not a UUID"):
+            read(text)
+    with pytest.raises(TypeError):
+        SessionId(5)  # type: ignore[arg-type]
+
+
+def test_an_id_is_a_uuid_that_can_be_pickled_and_copied() -> None:
+    session_id = SessionId.new()
+
+    assert isinstance(session_id, UUID)
+    for copied in (pickle.loads(pickle.dumps(session_id)), copy.deepcopy(session_id)):  # noqa: S301
+        assert type(copied) is SessionId
+        assert copied == session_id
+    assert {session_id: 1}[SessionId(str(session_id))] == 1
+
+
+def test_events_are_frozen_hashable_values() -> None:
+    for line in LINES[:16]:
+        event = parse_event(line)
+        with pytest.raises(pydantic.ValidationError, match="frozen"):
+            event.timestamp = Timestamp.from_epoch_ns(0)
+        assert {event: 1}[parse_event(line)] == 1
+        assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301
+        assert copy.deepcopy(event) == event
+
+
+def test_model_copy_validates_what_it_changes() -> None:
+    event = parse_event(LINES[0])
+
+    later = event.model_copy(update={"timestamp": datetime(2026, 1, 1, tzinfo=UTC)})
+
+    assert type(later.timestamp) is Timestamp
+    assert event.model_copy() == event
+    with pytest.raises(pydantic.ValidationError):
+        event.model_copy(update={"timestamp": 5})
+
+
+def test_a_decoded_event_is_the_same_as_a_validated_one() -> None:
+    """`rows` builds models through pydantic's slots; this notices if those change."""
+    for line in LINES:
+        decoded = decode(*encode([parse_event(line)])[0])
+        validated = type(decoded).model_validate(json.loads(line))
+
+        def state(model: Any) -> Any:
+            inner = {
+                name: state(value) if isinstance(value, Value) else (type(value), value)
+                for name, value in model.__dict__.items()
+            }
+            return (
+                type(model),
+                list(inner),
+                inner,
+                model.__pydantic_extra__,
+                model.__pydantic_private__,
+            )
+
+        assert state(decoded) == state(validated)
+        assert decoded == validated
+        assert hash(decoded) == hash(validated)
+        assert repr(decoded) == repr(validated)
+        assert decoded.model_dump() == validated.model_dump()
+
+
+@pytest.mark.parametrize("frame_count", [5.0, "5", True, -1, 2**64, None])
+def test_integers_are_strict(frame_count: Any) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        journal.FramesBatched(
+            session_id=SessionId.new(), frame_count=frame_count, timestamp=datetime.now(UTC)
+        )
+
+
+def test_text_that_utf8_cannot_hold_is_refused() -> None:
+    with pytest.raises(pydantic.ValidationError, match="lone surrogate at character 1"):
+        StreamFailed(
+            session_id=SessionId.new(),
+            stream_id=StreamId.new(),
+            error="x\ud800",
+            timestamp=datetime.now(UTC),
+        )
+
+
+def test_the_distribution_counts_and_shares() -> None:
+    distribution = PriorityDistribution.from_counts(1, 2, 3, 4, 0)
+
+    assert distribution == PriorityDistribution(
+        critical_frames=1, high_frames=2, medium_frames=3, low_frames=4
+    )
+    assert distribution.total_frames == 10
+    percentages = distribution.as_percentages()
+    assert percentages.model_dump() == {
+        "critical": 0.1,
+        "high": 0.2,
+        "medium": 0.3,
+        "low": 0.4,
+        "background": 0.0,
+    }
+    assert set(PriorityDistribution().as_percentages().model_dump().values()) == {0.0}
+    assert PriorityDistribution.from_counts(*[2**64 - 1] * 5).total_frames == 5 * (2**64 - 1)
+
+
+def test_the_distribution_is_complete_on_the_wire() -> None:
+    with pytest.raises(pydantic.ValidationError, match="missing field 'high_frames'"):
+        PriorityDistribution.model_validate_json('{"critical_frames":1}')
+
+
+def test_floats_are_printed_as_the_reference_prints_them() -> None:
+    metrics = PerformanceMetrics(
+        frames_per_second=1e21,
+        bytes_per_second=1e-5,
+        average_frame_size=1,
+        priority_distribution=PriorityDistribution(),
+    )
+
+    assert metrics.model_dump_json().startswith(
+        '{"frames_per_second":1e21,"bytes_per_second":0.00001,"average_frame_size":1.0,'
+    )
+    for nan in (float("nan"), float("inf"), "1.0", True):
+        with pytest.raises(pydantic.ValidationError):
+            metrics.model_copy(update={"average_frame_size": nan})
+
+
+def test_the_states_are_spelled_as_on_the_wire() -> None:
+    assert list(SessionState) == ["Initializing", "Active", "Closing", "Completed", "Failed"]
+    assert list(StreamState) == ["Preparing", "Streaming", "Completed", "Failed", "Cancelled"]

@@ -1,0 +1,211 @@
+"""Connections to an open journal: one that writes, some that read, and transactions on them.
+
+Whatever apsw raises inside these transactions leaves them as a `JournalError`.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from journal import errors
+from journal.opening import (
+    BUSY_TIMEOUT_MS,
+    Durability,
+    check_format,
+    check_sqlite,
+    open_reader,
+    open_writer,
+    read_only_target,
+)
+
+_IDLE_READERS_MAX = 4
+
+
+class Database:
+    """The connections to one journal file. Threads may share it.
+
+    Writers queue: those of this process at a lock, those of others at SQLite's. Readers never wait,
+    and never see half a transaction.
+
+    `generation` changes whenever something that was read or written through `write` may no longer
+    be so: another process wrote, or a transaction was rolled back.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, durability: Durability) -> None:
+        check_sqlite(apsw.sqlite_lib_version())
+        self.path = path
+        self.read_only = read_only
+        self.generation = 0
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._readers: list[apsw.Connection] = []
+        self._data_version: int | None = None
+        self._failed_commit = False
+        self._closed = False
+        self._copy: Path | None = None
+        self._writer: apsw.Connection | None = None
+        with _translated(path):
+            if read_only:
+                self._target, self._copy = read_only_target(path)
+                try:
+                    self._readers.append(open_reader(self._target, path))
+                except BaseException:
+                    self._discard_copy()
+                    raise
+            else:
+                self._writer = open_writer(path, durability)
+                self._target = f"{path.as_uri()}?mode=ro"
+
+    @contextmanager
+    def read(self) -> Iterator[apsw.Connection]:
+        """Lend a connection that sees one moment of the file for as long as the block lasts."""
+        self._check_open()
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            with _translated(self.path):
+                connection = open_reader(self._target, self.path)
+        try:
+            with _translated(self.path):
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    connection.execute("ROLLBACK")
+        except BaseException:
+            connection.close()
+            raise
+        if self._closed or len(self._readers) >= _IDLE_READERS_MAX:
+            connection.close()
+        else:
+            self._readers.append(connection)
+
+    @contextmanager
+    def write(self, wait_ms: int = BUSY_TIMEOUT_MS) -> Iterator[apsw.Connection]:
+        """Lend the writing connection for one transaction, committed when the block ends well.
+
+        Args:
+            wait_ms: how long to wait for other writers.
+
+        Raises:
+            ReadOnlyError, ClosedError, BusyError, StorageFullError, StorageError: nothing was
+                written.
+            CommitFailedError: whether it was written is known after reopening; until then every
+                further write raises this, too.
+        """
+        if not self._lock.acquire(timeout=wait_ms / 1000):
+            raise errors.BusyError(self.path, "is being written by another thread")
+        try:
+            self._check_open()
+            if self._writer is None:
+                raise errors.ReadOnlyError(self.path, "is open for reading only")
+            if self._failed_commit:
+                raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
+            with _translated(self.path):
+                self._begin(self._writer, wait_ms)
+                try:
+                    self._notice_other_writers(self._writer)
+                    yield self._writer
+                    self._commit(self._writer)
+                except BaseException:
+                    self.generation += 1
+                    if self._writer.in_transaction:  # SQLite has ended it itself after some errors
+                        self._writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._lock.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Close every connection; the last one to a file leaves no -wal. Twice is once."""
+        with self._lock:
+            self._closed = True
+            try:
+                with _translated(self.path):
+                    while self._readers:
+                        self._readers.pop().close()
+                    if self._writer is not None:
+                        self._writer.close()
+            finally:
+                self._discard_copy()
+
+    def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
+        if wait_ms == BUSY_TIMEOUT_MS:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        connection.set_busy_timeout(wait_ms)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def _notice_other_writers(self, connection: apsw.Connection) -> None:
+        data_version = connection.pragma("data_version")
+        if data_version != self._data_version:
+            self._data_version = data_version
+            self.generation += 1
+            check_format(connection, self.path)  # another process may have migrated the file
+
+    def _commit(self, connection: apsw.Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except apsw.FullError:
+            raise  # the last frame of the transaction was not written, so it never happened
+        except apsw.Error as error:
+            self._failed_commit = True
+            raise errors.CommitFailedError(
+                self.path, f"the commit failed, open it again to see whether it took: {error}"
+            ) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.ClosedError(self.path, "the journal is closed")
+        if os.getpid() != self._pid:  # SQLite's connections do not survive a fork
+            raise errors.ClosedError(self.path, "was opened before this process was forked")
+
+    def _discard_copy(self) -> None:
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        raise _journal_error(path, error) from error
+
+
+def _journal_error(path: Path, error: apsw.Error) -> errors.JournalError:
+    for driver_errors, journal_error, reason in _ERRORS:
+        if isinstance(error, driver_errors):
+            return journal_error(path, reason.format(error))
+    return errors.StorageError(path, f"{type(error).__name__}: {error}")
+
+
+_ERRORS: list[tuple[tuple[type[apsw.Error], ...], type[errors.PathError], str]] = [
+    ((apsw.BusyError, apsw.LockedError), errors.BusyError, "is locked by another process"),
+    ((apsw.FullError,), errors.StorageFullError, "the disk is full"),
+    ((apsw.NotADBError,), errors.NotADatabaseError, "is not an SQLite database"),
+    (
+        (apsw.CorruptError, apsw.FormatError, apsw.SQLError, apsw.ConstraintError),
+        errors.DamagedError,
+        "is damaged: {}",
+    ),
+    (
+        (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError),
+        errors.AccessDeniedError,
+        "cannot be written: {}",
+    ),
+    ((apsw.CantOpenError,), errors.AccessDeniedError, "cannot be opened: {}"),
+    ((apsw.ConnectionClosedError, apsw.CursorClosedError), errors.ClosedError, "is closed"),
+]

@@ -1,0 +1,74 @@
+"""What is in a journal file, in figures."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import apsw
+from pydantic import BaseModel, ConfigDict
+
+from journal.appending import last_position
+from journal.timestamps import Timestamp
+
+
+class JournalInfo(BaseModel):
+    """What is in a journal file.
+
+    Sizes are in bytes; `first_timestamp` and `last_timestamp` are the smallest and the largest, not
+    those of the first and the last event. Positions and times are None while there are no events.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    journal_id: UUID
+    created_at: Timestamp
+    library_version: str
+    format_version: int
+    event_count: int
+    first_position: int | None
+    last_position: int | None
+    first_timestamp: Timestamp | None
+    last_timestamp: Timestamp | None
+    session_count: int
+    stream_count: int
+    counts_by_kind: dict[str, int]
+    sealed_block_count: int
+    file_bytes: int
+    wal_bytes: int
+
+
+def read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
+    """Read the figures; one pass over the events, the rest by key."""
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    counts = dict(
+        connection.execute(
+            "SELECT name, count FROM kind"
+            " JOIN (SELECT kind, count(*) AS count FROM event GROUP BY kind) ON kind = code"
+            " ORDER BY code"
+        )
+    )
+    figures: Any = connection.execute(
+        "SELECT min(seq), min(timestamp), max(timestamp) FROM event"
+    ).fetchone()
+    first, smallest, largest = figures
+    last = last_position(connection)
+    wal = path.with_name(path.name + "-wal")
+    return JournalInfo(
+        path=path,
+        journal_id=UUID(meta["journal_id"]),
+        created_at=Timestamp.parse(meta["created_at"]),
+        library_version=meta["library_version"],
+        format_version=connection.pragma("user_version"),
+        event_count=sum(counts.values()),
+        first_position=first,
+        last_position=last or None,
+        first_timestamp=None if smallest is None else Timestamp.from_epoch_ns(smallest),
+        last_timestamp=None if largest is None else Timestamp.from_epoch_ns(largest),
+        session_count=connection.execute("SELECT count(*) FROM session").get,
+        stream_count=connection.execute("SELECT count(*) FROM stream").get,
+        counts_by_kind=counts,
+        sealed_block_count=connection.execute("SELECT count(*) FROM block WHERE sealed").get,
+        file_bytes=path.stat().st_size,
+        wal_bytes=wal.stat().st_size if wal.exists() else 0,
+    )

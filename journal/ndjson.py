@@ -1,0 +1,160 @@
+"""Appending newline-delimited JSON: lines from anywhere, in batches, bad ones reported."""
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Literal, NamedTuple
+
+from journal.errors import InvalidEventError, LineRejectedError
+from journal.rows import Record
+from journal.store import Appended
+from journal.wire import Unknown, read_record
+
+OnError = Literal["stop", "skip"]
+"""What to do at a line that is no event: stop there, or report it and go on."""
+
+BATCH_EVENTS = 1_000
+BATCH_SIZE_MAX = 4 * 1024 * 1024
+"""In characters."""
+BATCH_SECONDS = 1.0
+"""How old the oldest event that waits for the others may grow."""
+
+
+class RejectedLine(NamedTuple):
+    """A line that was not appended; `line_number` counts from 1."""
+
+    line_number: int
+    line: str | bytes
+    reason: str
+
+
+class LinesAppended(NamedTuple):
+    """What has become of the lines: how many events are committed, how many lines rejected.
+
+    `first` and `last` are positions, None while there are none. Where other writers append at the
+    same time, not every position between them is of these lines.
+    """
+
+    appended: int
+    rejected: int
+    first: int | None
+    last: int | None
+
+
+class LineAppender:
+    """Takes lines one by one and appends their events in batches.
+
+    A batch is full at a thousand events or four million characters, and is committed at the next
+    line, too, when it is a second old. No transaction is open between calls.
+
+    Args:
+        append: appends records in one transaction.
+        on_error: "stop" raises at the first line that is no event, after committing all before it;
+            "skip" goes on.
+        unknown: what to do with an event of an unknown kind; see `parse_event`.
+        on_reject: is called for every rejected line, before the events after it are committed.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[list[Record]], Appended],
+        *,
+        on_error: OnError = "stop",
+        unknown: Unknown = "reject",
+        on_reject: Callable[[RejectedLine], None] | None = None,
+    ) -> None:
+        if on_error not in ("stop", "skip"):
+            message = f"on_error: expected 'stop' or 'skip', found {on_error!r}"
+            raise ValueError(message)
+        if unknown not in ("reject", "keep"):
+            message = f"unknown: expected 'reject' or 'keep', found {unknown!r}"
+            raise ValueError(message)
+        self._append = append
+        self._on_error = on_error
+        self._unknown = unknown
+        self._on_reject = on_reject
+        self._line_number = 0
+        self._batch: list[Record] = []
+        self._batch_size = 0
+        self._batch_began = 0.0
+        self.result = LinesAppended(0, 0, None, None)
+
+    def add(self, line: str | bytes) -> None:
+        """Take one line; blank ones count as lines and are otherwise ignored.
+
+        Raises:
+            LineRejectedError: the line is no event, and `on_error` is "stop".
+        """
+        self._line_number += 1
+        try:
+            record = read_record(line, self._unknown)
+        except InvalidEventError as error:
+            if isinstance(line, str | bytes) and not line.strip():
+                return
+            self._reject(line, error.reason)
+            return
+        batch = self._batch
+        if not batch:
+            self._batch_began = monotonic()
+        batch.append(record)
+        self._batch_size += len(line)
+        if (
+            len(batch) >= BATCH_EVENTS
+            or self._batch_size >= BATCH_SIZE_MAX
+            or monotonic() - self._batch_began >= BATCH_SECONDS
+        ):
+            self.flush()
+
+    def reject(self, line: str | bytes, reason: str) -> None:
+        """Take one line that is no event, for a reason that the caller has found.
+
+        Raises:
+            LineRejectedError: `on_error` is "stop".
+        """
+        self._line_number += 1
+        self._reject(line, reason)
+
+    def _reject(self, line: str | bytes, reason: str) -> None:
+        rejected = RejectedLine(self._line_number, line, reason)
+        if self._on_error == "stop":
+            self.flush()
+        self.result = self.result._replace(rejected=self.result.rejected + 1)
+        if self._on_reject is not None:
+            self._on_reject(rejected)
+        if self._on_error == "stop":
+            raise LineRejectedError(rejected.line_number, line, reason, self.result)
+
+    def flush_if_old(self) -> None:
+        """Append what has waited for a second."""
+        if self._batch and monotonic() - self._batch_began >= BATCH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Append what waits."""
+        if not self._batch:
+            return
+        batch, self._batch, self._batch_size = self._batch, [], 0
+        first, last = self._append(batch)
+        self.result = LinesAppended(
+            self.result.appended + len(batch),
+            self.result.rejected,
+            first if self.result.first is None else self.result.first,
+            last,
+        )
+
+
+def append_lines(appender: LineAppender, lines: Iterable[str | bytes]) -> LinesAppended:
+    """Append every line; when the source of lines fails, what it gave before is appended first.
+
+    Raises:
+        LineRejectedError: as `LineAppender.add`, and whatever `lines` raises.
+    """
+    try:
+        for line in lines:
+            appender.add(line)
+    except LineRejectedError:
+        raise
+    except Exception:
+        appender.flush()
+        raise
+    appender.flush()
+    return appender.result

@@ -1,0 +1,257 @@
+"""Opening a journal file: what is there, is it ours, and making a new one.
+
+After `open_connection` a connection is to a journal of a format that this version can use, with
+its settings applied. What is in the tables is for the modules that read and write them.
+"""
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import apsw
+from pydantic_core import to_json
+
+from journal import errors
+from journal._version import VERSION
+from journal.kinds import KINDS
+from journal.timestamps import text_from_epoch_ns
+
+Durability = Literal["full", "normal"]
+"""What an append waits for.
+
+"full": the disk has it, so it survives a power cut. "normal": the operating system has it, so it
+survives a crash of the program; a power cut may lose the latest appends, each as a whole.
+"""
+
+APPLICATION_ID = 0x504A534A
+FORMAT_VERSION = 1
+
+BUSY_TIMEOUT_MS = 60_000
+"""How long a connection waits for a lock; other writers hold it for milliseconds."""
+
+# The heads of sessions and streams are updated all over their tables, so their pages should stay in
+# memory: 2 MB, the default, holds those of some twenty thousand.
+_CACHE_KIB = 16 * 1024
+
+# A checkpoint copies each changed page once, however often it changed since the one before.
+_CHECKPOINT_PAGES = 4_000
+_WAL_BYTES_KEPT = 16 * 1024 * 1024
+
+_SAFE_SINCE = (3, 51, 3)
+_SAFE_BACKPORTS = {(3, 44): 6, (3, 50): 7}
+
+
+def check_sqlite(version: str) -> None:
+    """Refuse an SQLite with the WAL-reset bug.
+
+    Raises:
+        UnsafeSQLiteError: it is older than 3.51.3 and not one of the corrected 3.44 and 3.50.
+
+    Source: sqlite.org/wal.html#walresetbug.
+    """
+    major, minor, patch = (int(part) for part in version.split(".")[:3])
+    backport = _SAFE_BACKPORTS.get((major, minor))
+    if (major, minor, patch) < _SAFE_SINCE and (backport is None or patch < backport):
+        raise errors.UnsafeSQLiteError(version)
+
+
+def open_writer(path: Path, durability: Durability) -> apsw.Connection:
+    """Return a connection that can write, to a new journal if there is no file.
+
+    Raises:
+        JournalError: one of those listed under "opening" in `errors`, or apsw.Error.
+    """
+    _create_file(path)
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        _check_writable(connection, path)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        if _is_blank(connection):
+            _create_journal(connection)
+        _check_identity(connection, path)
+        _use_wal(connection, path)
+        connection.execute(
+            f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'};"
+            f"PRAGMA cache_size = -{_CACHE_KIB};"
+            f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};"
+            f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT};"
+            "PRAGMA trusted_schema = OFF"
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(target: str, path: Path) -> apsw.Connection:
+    """Return a connection that only reads the journal at `path`, through `target`.
+
+    Raises:
+        JournalError: one of those listed under "opening" in `errors`, or apsw.Error.
+    """
+    connection = apsw.Connection(target, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        _check_identity(connection, path)
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}; PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def read_only_target(path: Path) -> tuple[str, Path | None]:
+    """Return what SQLite is to open so as to read everything committed and write nothing.
+
+    Where the folder can be written, that is the file itself: SQLite may keep -wal and -shm beside
+    it, which is how other processes are told of a reader. Where it cannot, a -wal without -shm has
+    to be copied away with its file, because SQLite must build the -shm anew to see what is in it.
+
+    Returns:
+        a file name or URI, and the folder of the copy to be removed afterwards, or None.
+
+    Raises:
+        JournalNotFoundError, PathIsDirectoryError, AccessDeniedError: what is at `path`.
+    """
+    _check_readable(path)
+    uri = path.as_uri()
+    wal, shm = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+    if os.access(path.parent, os.W_OK) or (wal.exists() and shm.exists()):
+        return f"{uri}?mode=ro", None
+    if not wal.exists():
+        return f"{uri}?mode=ro&immutable=1", None
+    folder = Path(tempfile.mkdtemp(prefix="journal-"))
+    try:
+        shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(wal, folder / wal.name)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise errors.StorageError(path, f"cannot be copied for reading: {error}") from error
+    return f"{(folder / path.name).as_uri()}?mode=ro", folder
+
+
+def _check_readable(path: Path) -> None:
+    # Without opening it: closing it again would drop this process's locks on it (POSIX), those of
+    # another Journal included.
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise errors.JournalNotFoundError(path, "does not exist") from error
+    except PermissionError as error:
+        raise errors.AccessDeniedError(path, "cannot be read: permission denied") from error
+    except OSError as error:
+        raise errors.StorageError(path, f"cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
+    if not os.access(path, os.R_OK):
+        raise errors.AccessDeniedError(path, "cannot be read: permission denied")
+
+
+def _create_file(path: Path) -> None:
+    """Make an empty file that only its owner may use; SQLite gives -wal and -shm the same mode."""
+    if path.is_dir():
+        raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except FileNotFoundError as error:
+        raise errors.JournalNotFoundError(path, "its folder does not exist") from error
+    except PermissionError as error:
+        raise errors.AccessDeniedError(path, "cannot be created: permission denied") from error
+    except OSError as error:
+        if error.errno == errno.EROFS and path.exists():
+            raise errors.AccessDeniedError(path, "cannot be written: read-only media") from error
+        raise errors.StorageError(path, f"cannot be created: {error.strerror}") from error
+
+
+def _check_writable(connection: apsw.Connection, path: Path) -> None:
+    if connection.readonly("main"):  # SQLite falls back to reading without a word
+        raise errors.AccessDeniedError(path, "cannot be written: permission denied")
+
+
+def _is_blank(connection: apsw.Connection) -> bool:
+    """Tell whether there is nothing at all in the file, neither of ours nor of anybody's."""
+    return not (
+        connection.pragma("application_id")
+        or connection.pragma("user_version")
+        or connection.execute("SELECT count(*) FROM sqlite_schema").get
+    )
+
+
+def _create_journal(connection: apsw.Connection) -> None:
+    """Write the schema, in one transaction, unless another process does so first."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA page_size = 4096")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_blank(connection):
+            connection.execute(resources.files("journal").joinpath("schema.sql").read_text("utf-8"))
+            connection.executemany(
+                "INSERT INTO kind (code, name, fields) VALUES (?, ?, ?)",
+                [
+                    (kind.code, kind.name, to_json(kind.fields).decode() if kind.fields else None)
+                    for kind in KINDS.values()
+                ],
+            )
+            connection.executemany(
+                "INSERT INTO meta (key, value) VALUES (?, ?)",
+                [
+                    ("journal_id", str(uuid4())),
+                    ("created_at", text_from_epoch_ns(time.time_ns())),
+                    ("library_version", VERSION),
+                    ("min_reader_version", str(FORMAT_VERSION)),
+                ],
+            )
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.pragma("user_version", FORMAT_VERSION)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_identity(connection: apsw.Connection, path: Path) -> None:
+    if connection.pragma("application_id") != APPLICATION_ID:
+        reason = "is an SQLite database, but not a journal"
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+            reason = "is empty, not a journal"
+        raise errors.NotAJournalError(path, reason)
+    check_format(connection, path)
+
+
+def check_format(connection: apsw.Connection, path: Path) -> None:
+    """Refuse a format that this version cannot write or, on a reading connection, cannot read.
+
+    Raises:
+        NewerFormatError: the file is of a newer format.
+    """
+    found = connection.pragma("user_version")
+    if found <= FORMAT_VERSION:
+        return
+    needed = connection.execute("SELECT value FROM meta WHERE key = 'min_reader_version'").get
+    if not connection.readonly("main") or needed is None or int(needed) > FORMAT_VERSION:
+        raise errors.NewerFormatError(path, expected=FORMAT_VERSION, found=found)
+
+
+def _use_wal(connection: apsw.Connection, path: Path) -> None:
+    """Switch a new file to WAL. The busy timeout does not cover this, so wait here for others."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            mode = connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise errors.StorageError(path, f"is on a file system without WAL (mode {mode!r})")
+        return

@@ -1,0 +1,336 @@
+"""Reading: rows back to events, by chain, by range of positions or by range of time."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import apsw
+from pydantic_core import from_json, to_json
+
+from journal.appending import last_position
+from journal.canonical import object_pieces
+from journal.database import Database
+from journal.errors import DamagedError
+from journal.events import AnyEvent
+from journal.ids import SessionId, StreamId
+from journal.kinds import KINDS
+from journal.rows import Blueprint, Record, blueprint, decode_rows
+from journal.store import RecordedEvent
+from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoch_ns
+
+Row = tuple[int, int, int, int | None, int, str | None]
+"""seq, kind, session, stream, timestamp, data, as the file has them."""
+
+_COLUMNS = "seq, kind, session, stream, timestamp, data"
+
+# The recursion follows a link only to an earlier position, so a damaged one cannot loop. It is a
+# CROSS JOIN because the planner would otherwise rather scan the table than look its key up.
+_CHAIN_SQL = f"""
+WITH RECURSIVE chain ({_COLUMNS}, prev) AS (
+    SELECT {_COLUMNS}, {{prev}} FROM event WHERE seq = ?
+    UNION ALL
+    SELECT e.seq, e.kind, e.session, e.stream, e.timestamp, e.data, e.{{prev}}
+    FROM chain CROSS JOIN event AS e ON e.seq = chain.prev
+    WHERE chain.prev < chain.seq
+)
+SELECT {_COLUMNS} FROM chain
+"""
+SESSION_CHAIN_SQL = _CHAIN_SQL.format(prev="session_prev")
+STREAM_CHAIN_SQL = _CHAIN_SQL.format(prev="stream_prev")
+
+PAGE_SQL = f"SELECT {_COLUMNS} FROM event WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+
+SINCE_SQL = f"""
+SELECT e.seq, e.kind, e.session, e.stream, e.timestamp, e.data
+FROM (
+    SELECT first_seq, last_seq FROM block WHERE max_timestamp > ?1 ORDER BY first_seq
+) AS b CROSS JOIN event AS e ON e.seq BETWEEN b.first_seq AND b.last_seq
+WHERE e.timestamp > ?1
+UNION ALL
+SELECT {_COLUMNS} FROM event
+WHERE seq > ifnull((SELECT max(last_seq) FROM block), 0) AND timestamp > ?1
+"""
+"""Reads only the blocks that hold something later, and what came after the last block."""
+
+# A page is read in one short transaction, so that a reader who pauses holds up no checkpoint.
+_PAGE_ROWS = 1_000
+_PAGE_DATA_MAX = 1024 * 1024
+
+_NAMES_MAX = 50_000
+
+
+Names = tuple[
+    list[Row], dict[int, Blueprint], dict[int, SessionId], dict[int | None, StreamId | None]
+]
+"""Rows, and what the integers in them stand for: the arguments of `decode_rows`."""
+
+_NOT_DECODED = (KeyError, ValueError, TypeError)
+
+
+class Reader:
+    """Reads one journal file. Threads may share it.
+
+    Every method raises `DamagedError` where the file contradicts itself, and otherwise what
+    `Database.read` raises.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._names = _Names()
+
+    def last_position(self) -> int:
+        """Return the position of the latest event, 0 where there never was one."""
+        with self._database.read() as connection:
+            return last_position(connection)
+
+    def event_count(self) -> int:
+        """Return how many events there are: positions have no gaps."""
+        with self._database.read() as connection:
+            first = connection.execute("SELECT min(seq) FROM event").get
+            return 0 if first is None else last_position(connection) - first + 1
+
+    def end(self, after: int, limit: int | None) -> int:
+        """Return the last position (inclusive) of a read after `after`, of at most `limit` events.
+
+        Raises:
+            ValueError: `after` or `limit` is negative.
+        """
+        for name, value in (("after", after), ("limit", limit)):
+            if value is not None and value < 0:
+                message = f"{name}: expected 0 or more, found {value}"
+                raise ValueError(message)
+        last = self.last_position()
+        return last if limit is None else min(last, after + limit)
+
+    def session_events(self, session_id: SessionId) -> list[AnyEvent]:
+        """Return the events of a session in append order."""
+        with self._database.read() as connection:
+            return self.decoded(connection, self.session_rows(connection, session_id))
+
+    def stream_events(self, stream_id: StreamId) -> list[AnyEvent]:
+        """Return the events of a stream in append order."""
+        with self._database.read() as connection:
+            return self.decoded(connection, self.stream_rows(connection, stream_id))
+
+    def events_since(self, since_ns: int) -> list[AnyEvent]:
+        """Return the events with a timestamp later than `since_ns`, in append order."""
+        with self._database.read() as connection:
+            return self.decoded(connection, _since(connection, since_ns))
+
+    def events(self, after: int, up_to: int) -> Iterator[RecordedEvent]:
+        """Yield the events at positions from `after` (exclusive) to `up_to` (inclusive)."""
+        new: Any = partial(tuple.__new__, RecordedEvent)  # a third of the time of the class
+        while after < up_to:
+            with self._database.read() as connection:
+                rows = _page(connection, after, up_to)
+                names = self._names.resolve(connection, rows)
+            if not rows:
+                return
+            after = rows[-1][0]
+            try:
+                yield from map(new, decode_rows(*names))
+            except _NOT_DECODED:
+                raise self._damaged(names) from None
+
+    def records(
+        self,
+        after: int,
+        up_to: int,
+        *,
+        session_id: SessionId | None = None,
+        stream_id: StreamId | None = None,
+        since_ns: int | None = None,
+    ) -> Iterator[tuple[int, Record]]:
+        """Yield position and record of the events that fit everything given, in append order."""
+        if session_id is None and stream_id is None and since_ns is None:
+            yield from self._all_records(after, up_to)
+            return
+        rows: list[Row] = []
+        with self._database.read() as connection:
+            if session_id is not None:
+                rows = self.session_rows(connection, session_id)
+            elif stream_id is not None:
+                rows = self.stream_rows(connection, stream_id)
+            elif since_ns is not None:
+                rows = _since(connection, since_ns)
+            found = self._records(connection, [row for row in rows if after < row[0] <= up_to])
+        for position, record in found:
+            if stream_id in (None, record[2]) and (since_ns is None or record[3] > since_ns):
+                yield position, record
+
+    def _all_records(self, after: int, up_to: int) -> Iterator[tuple[int, Record]]:
+        while after < up_to:
+            with self._database.read() as connection:
+                found = self._records(connection, _page(connection, after, up_to))
+            if not found:
+                return
+            after = found[-1][0]
+            yield from found
+
+    def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[Row]:
+        """Return the rows of a session's events, first to last."""
+        head: Any = connection.execute(
+            "SELECT id, last_seq, event_count FROM session WHERE uuid = ?", (session_id.bytes,)
+        ).fetchone()
+        if head is None:
+            return []
+        rows = _fetch(connection, SESSION_CHAIN_SQL, (head[1],))
+        belonging = sum(row[2] == head[0] for row in rows)
+        return self._whole_chain(rows, f"session {session_id}", head[2], belonging)
+
+    def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[Row]:
+        """Return the rows of a stream's events, first to last."""
+        head: Any = connection.execute(
+            "SELECT id, last_seq, event_count FROM stream WHERE uuid = ?", (stream_id.bytes,)
+        ).fetchone()
+        if head is None:
+            return []
+        rows = _fetch(connection, STREAM_CHAIN_SQL, (head[1],))
+        belonging = sum(row[3] == head[0] for row in rows)
+        return self._whole_chain(rows, f"stream {stream_id}", head[2], belonging)
+
+    def _whole_chain(self, rows: list[Row], name: str, expected: int, belonging: int) -> list[Row]:
+        """Return the rows of a chain, first to last, after making sure that none is missing."""
+        if not len(rows) == expected == belonging:
+            raise DamagedError(
+                self._database.path,
+                f"the chain of {name} is damaged: expected {expected} events, "
+                f"found {belonging} by following the links between them",
+            )
+        rows.reverse()
+        return rows
+
+    def decoded(self, connection: apsw.Connection, rows: list[Row]) -> list[AnyEvent]:
+        """Return the events of rows that were read with this connection."""
+        names = self._names.resolve(connection, rows)
+        try:
+            return [event for _, event in decode_rows(*names)]
+        except _NOT_DECODED:
+            raise self._damaged(names) from None
+
+    def _records(self, connection: apsw.Connection, rows: list[Row]) -> list[tuple[int, Record]]:
+        names = self._names.resolve(connection, rows)
+        rows, kinds, sessions, streams = names
+        try:
+            return [
+                (position, (kinds[kind][0], sessions[session], streams[stream], timestamp_ns, data))
+                for position, kind, session, stream, timestamp_ns, data in rows
+            ]
+        except KeyError:
+            raise self._damaged(names) from None
+
+    def _damaged(self, names: Names) -> DamagedError:
+        """Return what is wrong with the first row that is not as the file format says."""
+        rows, kinds, sessions, streams = names
+        for row in rows:
+            try:
+                list(decode_rows([row], kinds, sessions, streams))
+            except KeyError as error:
+                reason = f"names {error}, which is not there"
+            except (ValueError, TypeError) as error:
+                reason = str(error)
+            else:
+                continue
+            reason = f"the event at position {row[0]} is damaged: {reason}"
+            return DamagedError(self._database.path, reason)
+        raise AssertionError("every row can be decoded")
+
+
+def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Row]:
+    rows: list[Any] = connection.execute(sql, parameters).fetchall()
+    return rows
+
+
+def _since(connection: apsw.Connection, since_ns: int) -> list[Row]:
+    if since_ns < MIN_EPOCH_NS:  # every timestamp is later
+        return _fetch(connection, PAGE_SQL, (0, 2**63 - 1, -1))
+    return _fetch(connection, SINCE_SQL, (min(since_ns, MAX_EPOCH_NS),))
+
+
+def _page(connection: apsw.Connection, after: int, up_to: int) -> list[Row]:
+    """Return the next rows, as many as are good to hold in memory at once and at least one."""
+    rows: list[Row] = []
+    data_size = 0
+    row: Any
+    for row in connection.execute(PAGE_SQL, (after, up_to, _PAGE_ROWS)):
+        rows.append(row)
+        if row[5] is not None:
+            data_size += len(row[5])
+            if data_size > _PAGE_DATA_MAX:
+                break
+    return rows
+
+
+class _Names:
+    """What the small integers in the rows stand for: those met lately."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, Blueprint] = {}
+        self._foreign: dict[int, tuple[str, ...]] = {}
+        self._sessions: dict[int, SessionId] = {}
+        self._streams: dict[int | None, StreamId | None] = {None: None}
+
+    def resolve(self, connection: apsw.Connection, rows: list[Row]) -> Names:
+        """Return the rows, and what every integer in them stands for."""
+        # Local references: another thread may replace a full dictionary meanwhile.
+        kinds, sessions, streams = self._kinds, self._sessions, self._streams
+        if not kinds.keys() >= {row[1] for row in rows}:
+            self._learn_kinds(connection)
+        unknown_sessions = {row[2] for row in rows}.difference(sessions)
+        if unknown_sessions:
+            if len(sessions) > _NAMES_MAX:
+                sessions = self._sessions = {}
+                unknown_sessions = {row[2] for row in rows}
+            for key, uuid in uuids(connection, "session", unknown_sessions):
+                sessions[key] = SessionId.from_bytes(uuid)
+        unknown_streams = {row[3] for row in rows}.difference(streams)
+        if unknown_streams:
+            if len(streams) > _NAMES_MAX:
+                streams = self._streams = {None: None}
+                unknown_streams = {row[3] for row in rows}
+            for key, uuid in uuids(connection, "stream", unknown_streams):
+                streams[key] = StreamId.from_bytes(uuid)
+        if self._foreign:
+            rows = [self._made_whole(row, kinds, sessions, streams) for row in rows]
+        return rows, kinds, sessions, streams
+
+    def _learn_kinds(self, connection: apsw.Connection) -> None:
+        for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
+            self._kinds[code] = blueprint(name)
+            if name not in KINDS and fields is not None:
+                self._foreign[code] = tuple(from_json(fields))
+
+    def _made_whole(
+        self,
+        row: Row,
+        kinds: dict[int, Blueprint],
+        sessions: dict[int, SessionId],
+        streams: dict[int | None, StreamId | None],
+    ) -> Row:
+        """Give a row the whole JSON text, if a newer version stored it by fields."""
+        position, kind, session, stream, timestamp_ns, data = row
+        names = self._foreign.get(kind)
+        if names is None:
+            return row
+        stream_id = streams[stream]
+        values: list[Any] = from_json(data) if data else []
+        all_names = ["event_type", "session_id", *names, "timestamp"]
+        all_values = [kinds[kind][0], sessions[session], *values, text_from_epoch_ns(timestamp_ns)]
+        if stream_id is not None:
+            all_names.insert(2, "stream_id")
+            all_values.insert(2, stream_id)
+        *pieces, end = object_pieces(all_names)
+        text = "".join(
+            piece + to_json(value).decode() for piece, value in zip(pieces, all_values, strict=True)
+        )
+        return position, kind, session, stream, timestamp_ns, f"{{{text}{end}}}"
+
+
+def uuids(
+    connection: apsw.Connection, table: str, keys: Iterable[int | None]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the small integers and the UUIDs of some rows of `session` or `stream`."""
+    return connection.execute(
+        f"SELECT id, uuid FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
+        (to_json(list(keys)).decode(),),
+    )

@@ -1,0 +1,436 @@
+"""The fold: what state sessions and streams are in after their events.
+
+Events are facts: the outcome of an event always applies, also where the protocol could not have
+produced it; such an event is an anomaly as well. The rules are those of the reference's aggregate,
+among them that the end of a session cancels its active streams although no event says so.
+
+A rebuild folds every event there is, so this is written for speed: it takes the plain values of
+events, known by small integers, and keeps each state as a list, whose places are named below. A
+list is made five times as fast as an object, and is nearly a row. Nothing here knows of SQLite:
+states that are not in memory are asked of a `Source`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from pydantic_core import from_json
+
+from journal.kinds import KINDS
+from journal.values import SessionState, StreamState
+
+FOLD_VERSION = 1
+"""Changes with the rules, so that what older rules made is known to be stale."""
+
+State = list[Any]
+"""The state of a session or of a stream. Times are nanoseconds since 1970, or None."""
+
+SESSION_COLUMNS = (
+    "state",
+    "activated_at",
+    "ended_at",
+    "expires_at",  # RFC 3339: it may be beyond int64
+    "event_count",
+    "total_streams",
+    "completed_streams",
+    "failed_streams",
+    "cancelled_streams",
+    "priority_threshold",
+    "batched_frames",
+    "metrics",  # the data of the latest performance_metrics_recorded
+    "anomalies",
+    "last_seq",  # position of the event that changed it last
+    "live_streams",  # a dict whose keys are those that are Preparing or Streaming
+)
+STREAM_COLUMNS = (
+    "session",  # that it belongs to
+    "state",
+    "error",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "event_count",
+    "frames",
+    "bytes",
+    "highest_priority",
+    "config_updates",
+    "anomalies",
+    "last_seq",
+)
+
+# Places in the state of a session,
+(
+    STATE,
+    ACTIVATED_AT,
+    ENDED_AT,
+    EXPIRES_AT,
+    EVENT_COUNT,
+    TOTAL,
+    COMPLETED,
+    FAILED,
+    CANCELLED,
+    THRESHOLD,
+    BATCHED,
+    METRICS,
+    ANOMALIES,
+    LAST_SEQ,
+    LIVE,
+) = range(len(SESSION_COLUMNS))
+
+# and in that of a stream.
+(
+    T_SESSION,
+    T_STATE,
+    T_ERROR,
+    T_CREATED_AT,
+    T_STARTED_AT,
+    T_ENDED_AT,
+    T_EVENT_COUNT,
+    T_FRAMES,
+    T_BYTES,
+    T_PRIORITY,
+    T_CONFIG_UPDATES,
+    T_ANOMALIES,
+    T_LAST_SEQ,
+) = range(len(STREAM_COLUMNS))
+
+INITIALIZING, ACTIVE, _, SESSION_COMPLETED, SESSION_FAILED = (state.value for state in SessionState)
+PREPARING, STREAMING, STREAM_COMPLETED, STREAM_FAILED, STREAM_CANCELLED = (
+    state.value for state in StreamState
+)
+_LIVE_STATES = frozenset((PREPARING, STREAMING))
+_COUNTED_AT = {STREAM_COMPLETED: COMPLETED, STREAM_FAILED: FAILED, STREAM_CANCELLED: CANCELLED}
+
+Event = tuple[int, int, int, int | None, int, str | None]
+"""position, kind code, session, stream, timestamp_ns, data."""
+
+
+class AnomalyFound(NamedTuple):
+    """An event that the protocol could not have produced where it stands."""
+
+    position: int
+    session: int
+    stream: int | None
+    event_type: str
+    state: str | None  # what the stream or session was in; None: it was not there
+    reason: str
+
+
+class Source(Protocol):
+    """Where states come from that are not in memory."""
+
+    def session(self, key: int) -> State | None:
+        """Return a session's state, None if it is new."""
+
+    def stream(self, key: int) -> State | None:
+        """Return a stream's state, None if it is new."""
+
+
+class UnfoldableError(Exception):
+    """The event at `position`, or the state before it, is not what it should be."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(reason)
+        self.position = position
+
+
+class Lifecycle:
+    """Sessions and streams under the fold: those in use, and the anomalies met."""
+
+    def __init__(self, source: Source) -> None:
+        self.sessions: dict[int, State] = {}
+        self.streams: dict[int, State] = {}
+        self.anomalies: list[AnomalyFound] = []
+        self._source = source
+
+    def fold(self, events: Iterable[Event]) -> int:  # noqa: C901 (calls would cost too much)
+        """Fold events, given in order of position; return the last position, 0 for no events.
+
+        Raises:
+            UnfoldableError: an event, or the state before it, is not what the format says.
+        """
+        sessions, streams = self.sessions, self.streams
+        position = 0
+        try:
+            for position, kind, session_key, stream_key, at_ns, data in events:
+                if kind > _LAST_KNOWN:
+                    continue
+                try:
+                    session = sessions[session_key]
+                except KeyError:
+                    session = self._session(session_key)
+                session[EVENT_COUNT] += 1
+                session[LAST_SEQ] = position
+                if stream_key is None:
+                    _SESSION_STEPS[kind](self, session, at_ns, data, session_key)
+                    continue
+                try:
+                    stream = streams[stream_key]
+                except KeyError:
+                    stream = self._stream(stream_key, session, session_key, kind, at_ns, position)
+                    if stream[T_LAST_SEQ] == position and kind == _STREAM_CREATED:
+                        continue
+                stream[T_EVENT_COUNT] += 1
+                if stream[T_SESSION] != session_key or stream[T_STATE] not in _LEGAL_FROM[kind]:
+                    self._check(stream, session, kind, position, session_key, stream_key)
+                stream[T_LAST_SEQ] = position
+                if kind == _PATCH_FRAMES_GENERATED:  # the most frequent by far, so without a call
+                    frames, size, priority = from_json(data)  # type: ignore[arg-type]
+                    stream[T_FRAMES] += frames
+                    stream[T_BYTES] += size
+                    if stream[T_PRIORITY] is None or priority > stream[T_PRIORITY]:
+                        stream[T_PRIORITY] = priority
+                else:
+                    _STREAM_STEPS[kind](self, stream, at_ns, data, stream_key)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UnfoldableError(position, f"{type(error).__name__}: {error}") from error
+        return position
+
+    def forget_ended(self) -> None:
+        """Drop from memory what is least likely to change; the source must have it by now."""
+        ended = (SESSION_COMPLETED, SESSION_FAILED)
+        for key in [key for key, session in self.sessions.items() if session[STATE] in ended]:
+            del self.sessions[key]
+        for key in [key for key, it in self.streams.items() if it[T_STATE] not in _LIVE_STATES]:
+            del self.streams[key]
+
+    def _session(self, key: int) -> State:
+        session = self.sessions.get(key) or self._source.session(key)
+        if session is None:
+            session = [INITIALIZING, None, None, None, 0, 0, 0, 0, 0, None, 0, None, 0, 0, {}]
+        self.sessions[key] = session
+        return session
+
+    def _stream(
+        self, key: int, session: State, session_key: int, kind: int, at_ns: int, position: int
+    ) -> State:
+        """Return a stream that is not in memory; a new one if this is its first event."""
+        stream = self._source.stream(key)
+        if stream is None:
+            created = int(kind == _STREAM_CREATED)
+            stream = [
+                session_key,
+                PREPARING,
+                None,
+                at_ns,
+                None,
+                None,
+                created,
+                0,
+                0,
+                None,
+                0,
+                0,
+                position,
+            ]
+            session[TOTAL] += 1
+            session[LIVE][key] = None
+            if not created:
+                self._anomaly(
+                    session,
+                    stream,
+                    AnomalyFound(
+                        position,
+                        session_key,
+                        key,
+                        _NAMES[kind],
+                        None,
+                        "the first event of a stream is to be stream_created",
+                    ),
+                )
+            elif session[STATE] != ACTIVE:
+                reason = f"legal in an {ACTIVE} session, but the session is {session[STATE]}"
+                found = (position, session_key, key, _NAMES[kind], session[STATE], reason)
+                self._anomaly(session, stream, AnomalyFound(*found))
+        self.streams[key] = stream
+        return stream
+
+    def _check(
+        self, stream: State, session: State, kind: int, position: int, session_key: int, key: int
+    ) -> None:
+        """Note what is wrong with an event of a stream that was there before."""
+        if stream[T_EVENT_COUNT] == 1:  # this is the first, and was noted
+            return
+        state = stream[T_STATE]
+        if stream[T_SESSION] != session_key:
+            reason = "the stream belongs to another session"
+        elif kind == _STREAM_CREATED:
+            reason = f"the stream was created before, and is {state}"
+        else:
+            legal = " or ".join(sorted(_LEGAL_FROM[kind]))
+            reason = f"legal in {legal}, but the stream is {state}"
+        found = AnomalyFound(position, session_key, key, _NAMES[kind], state, reason)
+        self._anomaly(session, stream, found)
+
+    def _anomaly(self, session: State, stream: State | None, found: AnomalyFound) -> None:
+        session[ANOMALIES] += 1
+        if stream is not None:
+            stream[T_ANOMALIES] += 1
+        self.anomalies.append(found)
+
+    # What the steps below have in common
+
+    def check_session(self, session: State, key: int, kind: int, legal: str) -> None:
+        """Note an event of a session that came in another state than the one it is legal in."""
+        state = session[STATE]
+        if state != legal:
+            reason = f"legal in {legal}, but the session is {state}"
+            found = AnomalyFound(session[LAST_SEQ], key, None, _NAMES[kind], state, reason)
+            self._anomaly(session, None, found)
+
+    def end_session(self, session: State, state: str, at_ns: int) -> None:
+        """End a session, and cancel those of its streams that are still active."""
+        session[STATE] = state
+        session[ENDED_AT] = at_ns
+        for key in session[LIVE]:
+            stream = self.streams.get(key) or self._source.stream(key)
+            if stream is None:
+                raise LookupError(f"stream {key}, which is active, is not there")
+            stream[T_STATE] = STREAM_CANCELLED
+            stream[T_ENDED_AT] = at_ns
+            stream[T_LAST_SEQ] = session[LAST_SEQ]
+            self.streams[key] = stream
+        session[CANCELLED] += len(session[LIVE])
+        session[LIVE] = {}
+
+    def move_stream(self, stream: State, key: int, state: str) -> None:
+        """Change the state of a stream, and the counts of the session that it belongs to."""
+        owner = self._session(stream[T_SESSION])
+        old, stream[T_STATE] = stream[T_STATE], state
+        if old in _COUNTED_AT:
+            owner[_COUNTED_AT[old]] -= 1
+        if state in _COUNTED_AT:
+            owner[_COUNTED_AT[state]] += 1
+            owner[LIVE].pop(key, None)
+        else:
+            owner[LIVE][key] = None
+        owner[LAST_SEQ] = stream[T_LAST_SEQ]
+
+
+# What each event does. The functions of a group take the same arguments, used or not.
+
+SessionStep = Callable[[Lifecycle, State, int, str | None, int], None]
+StreamStep = Callable[[Lifecycle, State, int, str | None, int], None]
+
+
+def _activated(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
+    life.check_session(session, key, _SESSION_ACTIVATED, INITIALIZING)
+    session[STATE] = ACTIVE
+    session[ACTIVATED_AT] = at_ns
+    session[ENDED_AT] = None
+
+
+def _closed(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
+    life.check_session(session, key, _SESSION_CLOSED, ACTIVE)
+    life.end_session(session, SESSION_COMPLETED, at_ns)
+
+
+def _broke_off(life: Lifecycle, session: State, at_ns: int, _: str | None, _key: int) -> None:
+    life.end_session(session, SESSION_FAILED, at_ns)
+
+
+def _extended(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+    session[EXPIRES_AT] = data.split('"', 2)[1]
+
+
+def _frames_batched(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+    session[BATCHED] += int(data[1:-1])
+
+
+def _threshold_adjusted(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+    session[THRESHOLD] = int(data.split(",", 2)[1])
+
+
+def _metrics_recorded(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+    session[METRICS] = data
+
+
+def _created_again(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
+    life.move_stream(stream, key, PREPARING)
+    stream[T_CREATED_AT] = at_ns
+    stream[T_STARTED_AT] = stream[T_ENDED_AT] = stream[T_ERROR] = None
+
+
+def _started(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
+    if stream[T_STATE] == PREPARING:
+        stream[T_STATE] = STREAMING
+    else:
+        life.move_stream(stream, key, STREAMING)
+        stream[T_ENDED_AT] = stream[T_ERROR] = None
+    stream[T_STARTED_AT] = at_ns
+
+
+def _ended(state: str) -> StreamStep:
+    def ended(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
+        life.move_stream(stream, key, state)
+        stream[T_ENDED_AT] = at_ns
+        stream[T_ERROR] = None
+
+    return ended
+
+
+def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any, key: int) -> None:
+    life.move_stream(stream, key, STREAM_FAILED)
+    stream[T_ENDED_AT] = at_ns
+    (stream[T_ERROR],) = from_json(data)
+
+
+def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
+    stream[T_FRAMES] += 1
+    stream[T_BYTES] += int(data[1:-1])
+
+
+def _config_updated(_: Lifecycle, stream: State, _at: int, _data: str | None, _key: int) -> None:
+    stream[T_CONFIG_UPDATES] += 1
+
+
+def _by_code(by_name: dict[str, Any]) -> list[Any]:
+    """Return a list in which what belongs to a kind is at the kind's code."""
+    found: list[Any] = [None] * (_LAST_KNOWN + 1)
+    for name, value in by_name.items():
+        found[KINDS[name].code] = value
+    return found
+
+
+_SESSION_ACTIVATED = KINDS["session_activated"].code
+_SESSION_CLOSED = KINDS["session_closed"].code
+_STREAM_CREATED = KINDS["stream_created"].code
+_PATCH_FRAMES_GENERATED = KINDS["patch_frames_generated"].code
+_LAST_KNOWN = max(kind.code for kind in KINDS.values())
+_NAMES = {kind.code: kind.name for kind in KINDS.values()}
+
+_SESSION_STEPS: list[SessionStep] = _by_code(
+    {
+        "session_activated": _activated,
+        "session_closed": _closed,
+        "session_expired": _broke_off,
+        "session_timed_out": _broke_off,
+        "session_timeout_extended": _extended,
+        "frames_batched": _frames_batched,
+        "priority_threshold_adjusted": _threshold_adjusted,
+        "performance_metrics_recorded": _metrics_recorded,
+    }
+)
+_STREAM_STEPS: list[StreamStep] = _by_code(
+    {
+        "stream_created": _created_again,
+        "stream_started": _started,
+        "stream_completed": _ended(STREAM_COMPLETED),
+        "stream_failed": _failed,
+        "stream_cancelled": _ended(STREAM_CANCELLED),
+        "skeleton_generated": _skeleton_generated,
+        "stream_config_updated": _config_updated,
+    }
+)
+_ANY_STATE = frozenset(state.value for state in StreamState)
+_LEGAL_FROM: list[frozenset[str]] = _by_code(
+    {
+        "stream_created": frozenset(),
+        "stream_started": frozenset((PREPARING,)),
+        "stream_completed": frozenset((STREAMING,)),
+        "stream_failed": _LIVE_STATES,
+        "stream_cancelled": _LIVE_STATES,
+        "skeleton_generated": _ANY_STATE,
+        "patch_frames_generated": _ANY_STATE,
+        "stream_config_updated": _ANY_STATE,
+    }
+)

@@ -1,0 +1,170 @@
+"""Answers about sessions and streams, from the built-in projections."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import apsw
+
+from journal.errors import DamagedError, JournalError
+from journal.folds import COUNTER_MAX, LifecycleStates
+from journal.ids import SessionId, StreamId
+from journal.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    SESSION_COLUMNS,
+    STATE,
+    STREAM_COLUMNS,
+    T_SESSION,
+    T_STATE,
+    TOTAL,
+    State,
+)
+from journal.projecting import AsOf, Projector, check_as_of
+from journal.reading import uuids
+from journal.readmodels import Anomaly, SessionStatus, StreamStatus
+from journal.rows import metrics_of
+from journal.timestamps import Timestamp
+from journal.values import SessionState, StreamState
+
+
+def session(projector: Projector, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:
+    """Return one session as of a moment; None if it has no events by then."""
+    with _lent(projector, None if as_of is None else session_id, as_of) as (connection, states):
+        key = _key(connection, "session", session_id)
+        found = None if key is None else states.lifecycle.sessions.get(key) or states.session(key)
+        return None if found is None else _session_status(session_id, found)
+
+
+def sessions(projector: Projector, state: SessionState | None, as_of: AsOf) -> list[SessionStatus]:
+    """Return the sessions in a state, or all, in the order of their first events."""
+    with _lent(projector, None, as_of) as (connection, states):
+        found = {
+            key: found
+            for key, found in states.all_sessions().items()
+            if state is None or found[STATE] == state
+        }
+        ids = _ids(connection, "session", SessionId, found)
+        return [_session_status(ids[key], state) for key, state in found.items()]
+
+
+def stream(projector: Projector, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
+    """Return one stream as of a moment; None if it has no events by then."""
+    check_as_of(as_of)
+    owner = None if as_of is None else projector.owner_of(stream_id, as_of)
+    if as_of is not None and owner is None:
+        return None
+    with _lent(projector, owner, as_of) as (connection, states):
+        key = _key(connection, "stream", stream_id)
+        found = None if key is None else states.lifecycle.streams.get(key) or states.stream(key)
+        return None if key is None or found is None else _streams(connection, {key: found})[0]
+
+
+def streams(
+    projector: Projector, session_id: SessionId | None, state: StreamState | None, as_of: AsOf
+) -> list[StreamStatus]:
+    """Return the streams of a session, or all, that are in a state, or in any."""
+    with _lent(projector, session_id, as_of) as (connection, states):
+        found = states.all_streams()
+        if session_id is not None:
+            key = _key(connection, "session", session_id)
+            found = {stream: it for stream, it in found.items() if it[T_SESSION] == key}
+        return _streams(
+            connection,
+            {key: it for key, it in found.items() if state is None or it[T_STATE] == state},
+        )
+
+
+def anomalies(projector: Projector, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
+    """Return the anomalies of a session, or all, by position."""
+    with _lent(projector, session_id, as_of) as (connection, states):
+        found = states.all_anomalies()
+        if session_id is not None:
+            key = _key(connection, "session", session_id)
+            found = [one for one in found if one.session == key]
+        session_ids = _ids(connection, "session", SessionId, {one.session for one in found})
+        stream_ids = _ids(
+            connection, "stream", StreamId, {one.stream for one in found if one.stream is not None}
+        )
+        return [
+            Anomaly(
+                position=one.position,
+                session_id=session_ids[one.session],
+                stream_id=None if one.stream is None else stream_ids[one.stream],
+                event_type=one.event_type,
+                state=one.state,
+                reason=one.reason,
+            )
+            for one in found
+        ]
+
+
+@contextmanager
+def _lent(
+    projector: Projector, session_id: SessionId | None, as_of: AsOf
+) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
+    """Lend the states of one session and its streams, or all, as of a moment.
+
+    Raises:
+        DamagedError: what is stored of them is not what a fold could have made.
+    """
+    check_as_of(as_of)
+    if session_id is None:
+        lent = projector.lifecycle(as_of)
+    else:
+        lent = projector.lifecycle_of(session_id, as_of)
+    try:
+        with lent as found:
+            yield found
+    except JournalError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:
+        reason = f"the stored sessions or streams are damaged, rebuild them: {error}"
+        raise DamagedError(projector.path, reason.splitlines()[0]) from error
+
+
+def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[StreamStatus]:
+    stream_ids = _ids(connection, "stream", StreamId, found)
+    owners = {state[T_SESSION] for state in found.values()}
+    session_ids = _ids(connection, "session", SessionId, owners)
+    return [
+        _stream_status(stream_ids[key], session_ids[state[T_SESSION]], state)
+        for key, state in found.items()
+    ]
+
+
+def _key(connection: apsw.Connection, table: str, uuid: UUID) -> int | None:
+    key: int | None = connection.execute(
+        f"SELECT id FROM {table} WHERE uuid = ?", (uuid.bytes,)
+    ).get
+    return key
+
+
+def _ids(connection: apsw.Connection, table: str, cls: Any, keys: Iterable[int]) -> dict[int, Any]:
+    return {key: cls.from_bytes(uuid) for key, uuid in uuids(connection, table, keys)}
+
+
+def _instant(epoch_ns: int | None) -> Timestamp | None:
+    return None if epoch_ns is None else Timestamp.from_epoch_ns(epoch_ns)
+
+
+def _session_status(session_id: SessionId, state: State) -> SessionStatus:
+    values = dict(zip(SESSION_COLUMNS, state, strict=True))
+    values["activated_at"] = _instant(values["activated_at"])
+    values["ended_at"] = _instant(values["ended_at"])
+    values["batched_frames"] = min(values["batched_frames"], COUNTER_MAX)
+    if values["metrics"] is not None:
+        values["metrics"] = metrics_of(values["metrics"])
+    ended = state[COMPLETED] + state[FAILED] + state[CANCELLED]
+    return SessionStatus(session_id=session_id, active_streams=state[TOTAL] - ended, **values)
+
+
+def _stream_status(stream_id: StreamId, session_id: SessionId, state: State) -> StreamStatus:
+    values = dict(zip(STREAM_COLUMNS, state, strict=True))
+    for name in ("created_at", "started_at", "ended_at"):
+        values[name] = _instant(values[name])
+    for name in ("frames", "bytes"):
+        values[name] = min(values[name], COUNTER_MAX)
+    return StreamStatus(stream_id=stream_id, session_id=session_id, **values)

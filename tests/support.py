@@ -1,0 +1,396 @@
+"""What several test files share: events to append, other processes, and a check of a whole file."""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn, Self
+from uuid import UUID
+
+import apsw
+
+from journal import (
+    AnyEvent,
+    Journal,
+    SessionActivated,
+    SessionId,
+    StreamId,
+    StreamStarted,
+    Timestamp,
+    blocks,
+)
+from journal.kinds import KINDS
+from journal.rows import canonical_json
+
+ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "1"))
+"""Multiplies the rounds of whatever is random: JOURNAL_TEST_ROUNDS=50 for a long run."""
+
+NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)
+NOBODY = 65534
+TIMEOUT_S = 60.0
+"""How long to wait for something that will happen unless there is a bug."""
+
+
+# Events
+
+
+def activated(session_id: SessionId, second: float = 0) -> SessionActivated:
+    return SessionActivated(session_id=session_id, timestamp=NOON + timedelta(seconds=second))
+
+
+def started(session_id: SessionId, stream_id: StreamId, second: float = 0) -> StreamStarted:
+    timestamp = NOON + timedelta(seconds=second)
+    return StreamStarted(session_id=session_id, stream_id=stream_id, timestamp=timestamp)
+
+
+def numbered(session_id: SessionId, numbers: Iterable[int]) -> list[AnyEvent]:
+    """Return one event for each number, which its timestamp tells."""
+    return [activated(session_id, number) for number in numbers]
+
+
+def number_of(event: AnyEvent) -> int:
+    return (event.timestamp.epoch_ns - NOON.epoch_ns) // 1_000_000_000
+
+
+def texts(events: Iterable[AnyEvent]) -> list[str]:
+    return [event.model_dump_json() for event in events]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Other processes
+
+
+class Skip(Exception):  # noqa: N818 (not an error)
+    """Raised in a child process: this machine does not allow what the test needs."""
+
+
+_processes = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+if sys.platform != "win32":  # so that a child starts in milliseconds
+    _processes.set_forkserver_preload(
+        ["pytest", "hypothesis", "journal.journal", "journal.memory", "journal.wire"]
+    )
+
+
+class Child:
+    """A process that calls `function(channel, *args)`; an exception in it comes out of `receive`.
+
+    Leaving a `with` block kills what still runs.
+    """
+
+    def __init__(self, function: Callable[..., object], *args: object) -> None:
+        self._channel, theirs = _processes.Pipe()
+        self._process = _processes.Process(target=_call, args=(function, theirs, args))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._channel.close()
+
+    def send(self, value: object) -> None:
+        self._channel.send(value)
+
+    def receive(self) -> Any:
+        """Return what the child sends next, or what its function returned, if it is done."""
+        assert self._channel.poll(TIMEOUT_S), "the child says nothing"
+        what, value = self._channel.recv()
+        if what == "skip":
+            import pytest  # noqa: PLC0415 (children have no use for it)
+
+            pytest.skip(value)
+        assert what == "value", f"in the child:\n{value}"
+        return value
+
+    def received(self) -> list[Any]:
+        """Return everything that the child had sent when it was killed."""
+        self._process.join(TIMEOUT_S)
+        values = []
+        try:
+            while self._channel.poll():
+                what, value = self._channel.recv()
+                assert what == "value", f"in the child:\n{value}"
+                values.append(value)
+        except EOFError:
+            pass
+        return values
+
+    def kill(self) -> None:
+        """End the child as a crash does."""
+        self._process.kill()
+        self._process.join(TIMEOUT_S)
+
+    def wait_until_killed(self) -> None:
+        """Wait for a child that kills itself."""
+        self._process.join(TIMEOUT_S)
+        assert self._process.exitcode == -signal.SIGKILL, (
+            f"exit code {self._process.exitcode}: {self.received()}"
+        )
+
+
+class Channel:
+    """The child's end of the line."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, value: object) -> None:
+        self._connection.send(("value", value))
+
+    def receive(self) -> Any:
+        return self._connection.recv()
+
+    def meet(self) -> None:
+        """Wait for the others; see `let_go`."""
+        self.send("ready")
+        self.receive()
+
+
+def _call(function: Callable[..., object], connection: Connection, args: Sequence[object]) -> None:
+    warnings.simplefilter("error")
+    try:
+        message = "value", function(Channel(connection), *args)
+    except Skip as skip:
+        message = "skip", str(skip)
+    except BaseException:  # noqa: BLE001
+        message = "error", traceback.format_exc()
+    connection.send(message)
+
+
+def let_go(children: Iterable[Child]) -> None:
+    """Let children that `meet` go on, all at once."""
+    children = list(children)
+    for child in children:
+        assert child.receive() == "ready"
+    for child in children:
+        child.send("go")
+
+
+def run(function: Callable[..., object], *args: object) -> Any:
+    """Return what a function returns in a process of its own."""
+    with Child(function, *args) as child:
+        return child.receive()
+
+
+def die() -> NoReturn:
+    """End this process as a crash does: nothing is flushed, closed or unlocked by it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def append_and_die(_channel: Channel, path: Path, events: list[AnyEvent]) -> None:
+    """Leave a journal as a crash does: with a -wal."""
+    journal = Journal.open(path)
+    journal.append_events(events)
+    die()
+
+
+def become_nobody() -> None:
+    """Give up root's privilege of going everywhere."""
+    if not hasattr(os, "geteuid"):
+        raise Skip("file permissions work otherwise here")
+    if os.geteuid() != 0:
+        return
+    try:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    except OSError as error:
+        raise Skip(f"root cannot become another user here: {error}") from error
+
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000
+
+
+def own_mounts() -> None:
+    """Let this process mount things that nobody else sees and that end with it."""
+    if sys.platform != "linux":
+        raise Skip("mounting is tried on Linux only")
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        if libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER) != 0:
+            raise Skip("a process may not have mounts of its own here")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    _mount("none", Path("/"), "", _MS_REC | _MS_PRIVATE)
+
+
+def mount_memory(folder: Path, size_bytes: int) -> None:
+    """Mount an empty file system of this size over a folder."""
+    _mount("tmpfs", folder, "tmpfs", 0, f"size={size_bytes}")
+
+
+def mount_read_only(folder: Path) -> None:
+    """Make a folder and what is in it read-only, for root, too."""
+    _mount(str(folder), folder, "", _MS_BIND)
+    _mount(str(folder), folder, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+
+
+def _mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = source.encode(), os.fsencode(target), kind.encode(), flags, data.encode()
+    if libc.mount(*arguments) != 0:
+        raise Skip(f"may not mount here: {os.strerror(ctypes.get_errno())}")
+
+
+@contextlib.contextmanager
+def within(seconds: int, what: str) -> Iterator[None]:
+    """Fail where something waits for ever, as for a lock that was not given back (POSIX)."""
+
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError(f"it hangs {what}")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# A whole file
+
+
+def check_file(path: Path, *, closed: bool = False) -> list[str]:
+    """Assert that a journal file holds together, and return its events as canonical JSON.
+
+    Everything is computed anew from the event rows: heads, links, views and the digests of blocks,
+    these once by the package's SQL and once in Python.
+
+    Args:
+        path: the file; others may have it open.
+        closed: the last writer has closed it, so that the blocks cover all events.
+    """
+    connection = apsw.Connection(
+        f"{path.as_uri()}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    )
+    connection.set_busy_timeout(int(TIMEOUT_S * 1000))
+    connection.execute("BEGIN")
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        _check_chains(connection, "session")
+        _check_chains(connection, "stream")
+        _check_blocks(connection, closed=closed)
+        lines = _lines(connection)
+        _check_view(connection, lines)
+        return lines
+    finally:
+        connection.close()
+
+
+_EVENTS_SQL = """
+SELECT e.seq, k.name, s.uuid, t.uuid, e.timestamp, e.data
+FROM event AS e LEFT JOIN kind AS k ON k.code = e.kind LEFT JOIN session AS s ON s.id = e.session
+    LEFT JOIN stream AS t ON t.id = e.stream
+ORDER BY e.seq
+"""
+
+
+def _lines(connection: apsw.Connection) -> list[str]:
+    lines = []
+    for number, row in enumerate(connection.execute(_EVENTS_SQL), 1):
+        position, kind, session, stream, timestamp_ns, data = row
+        assert position == number
+        session_id = SessionId.from_bytes(session)
+        stream_id = None if stream is None else StreamId.from_bytes(stream)
+        lines.append(canonical_json((kind, session_id, stream_id, timestamp_ns, data)))
+    return lines
+
+
+def _check_chains(connection: apsw.Connection, table: str) -> None:
+    heads: dict[int, tuple[int, int]] = {}
+    for position, key, prev in connection.execute(
+        f"SELECT seq, {table}, {table}_prev FROM event ORDER BY seq"
+    ):
+        if key is None:
+            assert prev is None
+            continue
+        last, count = heads.get(key, (None, 0))
+        assert prev == last, f"position {position}, {table}_prev"
+        heads[key] = position, count + 1
+    stored = connection.execute(f"SELECT id, last_seq, event_count FROM {table}")
+    assert {key: (last, count) for key, last, count in stored} == heads
+
+
+def _check_blocks(connection: apsw.Connection, *, closed: bool) -> None:
+    events = {row[0]: row for row in connection.execute(_EVENTS_SQL)}
+    rows = connection.execute(
+        "SELECT first_seq, last_seq, min_timestamp, max_timestamp, digest, sealed"
+        " FROM block ORDER BY first_seq"
+    ).fetchall()
+    end, before = 0, blocks.GENESIS
+    for index, (first, last, smallest, largest, digest, sealed) in enumerate(rows):
+        assert first == end + 1
+        assert first <= last <= len(events)
+        within = [events[position] for position in range(first, last + 1)]
+        timestamps = [row[4] for row in within]
+        assert (smallest, largest) == (min(timestamps), max(timestamps))
+        before_this, before = before, _digest(within, before)
+        assert digest == before == blocks.digest(connection, first, last, before_this)
+        sizes = [len(row[5] or "") for row in within]
+        assert (first - 1) // blocks.EVENTS_MAX == (last - 1) // blocks.EVENTS_MAX
+        assert sum(sizes[:-1]) < blocks.DATA_MAX
+        if sealed:
+            octets = sum(len((row[5] or "").encode()) for row in within)
+            assert last % blocks.EVENTS_MAX == 0 or octets >= blocks.DATA_MAX
+        else:
+            assert index == len(rows) - 1
+        end = last
+    sealed_end = max([row[1] for row in rows if row[5]], default=0)
+    assert sealed_end >= len(events) - len(events) % blocks.EVENTS_MAX
+    if closed:
+        assert end == len(events)
+
+
+def _digest(rows: list[Any], before: str) -> str:
+    """Return the digest of a block as FORMAT.md says, without SQL."""
+    values = [
+        [position, kind, session.hex(), None if stream is None else stream.hex(), timestamp, data]
+        for position, kind, session, stream, timestamp, data in rows
+    ]
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
+
+
+def _check_view(connection: apsw.Connection, lines: list[str]) -> None:
+    rows = connection.execute(
+        "SELECT position, event_type, session_id, stream_id, timestamp, timestamp_ns, data"
+        " FROM events ORDER BY position"
+    )
+    for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
+        position, kind, session_id, stream_id, timestamp, timestamp_ns, data = row
+        expected = json.loads(line)
+        assert (position, kind) == (number, expected.pop("event_type"))
+        assert UUID(session_id) == UUID(expected.pop("session_id"))
+        stream_text = expected.pop("stream_id", None)
+        assert stream_id == (None if stream_text is None else str(UUID(stream_text)))
+        instant = Timestamp.parse(expected.pop("timestamp"))
+        assert timestamp_ns == instant.epoch_ns
+        assert Timestamp.parse(timestamp) == instant
+        if kind in KINDS:
+            assert (json.loads(data) if data else {}) == expected, line
+        else:
+            assert data == line

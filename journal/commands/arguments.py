@@ -1,0 +1,173 @@
+"""The arguments and options that several commands share."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+import journal
+from journal.commands.output import one_line
+from journal.kinds import KINDS
+
+if TYPE_CHECKING:
+    from journal import SessionId
+
+    _ParamType = click.ParamType[Any, Any]
+else:
+    _ParamType = click.ParamType  # generic since click 8.5
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+journal_argument = click.argument("path", metavar="JOURNAL", type=click.Path(path_type=Path))
+"""The file, as `path`. Whether it is there, and what it is, is for the library to say."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+"""As `as_json`."""
+
+
+class ParsedType(_ParamType):
+    """A value that a class of the library reads from text.
+
+    Args:
+        name: what the help calls it.
+        class_name: the class, which is not imported before it is used. Its `parse` raises
+            ValueError for a text that is none.
+    """
+
+    def __init__(self, name: str, class_name: str) -> None:
+        self.name = name
+        self._class_name = class_name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value."""
+        try:
+            return getattr(journal, self._class_name).parse(value)
+        except ValueError as error:
+            self.fail(one_line(str(error)), param, ctx)
+
+
+SESSION_ID = ParsedType("id", "SessionId")
+STREAM_ID = ParsedType("id", "StreamId")
+TIME = ParsedType("time", "Timestamp")
+
+
+class KindType(_ParamType):
+    """The name of a kind of event. Any name will do: a file may hold kinds of newer producers."""
+
+    name = "kind"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        if not value:
+            self.fail(f"expected a kind of event, one of {', '.join(KINDS)}", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Offer the known kinds."""
+        return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+
+
+# Those of `journal.SessionState` and `journal.StreamState`, whose module takes long to import.
+SESSION_STATES = ("Initializing", "Active", "Closing", "Completed", "Failed")
+STREAM_STATES = ("Preparing", "Streaming", "Completed", "Failed", "Cancelled")
+
+
+class StateType(_ParamType):
+    """One of some states, in upper or lower case."""
+
+    name = "state"
+
+    def __init__(self, states: tuple[str, ...]) -> None:
+        self._states = states
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the state as it is spelt."""
+        spelt = {state.lower(): state for state in self._states}
+        if value.lower() not in spelt:
+            expected = ", ".join(self._states)
+            self.fail(f"{one_line(repr(value))} is not one of {expected}", param, ctx)
+        return spelt[value.lower()]
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Offer the states."""
+        begun = incomplete.lower()
+        return [CompletionItem(state) for state in self._states if state.lower().startswith(begun)]
+
+
+def state_option(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
+    """Return the option `state`, one of some states or None."""
+    return click.option(
+        "--state",
+        type=StateType(states),
+        metavar="STATE",
+        help=f"Only those in this state: {', '.join(states)}.",
+    )
+
+
+wide_option = click.option(
+    "--wide", is_flag=True, help="Print everything in full: ids, times, all columns."
+)
+"""As `wide`."""
+
+
+class AsOfType(_ParamType):
+    """A moment: the position of an event, or an instant."""
+
+    name = "position|time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an int or a `Timestamp`."""
+        try:
+            if value.isascii() and value.isdigit():
+                return int(value)
+            return journal.Timestamp.parse(value)
+        except ValueError:
+            expected = "a position, 0 or more, or a time like 2026-01-31T12:00:00Z (RFC 3339)"
+            self.fail(f"expected {expected}, found {one_line(repr(value))}", param, ctx)
+
+
+as_of_option = click.option(
+    "--as-of",
+    type=AsOfType(),
+    metavar="POSITION|TIME",
+    help="As if events after this position, or with a timestamp later than this, were not there.",
+)
+"""As `as_of`."""
+
+_ID_DIGITS = 32
+_PREFIX_DIGITS_MIN = 4
+
+
+class SessionPrefixType(_ParamType):
+    """The id of a session, or the beginning of one, for `lookups.session_named` to look up."""
+
+    name = "id"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "SessionId | str":
+        """Return the id; of a prefix, its hexadecimal digits in lower case."""
+        digits = value.replace("-", "").lower()
+        if _PREFIX_DIGITS_MIN <= len(digits) < _ID_DIGITS and re.fullmatch("[0-9a-f]+", digits):
+            parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+            if value.lower().rstrip("-") in (digits, "-".join(filter(None, parts))):
+                return str(digits)
+        try:
+            return journal.SessionId.parse(value)
+        except ValueError:
+            expected = "32 hexadecimal digits as 8-4-4-4-12, or at least the first 4 of them"
+            message = f"{one_line(repr(value))} is not a session's id (expected {expected})"
+            self.fail(message, param, ctx)

@@ -1,0 +1,181 @@
+"""`journal events`: print the events of a journal."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+import journal
+from journal.commands.arguments import (
+    SESSION_ID,
+    STREAM_ID,
+    TIME,
+    KindType,
+    journal_argument,
+)
+from journal.commands.output import Output, one_line, say
+from journal.kinds import KINDS
+
+if TYPE_CHECKING:
+    from journal import AnyEvent, Journal, SessionId, StreamId, Timestamp
+
+_POLL_SECONDS = 0.1
+
+_EPILOG = """\b
+Example:
+  journal events tests.db > events.ndjson
+  journal events tests.db --type stream_failed --since 2026-01-31T00:00:00Z
+  journal events tests.db --after 5000 --follow --json
+
+\b
+Exit codes:
+  0    done, also when the reader of a pipe has seen enough
+  1    failed; standard error says why
+  130  interrupted: how --follow ends
+"""
+
+
+class _Selection(NamedTuple):
+    """Which events are wanted; None: any."""
+
+    session_id: "SessionId | None"
+    stream_id: "StreamId | None"
+    since: "Timestamp | None"
+    kinds: frozenset[str]
+
+    def takes(self, event: "AnyEvent") -> bool:
+        return (
+            (self.session_id is None or event.session_id == self.session_id)
+            and (self.stream_id is None or event.stream_id == self.stream_id)
+            and (self.since is None or event.timestamp > self.since)
+            and (not self.kinds or event.event_type in self.kinds)
+        )
+
+
+@click.command(epilog=_EPILOG, short_help="Print events, oldest first.")
+@journal_argument
+@click.option("--session", "session_id", type=SESSION_ID, help="Only of this session.")
+@click.option("--stream", "stream_id", type=STREAM_ID, help="Only of this stream.")
+@click.option(
+    "--since",
+    type=TIME,
+    help="Only with a timestamp later than this, as 2026-01-31T12:00:00Z (RFC 3339).",
+)
+@click.option(
+    "--type", "kinds", type=KindType(), multiple=True, help="Only of this kind. May be repeated."
+)
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Only at positions after this one.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many, of those that fit."
+)
+@click.option("--follow", is_flag=True, help="Go on with what is appended, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"position": N, "event": {...}}.')
+def events(
+    path: Path,
+    *,
+    session_id: "SessionId | None",
+    stream_id: "StreamId | None",
+    since: "Timestamp | None",
+    kinds: tuple[str, ...],
+    after: int,
+    limit: int | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Print the events in JOURNAL that fit every option given, in the order of their positions.
+
+    One line of canonical JSON for each: what `append` was given, byte for byte, where that was
+    canonical.
+    """
+    output = Output()
+    selection = _Selection(session_id, stream_id, since, frozenset(kinds))
+    with journal.Journal.open(path, read_only=True) as opened:
+        _warn_of_kinds(opened, selection.kinds)
+        lines = _lines(opened, after, selection)
+        if follow:
+            lines = _followed(opened, after, selection, output)
+        try:
+            for position, text in _limited(lines, limit):
+                output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
+        finally:
+            output.flush()
+
+
+def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tuple[int, str]]:
+    if limit is None:
+        yield from lines
+        return
+    # Not islice: it would wait for one more than is wanted.
+    for _ in range(limit):
+        line = next(lines, None)
+        if line is None:
+            return
+        yield line
+
+
+def _lines(opened: "Journal", after: int, selection: _Selection) -> Iterator[tuple[int, str]]:
+    """Yield position and text of the events that are there now."""
+    lines = opened.lines(
+        after,
+        session_id=selection.session_id,
+        stream_id=selection.stream_id,
+        since=selection.since,
+    )
+    if not selection.kinds:
+        return lines
+    return ((position, text) for position, text in lines if _kind_of(text) in selection.kinds)
+
+
+def _followed(
+    opened: "Journal", after: int, selection: _Selection, output: Output
+) -> Iterator[tuple[int, str]]:
+    """Yield what is there and then, for ever, what is appended; flush before each wait.
+
+    Only the first look goes by session, stream or time: it reads all there is of them.
+    """
+    seen = max(after, opened.last_position)
+    for position, text in _lines(opened, after, selection):
+        yield position, text
+        seen = max(seen, position)
+    while True:
+        output.flush()
+        output.wait(_POLL_SECONDS)
+        if opened.last_position <= seen:
+            continue
+        for position, event in opened.read(seen):
+            seen = position
+            if selection.takes(event):
+                yield position, event.model_dump_json()
+
+
+_HEAD = '{"event_type":"'
+
+
+def _kind_of(text: str) -> str:
+    """Return the kind of an event from its canonical text, or that of an unknown producer."""
+    if text.startswith(_HEAD):
+        kind = text[len(_HEAD) : text.index('"', len(_HEAD))]
+        if "\\" not in kind:
+            return kind
+    return str(json.loads(text)["event_type"])
+
+
+def _warn_of_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
+    """Tell of a kind that is neither known nor in the file: most likely it is misspelt."""
+    strange = kinds.difference(KINDS)
+    if not strange:
+        return
+    here = opened.info().counts_by_kind
+    for kind in sorted(strange.difference(here)):
+        similar = difflib.get_close_matches(kind, {*KINDS, *here}, n=1)
+        hint = f", did you mean {similar[0]}?" if similar else f" ({', '.join(KINDS)})"
+        say(one_line(f"--type {kind}: no such kind is known or in {opened.path.name}{hint}"))

@@ -1,0 +1,78 @@
+"""How a command ends: what becomes of its errors, of Ctrl-C, and of output that nobody reads."""
+
+import traceback
+from os import PathLike
+from typing import Any
+
+import click
+
+from journal.commands.output import OutputClosed, one_line, say
+from journal.errors import JournalError
+
+LOSSES = 3
+"""Exit code: done, with losses that were reported."""
+
+INTERRUPTED = 130
+"""Exit code: stopped by Ctrl-C or SIGTERM."""
+
+
+class CommandError(click.ClickException):
+    """A failure that is told in one line on standard error; the exit code is 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+    def show(self, file: Any = None) -> None:
+        """Say it, to whoever still listens."""
+        if file is None:
+            say(f"Error: {self.message}")
+        else:
+            super().show(file)
+
+
+class JournalGroup(click.Group):
+    """A group of commands in the order in which they were added, that ends them all alike."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of the commands, in the order of the help."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; no traceback leaves this without --debug."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.UsageError):
+            raise
+        except OutputClosed:
+            ctx.exit(0)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if ctx.params["debug"]:
+                say(traceback.format_exc())
+            raise command_error(error) from error
+
+
+def command_error(error: Exception) -> click.ClickException:
+    """Return what is to be told of an error."""
+    match error:
+        case click.ClickException():
+            return error
+        case JournalError():
+            return CommandError(str(error))
+        case OSError():
+            return CommandError(os_error_text(error))
+        case _:
+            return CommandError(
+                f"unexpected {type(error).__name__}: {error} "
+                "(a mistake in journal itself; --debug before the command's name shows where)"
+            )
+
+
+def os_error_text(error: OSError, name: str | None = None) -> str:
+    """Return which file it is, `name` where the error does not tell, and what went wrong."""
+    reason = error.strerror or str(error)
+    reason = reason[:1].lower() + reason[1:]
+    if isinstance(error.filename, str | PathLike):
+        name = str(error.filename)
+    return f"{name}: {reason}" if name else reason

@@ -1,0 +1,162 @@
+"""Running the `journal` command as users do: as a process of its own."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import journal
+from journal.commands import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
+
+MIXED = DATA / "mixed" / "events.ndjson"
+NEXT_VERSION = DATA / "next_version.ndjson"
+
+SESSION = "27d6e509-7176-4298-b638-040339ee3651"
+STREAM = "887bb866-43dd-4c89-beb0-c7a8aa63fb01"
+
+_STARTED: list[tuple[subprocess.Popen[bytes], threading.Timer]] = []
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("_JOURNAL")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
+
+
+def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    """Start `journal` with pipes on all three sides."""
+    pipe = subprocess.PIPE
+    options = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": environment(), **options}
+    process = subprocess.Popen([sys.executable, "-m", "journal", *map(str, arguments)], **options)
+    watchdog = threading.Timer(60, process.kill)  # so that a test fails rather than waits for ever
+    watchdog.start()
+    _STARTED.append((process, watchdog))
+    return process
+
+
+def end_all() -> None:
+    """End what a test has left running."""
+    while _STARTED:
+        process, watchdog = _STARTED.pop()
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(OSError):  # what was not written yet
+                    pipe.close()
+
+
+def ended(process: subprocess.Popen[bytes], given: bytes | None = None) -> Ended:
+    """Wait for the end of a process; there must never be a traceback."""
+    try:
+        out, err = process.communicate(given, timeout=20)
+    finally:
+        process.kill()
+    text = (err or b"").decode()
+    assert "Traceback" not in text
+    assert "Exception ignored" not in text
+    return Ended(process.returncode, out or b"", text)
+
+
+def run(*arguments: Any, given: bytes | None = None, **options: Any) -> Ended:
+    """Run `journal`, with `given` as its standard input."""
+    return ended(start(*arguments, **options), given)
+
+
+def run_all(*commands: list[Any], **options: Any) -> list[Ended]:
+    """Run several at the same time."""
+    processes = [start(*command, **options) for command in commands]
+    return [ended(process) for process in processes]
+
+
+def run_here(*arguments: Any) -> Ended:
+    """Run `journal` in this process, which takes a third of a second less."""
+    out, err = TextIOWrapper(BytesIO(), encoding="ascii"), StringIO()
+    code: Any = None
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main([str(argument) for argument in arguments], prog_name="journal")
+        except SystemExit as ending:
+            code = ending.code
+    out.flush()
+    assert "Traceback" not in err.getvalue()
+    return Ended(code, out.buffer.getvalue(), err.getvalue())
+
+
+def activated(second: int, session: str = SESSION) -> bytes:
+    """Return a canonical line that tells by its timestamp which one it is."""
+    return (
+        f'{{"event_type":"session_activated","session_id":"{session}",'
+        f'"timestamp":"2026-01-01T00:{second // 60:02}:{second % 60:02}Z"}}\n'
+    ).encode()
+
+
+THOUSAND = b"".join(map(activated, range(1_000)))
+"""As many lines as are committed at once."""
+
+
+def make(path: Path, *lines: bytes) -> Path:
+    """Make a journal without a process."""
+    with journal.Journal.open(path) as opened:
+        opened.append_ndjson(lines)
+    return path
+
+
+def start_append(path: Path, *options: Any) -> subprocess.Popen[bytes]:
+    """Start to append, and return when a thousand events are committed."""
+    process = start("append", path, *options)
+    give(process, THOUSAND)
+    until(holds(path, 1_000))
+    return process
+
+
+def give(process: subprocess.Popen[bytes], lines: bytes) -> None:
+    """Write to the standard input of a process, which goes on waiting for more."""
+    assert process.stdin is not None
+    process.stdin.write(lines)
+    process.stdin.flush()
+
+
+def stored(path: Path) -> bytes:
+    """Return what a journal holds, as lines."""
+    with journal.Journal.open(path, read_only=True) as opened:
+        return b"".join(f"{text}\n".encode() for _, text in opened.lines())
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+    """Wait for a condition; return how long that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "waited in vain"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def holds(path: Path, at_least: int) -> Callable[[], bool]:
+    """Return a condition: the journal is there and has so many events."""
+
+    def condition() -> bool:
+        try:
+            with journal.Journal.open(path, read_only=True) as opened:
+                return opened.event_count() >= at_least
+        except journal.JournalError:
+            return False
+
+    return condition

@@ -1,0 +1,911 @@
+"""The `journal` command: what it prints, where, and how it ends."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from io import FileIO
+from pathlib import Path
+
+import click
+import pytest
+from commands_support import (
+    DATA,
+    MIXED,
+    NEXT_VERSION,
+    ROOT,
+    SESSION,
+    STREAM,
+    THOUSAND,
+    activated,
+    end_all,
+    ended,
+    environment,
+    give,
+    holds,
+    make,
+    run,
+    run_all,
+    run_here,
+    start,
+    start_append,
+    stored,
+    until,
+)
+
+import journal
+from journal.commands import cli
+from journal.commands.incoming import LINE_BYTES_MAX, Incoming, LineSplitter, TooLong, open_input
+from journal.commands.output import counted, one_line, size_text
+from journal.kinds import KINDS
+from journal.rows import DATA_SIZE_MAX
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals, terminals and pipes of POSIX")
+
+BAD = b'{"event_type":"session_activated"}\n'
+BAD_REASON = "missing field 'session_id'"
+UNKNOWN_REASON = "event_type 'backpressure_received' is not one of the sixteen known kinds"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _signals_reach_the_commands():
+    """A background job of a script ignores SIGINT, and so would the processes it starts."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running():
+    yield
+    end_all()
+
+
+@pytest.fixture(scope="module")
+def mixed_file(tmp_path_factory):
+    lines = MIXED.read_bytes().splitlines()
+    return make(tmp_path_factory.mktemp("mixed") / "mixed.db", *lines)
+
+
+@pytest.fixture
+def mixed(mixed_file, tmp_path):
+    return Path(shutil.copy(mixed_file, tmp_path / "mixed.db"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tests.db"
+
+
+# Append, then events
+
+
+def test_append_then_events_gives_canonical_input_back(tmp_path):
+    files = [DATA / "lifecycle" / "events.ndjson", DATA / "kinds.ndjson", MIXED]
+    paths = [tmp_path / f"{number}.db" for number in range(3)]
+    appended = run_all(
+        *(
+            ["append", path, file, "--durability", "normal"]
+            for path, file in zip(paths, files, strict=True)
+        )
+    )
+    printed = [*(run_here("events", path) for path in paths[:2]), run("events", paths[2])]
+
+    for file, first, second in zip(files, appended, printed, strict=True):
+        count = file.read_bytes().count(b"\n")
+        assert (first.code, first.out) == (0, b"")
+        assert re.fullmatch(
+            rf"appended {count:,} events \(positions 1 to {count}\) from [\d.]+ [kM]B "
+            rf"in \d+\.\d s \([\d,]+/s\); \d\.db is [\d.]+ kB\n",
+            first.err,
+        )
+        assert second == (0, file.read_bytes(), "")
+
+
+def test_the_encoding_of_the_locale_does_not_matter(path):
+    text = "schlüssel 鍵 \u2028"
+    line = (
+        activated(1)
+        .replace(b"session_activated", b"stream_failed")
+        .replace(b',"timestamp"', f',"stream_id":"{STREAM}","error":"{text}","timestamp"'.encode())
+    )
+    env = environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+
+    assert run("append", path, given=line, env=env).code == 0
+    assert run("events", path, env=env) == (0, line, "")
+
+
+def test_a_last_line_without_an_end_counts_and_blank_ones_are_ignored(path):
+    given = b"\n" + activated(1) + b" \r\n" + activated(2)[:-1] + b"\r\n" + activated(3)[:-1]
+
+    assert run("append", path, given=given).code == 0
+    assert stored(path) == activated(1) + activated(2) + activated(3)
+
+
+def test_no_input_makes_an_empty_journal(path):
+    result = run("append", path, "-", given=b"")
+
+    assert result.code == 0
+    assert re.fullmatch(
+        r"appended no events from 0 bytes in 0\.0 s; tests\.db is \d+ kB\n", result.err
+    )
+    assert run_here("events", path) == (0, b"", "")
+
+
+def test_the_summary_tells_of_other_writers_between(path):
+    process = start_append(path)
+    make(path, activated(2))
+    result = ended(process, activated(3))
+
+    assert result.err.startswith(
+        "appended 1,001 events (positions 1 to 1002, among those of other writers) from "
+    )
+
+
+# Lines that are no events
+
+
+def test_stop_says_what_is_in_the_journal_and_what_is_not(path, tmp_path):
+    file = tmp_path / "some.ndjson"
+    file.write_bytes(activated(1) + activated(2) + BAD + activated(3))
+    result = run_here("append", path, file)
+
+    assert result.code == 1
+    assert result.err == (
+        f"Error: {file}: line 3: {BAD_REASON}; appended 2 events of the lines before it "
+        "(positions 1 to 2), and nothing of it or after it "
+        "(--on-error skip goes on after such a line)\n"
+    )
+    assert stored(path) == activated(1) + activated(2)
+
+
+def test_stop_at_the_first_line(path, tmp_path):
+    rejects = tmp_path / "rejects.ndjson"
+    result = run("append", path, "--rejects", rejects, given=BAD)
+
+    assert result.code == 1
+    assert result.err == (
+        f"Error: standard input: line 1: {BAD_REASON}; appended no events of the lines before it, "
+        "and nothing of it or after it (--on-error skip goes on after such a line)\n"
+    )
+    assert json.loads(rejects.read_bytes())["line"] == BAD.decode()[:-1]
+
+
+def test_unknown_kinds_are_rejected_or_kept(path):
+    result = run_here("append", path, NEXT_VERSION)
+    assert result.code == 1
+    assert result.err == (
+        f"Error: {NEXT_VERSION}: line 1: {UNKNOWN_REASON}; appended no events of the lines "
+        "before it, and nothing of it or after it (--unknown keep appends such events, "
+        "--on-error skip leaves them out)\n"
+    )
+
+    given = activated(1) + NEXT_VERSION.read_bytes() + activated(2)
+    assert run("append", path, "--unknown", "keep", given=given).code == 0
+    everything = run("events", path)
+    by_type = run_here("events", path, "--type", "backpressure_received")
+    as_json = run_here("events", path, "--type", "backpressure_received", "--json")
+    assert everything == (0, given, "")
+    assert by_type == (0, NEXT_VERSION.read_bytes(), "")
+    assert as_json.out == b'{"position":2,"event":' + NEXT_VERSION.read_bytes()[:-1] + b"}\n"
+
+
+def test_skip_reports_and_keeps_every_rejected_line(path, tmp_path):
+    rejects = tmp_path / "rejects.ndjson"
+    rejects.write_bytes(b'{"from":"an earlier run"}\n{"line_number":1,"rea')  # killed in between
+    bad = [BAD, b'{"error":"\xff\xfe"}\n', b"\x1b[31mno \xc3\xa9vent\n"]
+    given = activated(1) + bad[0] + bad[1] + activated(2) + bad[2] + activated(3)
+    result = run("append", path, "--on-error", "skip", "--rejects", rejects, given=given)
+
+    assert result.code == 3
+    *told, summary = result.err.splitlines()
+    assert told == [
+        f"rejected line 2: {BAD_REASON}",
+        "rejected line 3: not UTF-8: byte 0xff at byte 11",
+        "rejected line 5: not JSON: expecting value at character 1",
+    ]
+    assert summary.startswith("appended 3 events (positions 1 to 3), rejected 3 lines, from ")
+    assert stored(path) == activated(1) + activated(2) + activated(3)
+
+    earlier, broken, first, second, third = rejects.read_bytes().splitlines()
+    assert (earlier, broken) == (b'{"from":"an earlier run"}', b'{"line_number":1,"rea')
+    assert json.loads(first) == {
+        "line_number": 2,
+        "reason": BAD_REASON,
+        "line": BAD.decode()[:-1],
+    }
+    assert json.loads(second) == {
+        "line_number": 3,
+        "reason": "not UTF-8: byte 0xff at byte 11",
+        "line_base64": base64.b64encode(bad[1][:-1]).decode(),
+    }
+    assert json.loads(third)["line"] == "\x1b[31mno évent"
+
+
+def test_after_ten_rejected_lines_the_others_are_counted(path):
+    result = run("append", path, "--on-error", "skip", given=activated(1) + BAD * 1_200)
+
+    assert result.code == 3
+    *told, more, summary = result.err.splitlines()
+    assert told == [f"rejected line {number}: {BAD_REASON}" for number in range(2, 12)]
+    assert more == "more lines were rejected, from here on they are only counted"
+    assert summary.startswith("appended 1 event (position 1), rejected 1,200 lines, from 42 kB in")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_reject_that_cannot_be_kept_is_an_error(path, tmp_path):
+    file = tmp_path / "some.ndjson"
+    file.write_bytes(activated(1) + BAD + activated(2))
+    result = run_here("append", path, file, "--on-error", "skip", "--rejects", "/dev/full")
+
+    assert result.code == 1
+    assert result.err == (
+        "Error: /dev/full: no space left on device; appended 1 event (position 1) before that\n"
+    )
+    assert stored(path) == activated(1)
+
+
+def test_a_line_that_is_too_long_is_rejected_and_not_held(path, tmp_path):
+    rejects = tmp_path / "rejects.ndjson"
+    process = start("append", path, "--on-error", "skip", "--rejects", rejects)
+    process.stdin.write(activated(1))
+    for _ in range(65):
+        process.stdin.write(b"x" * 1024 * 1024)
+    result = ended(process, b"\n" + activated(2))
+
+    assert result.code == 3
+    assert result.err.splitlines()[0] == "rejected line 2: too long: more than 67108864 bytes"
+    assert stored(path) == activated(1) + activated(2)
+    assert json.loads(rejects.read_bytes()) == {
+        "line_number": 2,
+        "reason": "too long: more than 67108864 bytes; only its first 65536 are kept here",
+        "truncated": True,
+        "line": "x" * 65_536,
+    }
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_line_without_end_stops_the_reading(path):
+    result = run_here("append", path, "/dev/zero")
+
+    assert result.code == 1
+    assert result.err.startswith("Error: /dev/zero: line 1: too long: more than 67108864 bytes;")
+
+
+def test_lines_are_cut_alike_whatever_the_chunks():
+    data = b"one\n\ntwo\r\n" + b"x" * 9 + b"\n" + b"y" * 8 + b"\n" + b"z" * 30 + b"\nlast"
+    expected = [b"one", b"", b"two\r", TooLong(b"x" * 9), b"y" * 8, TooLong(b"z" * 9), b"last"]
+    for size in range(1, len(data) + 1):
+        splitter = LineSplitter(line_bytes_max=8)
+        found = []
+        for at in range(0, len(data), size):
+            found += splitter.feed(data[at : at + size])
+        found += splitter.finish()
+        assert found[5].start.startswith(b"z" * 9)  # how much of it depends on the chunks
+        found[5] = TooLong(b"z" * 9)
+        assert expected == found, size
+        assert splitter.held_bytes == 0
+        assert list(splitter.finish()) == []
+
+
+def test_the_longest_line_is_the_longest_event_of_the_library():
+    assert LINE_BYTES_MAX == DATA_SIZE_MAX
+
+
+# Producers that wait, and interruptions
+
+
+def test_a_producer_that_falls_silent_is_committed(path):
+    process = start("append", path)
+    until(path.exists)
+    give(process, activated(1) + activated(2) + activated(3)[:20])
+    waited = until(holds(path, 2))
+    assert waited < 2.5
+    result = ended(process, activated(3)[20:])
+
+    assert result.code == 0
+    assert stored(path) == activated(1) + activated(2) + activated(3)
+
+
+def test_what_was_read_before_an_interruption_is_still_given():
+    read_end, write_end = os.pipe()
+    incoming = Incoming(FileIO(read_end))
+    interrupted = threading.Event()
+    chunks = incoming.chunks(interrupted)
+    os.write(write_end, b"one")
+    assert next(chunks) == b"one"
+    os.write(write_end, b"two")
+    until(lambda: not incoming._queue.empty())
+    interrupted.set()
+
+    assert list(chunks) == [b"two"]
+    assert not incoming.ended
+    os.close(write_end)
+    incoming._thread.join(5)
+    assert incoming.stream.closed
+
+
+def test_the_thread_ends_when_the_rest_of_a_file_is_not_wanted(tmp_path):
+    file = tmp_path / "large"
+    file.write_bytes(bytes(32 * 1024 * 1024))
+    incoming = Incoming(open_input(str(file)))
+    next(incoming.chunks(threading.Event()))
+    until(incoming._queue.full)
+    incoming.close()
+    incoming._thread.join(5)
+
+    assert incoming.stream.closed
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_commits_the_complete_lines_that_were_read(path, number):
+    process = start_append(path)
+    give(process, activated(2) + activated(3) + activated(4)[:20])
+    process.send_signal(number)
+    process.wait(timeout=5)  # while the pipe is still open
+    result = ended(process)
+
+    assert result.code == 130
+    assert re.fullmatch(
+        r"interrupted: appended 1,002 events \(positions 1 to 1002\) from \d+ kB in \d+\.\d s "
+        r"\([\d,]+/s\), leaving out 20 bytes of an unfinished line; tests\.db is \d+ kB\n",
+        result.err,
+    )
+    assert stored(path) == THOUSAND + activated(2) + activated(3)
+
+
+@posix
+def test_a_second_interruption_ends_at_once(path):
+    process = start_append(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    give(process, THOUSAND)
+    time.sleep(0.3)  # it waits for the lock now
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(timeout=2) == 130
+    assert ended(process).err == ""
+    other.close()
+    assert stored(path) == THOUSAND
+
+
+@posix
+def test_an_interruption_of_a_large_file_leaves_whole_batches(path, tmp_path):
+    file = tmp_path / "large.ndjson"
+    file.write_bytes(MIXED.read_bytes() * 40)
+    process = start("append", path, file, "--durability", "normal")
+    until(holds(path, at_least=1))
+    process.send_signal(signal.SIGINT)
+    result = ended(process)
+
+    assert result.code == 130
+    found = stored(path)
+    count = found.count(b"\n")
+    assert 0 < count < 40 * 5_442
+    assert file.read_bytes().startswith(found)
+    assert result.err.startswith(f"interrupted: appended {count:,} events (positions 1 to {count})")
+
+
+# Events
+
+
+def test_each_filter_and_all_of_them(mixed):
+    lines = MIXED.read_bytes().splitlines(keepends=True)
+    parsed = [json.loads(line) for line in lines]
+    session, stream = parsed[2]["session_id"], parsed[2]["stream_id"]
+    since = parsed[3000]["timestamp"]
+
+    def those(keep):
+        return b"".join(line for line, event in zip(lines, parsed, strict=True) if keep(event))
+
+    by_all = run("events", mixed, "--session", session, "--after", 9, "--type", "stream_started")
+    by_session = run_here("events", mixed, "--session", session.upper())
+    by_stream = run_here("events", mixed, "--stream", stream)
+    by_since = run_here("events", mixed, "--since", since)
+    by_types = run_here("events", mixed, "--type", "stream_failed", "--type", "session_closed")
+    some = run_here("events", mixed, "--after", 5000, "--limit", 2)
+    none = run_here("events", mixed, "--after", 2**70, "--limit", 0, "--session", SESSION)
+
+    assert by_session == (0, those(lambda event: event["session_id"] == session), "")
+    assert by_stream.out == those(lambda event: event.get("stream_id") == stream)
+    later = journal.Timestamp.parse(since)
+    assert by_since.out == those(lambda event: journal.Timestamp.parse(event["timestamp"]) > later)
+    assert by_types.out == those(
+        lambda event: event["event_type"] in ("stream_failed", "session_closed")
+    )
+    assert by_all.out == b"".join(
+        line
+        for line, event in zip(lines[9:], parsed[9:], strict=True)
+        if event["session_id"] == session and event["event_type"] == "stream_started"
+    )
+    assert some.out == b"".join(lines[5000:5002])
+    assert none == (0, b"", "")
+
+
+def test_limit_counts_what_is_printed(mixed):
+    result = run_here("events", mixed, "--type", "stream_failed", "--limit", 2, "--json")
+
+    positions = [json.loads(line)["position"] for line in result.out.splitlines()]
+    lines = MIXED.read_bytes().splitlines()
+    failed = [i for i, line in enumerate(lines, 1) if b'"stream_failed"' in line]
+    assert positions == failed[:2]
+    assert result.out.splitlines()[0] == b'{"position":%d,"event":%s}' % (
+        failed[0],
+        lines[failed[0] - 1],
+    )
+
+
+def test_a_misspelt_kind_is_pointed_out(mixed):
+    misspelt = run_here("events", mixed, "--type", "stream_faild")
+    strange = run_here("events", mixed, "--type", "\x1bqwx")
+
+    assert misspelt == (
+        0,
+        b"",
+        "--type stream_faild: no such kind is known or in mixed.db, did you mean stream_failed?\n",
+    )
+    assert strange.err == (
+        f"--type \\x1bqwx: no such kind is known or in mixed.db ({', '.join(KINDS)})\n"
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(mixed):
+    for process in [start("events", mixed), start("events", mixed, "--follow", "--json")]:
+        assert process.stdout.readline()
+        process.stdout.close()
+
+        assert process.wait(timeout=5) == 0
+        assert process.stderr.read() == b""
+
+
+@posix
+def test_follow_notices_that_nobody_reads_while_nothing_comes(path):
+    make(path, activated(1))
+    process = start("events", path, "--follow")
+    assert process.stdout.readline() == activated(1)
+    process.stdout.close()
+
+    assert process.wait(timeout=3) == 0
+    assert process.stderr.read() == b""
+
+
+@posix
+def test_follow_sees_what_another_process_appends(path):
+    other = "53ecf930-2466-4163-80da-791106474b88"
+    make(path, activated(1), activated(2, other))
+    process = start(
+        "events", path, "--follow", "--session", SESSION, "--since", "2026-01-01T00:00:00Z"
+    )
+    assert process.stdout.readline() == activated(1)
+    assert run("append", path, given=activated(3, other) + activated(0) + activated(4)).code == 0
+    assert process.stdout.readline() == activated(4)
+    make(path, activated(5))
+    assert process.stdout.readline() == activated(5)
+    process.send_signal(signal.SIGINT)
+
+    assert ended(process) == (130, b"", "")
+
+
+def test_follow_ends_at_its_limit(path):
+    make(path, activated(1))
+    process = start("events", path, "--follow", "--limit", 2, "--json", "--type", "stream_started",
+                    "--type", "session_activated")  # fmt: skip
+    assert json.loads(process.stdout.readline())["position"] == 1
+    make(path, activated(2), activated(3))
+
+    result = ended(process)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == b'{"position":2,"event":' + activated(2)[:-1] + b"}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_an_error(mixed):
+    with Path("/dev/full").open("wb") as full:
+        result = run("events", mixed, stdout=full)
+
+    assert (result.code, result.err) == (1, "Error: standard output: no space left on device\n")
+
+
+# Info
+
+
+def test_info_for_people(mixed):
+    result = run("info", mixed)
+
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.decode().splitlines()
+    facts = dict(line.split(maxsplit=1) for line in lines[:10])
+    assert facts["File"] == str(mixed)
+    assert facts["Events"] == "5,442, positions 1 to 5442"
+    assert facts["Sessions"] == "300"
+    assert facts["Timestamps"] == "2026-11-23T08:49:55.508499256Z to 2026-11-23T08:49:55.529994448Z"
+    assert re.fullmatch(r"\d+ kB", facts["Size"])
+    assert re.fullmatch(r"20\S+Z by journal \S+", facts["Created"])
+    assert lines[10:12] == ["", "Events by kind"]
+    assert "  patch_frames_generated        1,280" in lines[12:]
+    assert len(lines) == 12 + 13
+
+
+def test_info_for_programs(mixed):
+    result = run_here("info", mixed, "--json")
+
+    assert result.out.count(b"\n") == 1
+    found = json.loads(result.out)
+    assert list(found) == list(journal.JournalInfo.model_fields)
+    assert found["event_count"] == found["last_position"] == 5_442
+    assert found["last_timestamp"] == "2026-11-23T08:49:55.529994448Z"
+    assert found["counts_by_kind"]["stream_created"] == 966
+    assert found["file_bytes"] == mixed.stat().st_size
+
+
+def test_info_of_an_empty_journal(path):
+    result = run_here("info", make(path))
+
+    assert result.code == 0
+    assert b"Events      none\nTimestamps  none\nSessions    0\n" in result.out
+    assert b"kind" not in result.out
+
+
+# Failures
+
+
+def _not_a_database(path):
+    path.write_bytes(b"{}\n" * 1000)
+    return "is not an SQLite database"
+
+
+def _of_something_else(path):
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE t (x)")
+    other.close()
+    return "is an SQLite database, but not a journal"
+
+
+def _directory(path):
+    path.mkdir()
+    return "is a directory, not a journal"
+
+
+def _newer(path):
+    make(path)
+    newer = sqlite3.connect(path)
+    newer.execute("UPDATE meta SET value = '99' WHERE key = 'min_reader_version'")
+    newer.execute("PRAGMA user_version = 99")
+    newer.commit()
+    newer.close()
+    return "has format 99, this version of journal reads up to 1: upgrade it"
+
+
+def test_what_is_no_journal_is_left_alone(tmp_path):
+    paths = [tmp_path / f"{number}.db" for number in range(4)]
+    makers = [_not_a_database, _of_something_else, _directory, _newer]
+    reasons = [maker(path) for maker, path in zip(makers, paths, strict=True)]
+    before = [path.is_file() and path.read_bytes() for path in paths]
+    results = run_all(*(["append", path] for path in paths), stdin=subprocess.DEVNULL)
+    for path, reason, result in zip(paths, reasons, results, strict=True):
+        expected = (1, b"", f"Error: {path}: {reason}\n")
+        assert result == expected
+        assert run_here("events", path) == expected
+        assert run_here("info", path, "--json") == expected
+    assert before == [path.is_file() and path.read_bytes() for path in paths]
+
+
+def test_reading_creates_nothing(tmp_path, path):
+    for result in (
+        run("events", path, "--follow"),
+        run_here("events", path),
+        run_here("info", path),
+    ):
+        assert result == (1, b"", f"Error: {path}: does not exist\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_append_creates_nothing_when_its_files_cannot_be_opened(tmp_path, path):
+    (tmp_path / "secret").touch(mode=0)
+    missing = run("append", path, tmp_path / "missing")
+    folder = run_here("append", path, tmp_path)
+    rejects = run_here("append", path, MIXED, "--rejects", tmp_path)
+    no_folder = run_here("append", tmp_path / "no" / "tests.db", MIXED)
+
+    assert missing == (1, b"", f"Error: {tmp_path / 'missing'}: no such file or directory\n")
+    assert folder == (1, b"", f"Error: {tmp_path}: is a directory\n")
+    assert rejects == (1, b"", f"Error: {tmp_path}: is a directory\n")
+    assert no_folder == (1, b"", f"Error: {tmp_path}/no/tests.db: its folder does not exist\n")
+    if os.geteuid():
+        result = run_here("append", path, tmp_path / "secret")
+        assert result == (1, b"", f"Error: {tmp_path / 'secret'}: permission denied\n")
+    assert [found.name for found in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_failure_in_the_middle_says_what_is_in(path):
+    process = start_append(path)
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")  # as if a newer version had migrated the file
+    other.close()
+    result = ended(process, activated(2))
+
+    assert result.code == 1
+    assert result.err.endswith(
+        ": upgrade it; appended 1,000 events (positions 1 to 1000) before that\n"
+    )
+
+
+def test_wrong_usage_says_what_was_expected(path, tmp_path):
+    file = tmp_path / "some.ndjson"
+    file.write_bytes(activated(1))
+    cases = {
+        ("events", path, "--session", "x"): "'--session': 'x' is not a UUID (expected 32 hex",
+        ("events", path, "--stream", "\x1b"): "'--stream': '\\x1b' is not a UUID (expected 32 hex",
+        ("events", path, "--since", "2026-01-01"): "'2026-01-01' is not RFC 3339 text like 2026-",
+        ("events", path, "--since", "2026-01-01T00:00:00"): "has no UTC offset, expected one",
+        ("events", path, "--after", "-1"): "'--after': -1 is not in the range x>=0",
+        ("events", path, "--type", ""): "expected a kind of event, one of session_activated, ",
+        ("append", path, file, "--on-error", "go"): "'go' is not one of 'stop', 'skip'",
+        ("append", path, file, "--rejects", path): "belongs to the journal, it cannot take",
+        ("append", path, file, "--rejects", f"{path}-wal"): "belongs to the journal",
+        ("append", path, file, "--rejects", file): "is what is read, it cannot take --rejects",
+        ("append", path, path): "is the journal itself, it cannot be FILE",
+        ("append",): "Missing argument 'JOURNAL'",
+        ("events", path, "--bogus"): "No such option",
+        ("bogus",): "No such command 'bogus'",
+    }
+    for arguments, expected in cases.items():
+        result = run_here(*arguments)
+        assert result.code == 2, arguments
+        assert expected in result.err.replace("\n", " "), arguments
+        assert result.out == b""
+    assert list(tmp_path.iterdir()) == [file]
+    assert run("events", path, "--session", "x").code == 2
+
+
+def test_debug_shows_the_traceback(path):
+    process = start("--debug", "info", path)
+    out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, out) == (1, b"")
+    assert b"Traceback" in err
+    assert err.endswith(f"\nError: {path}: does not exist\n".encode())
+
+
+def test_a_mistake_in_the_program_is_one_line_too(monkeypatch, path):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr(journal.Journal, "open", broken)
+    code, out, err = run_here("info", path)
+    assert (code, out) == (1, b"")
+    assert err == (
+        "Error: unexpected ZeroDivisionError: oh\\nno (a mistake in journal itself; --debug before "
+        "the command's name shows where)\n"
+    )
+
+
+@posix
+def test_nobody_listening_to_standard_error_stops_nothing(path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = run(
+        "append", path, "--on-error", "skip", given=BAD * 2 + activated(1), stderr=write_end
+    )
+    os.close(write_end)
+
+    assert result.code == 3
+    assert stored(path) == activated(1)
+
+
+@posix
+def test_closed_standard_streams(path):
+    make(path, activated(1))
+
+    def closing(stream, *arguments):
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f'"$@" {stream}', "sh", sys.executable, "-m", "journal", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        return ended(process)
+
+    assert closing("<&-", "append", path) == (1, b"", "Error: standard input: closed\n")
+    assert closing(">&-", "events", path) == (1, b"", "Error: standard output: closed\n")
+    assert closing("2>&-", "append", path) == (0, b"", "")
+    assert closing("<&- 2>&-", "events", path) == (0, activated(1), "")
+
+
+# On a terminal
+
+
+@posix
+def test_a_large_file_shows_its_progress_on_a_terminal(path, tmp_path):
+    pty = pytest.importorskip("pty")
+
+    file = tmp_path / "large.ndjson"
+    file.write_bytes(BAD + MIXED.read_bytes() * 9)
+    ours, theirs = pty.openpty()
+    process = start(
+        *("append", path, file, "--durability", "normal", "--on-error", "skip"), stderr=theirs
+    )
+    os.close(theirs)
+    seen = _all_of(ours)
+    assert ended(process).code == 3
+
+    assert re.search(rb"\r\[#+ *\] \d+ % of 10 MB, [\d,]+ events", seen)
+    screen = [line.rpartition(b"\r")[2] for line in seen.replace(b"\r\n", b"\n").split(b"\n")]
+    assert screen[0] == f"rejected line 1: {BAD_REASON}".encode()
+    assert screen[1].startswith(b"appended 48,978 events (positions 1 to 48978), rejected 1 line,")
+    assert screen[2:] == [b""]
+
+
+@posix
+def test_append_reads_from_a_terminal(path):
+    pty = pytest.importorskip("pty")
+
+    ours, theirs = pty.openpty()
+    process = start("append", path, stdin=theirs)
+    os.close(theirs)
+    os.write(ours, activated(1))
+    until(holds(path, 1))
+    os.write(ours, b"\x04")
+    result = ended(process)
+    os.close(ours)
+
+    assert result.code == 0
+    assert result.err.startswith("reading events from the terminal, one per line, until its end")
+    assert stored(path) == activated(1)
+
+
+def _all_of(terminal):
+    seen = b""
+    try:
+        while chunk := os.read(terminal, 65_536):
+            seen += chunk
+    except OSError:
+        pass  # Linux says so when the other side is closed
+    finally:
+        os.close(terminal)
+    return seen
+
+
+# Help, completion, start
+
+
+@pytest.mark.parametrize("command", [cli, *cli.commands.values()], ids=lambda command: command.name)
+def test_help_has_a_summary_and_examples_that_can_be_pasted(command):
+    arguments = [] if command is cli else [command.name]
+    text = run_here(*arguments, "--help").out.decode()
+    examples = text.partition("  Example:\n")[2].partition("\n\n")[0].splitlines()
+
+    assert len(text.splitlines()) < 60
+    assert all(len(line) <= 80 for line in text.splitlines() if "130" not in line)
+    assert examples
+    for example in examples:
+        name, *arguments = example.rpartition("journal ")[2].partition(" > ")[0].split()
+        cli.commands[name].make_context(name, arguments)
+    if command is not cli:
+        assert command.short_help
+        assert command.short_help.endswith(".")
+        assert len(command.short_help) < 60
+
+
+@pytest.mark.parametrize("name", ["append", "events"])
+def test_help_says_the_exit_codes(name):
+    text = run_here(name, "--help").out.decode()
+
+    assert "Exit codes:" in text
+    assert "130" in text
+
+
+def _complete(words):
+    env = environment(
+        _JOURNAL_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split(" ")) - 1),
+    )
+    return [line.partition(",")[2] for line in run(env=env).out.decode().splitlines()]
+
+
+def test_the_shell_completes_commands_and_values():
+    assert _complete("journal ") == list(cli.commands)
+    assert _complete("journal events x.db --type stream_c") == [
+        "stream_created",
+        "stream_completed",
+        "stream_cancelled",
+        "stream_config_updated",
+    ]
+    assert _complete("journal append x.db --on-error ") == ["stop", "skip"]
+
+
+@posix
+def test_completion_is_enabled_as_the_help_says():
+    env = environment(_JOURNAL_COMPLETE="zsh_source")
+
+    assert b"#compdef journal" in run(env=env).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["--help"], {}),
+        (["--version"], {}),
+        (["events", "--help"], {}),
+        (
+            [],
+            {
+                "_JOURNAL_COMPLETE": "bash_complete",
+                "COMP_WORDS": "journal events x.db --type ",
+                "COMP_CWORD": "4",
+            },
+        ),
+    ],
+)
+def test_help_version_and_completion_do_not_import_the_models(arguments, variables):
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from journal.commands import main\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**variables),
+    )
+    result = ended(process)
+
+    assert result.code == 0
+    assert result.out
+    loaded = set(result.err.split())
+    assert "click" in loaded
+    assert not loaded & {"apsw", "pydantic", "pydantic_core", "journal.events", "journal.journal"}
+
+
+def test_version():
+    assert run("--version") == (0, f"journal {journal.__version__}\n".encode(), "")
+
+
+def test_a_checkout_starts_from_anywhere(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), "--version"],
+        capture_output=True,
+        cwd=tmp_path,
+        check=True,
+    )
+
+    assert result.stdout.startswith(b"journal ")
+
+
+# Words
+
+
+def test_sizes_and_counts_are_written_for_people():
+    sizes = [0, 1, 999, 1_000, 9_949, 9_950, 412_300, 999_499, 999_500, 1_128_453, 10**12, 10**16]
+    assert [size_text(size) for size in sizes] == [
+        *("0 bytes", "1 byte", "999 bytes", "1.0 kB", "9.9 kB", "10 kB", "412 kB", "999 kB"),
+        *("1.0 MB", "1.1 MB", "1.0 TB", "10,000 TB"),
+    ]
+    assert [counted(number, "line") for number in (0, 1, 2, 1_234)] == [
+        *("no lines", "1 line", "2 lines", "1,234 lines"),
+    ]
+    assert one_line("a\nb\x1b\u2028\ud800 é") == "a\\nb\\x1b\\u2028\\ud800 é"
+
+
+def test_every_command_is_a_click_command_with_its_own_module():
+    for name, command in cli.commands.items():
+        assert isinstance(command, click.Command)
+        assert (ROOT / "journal" / "commands" / f"{name}.py").exists()

@@ -1,0 +1,778 @@
+"""The commands that show what is folded from events, and `rebuild`."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from commands_support import (
+    DATA,
+    MIXED,
+    NEXT_VERSION,
+    SESSION,
+    activated,
+    end_all,
+    ended,
+    environment,
+    make,
+    run,
+    run_all,
+    run_here,
+    start,
+    until,
+)
+
+import journal
+from journal.commands import cli, folding
+from journal.commands.arguments import SESSION_STATES, STREAM_STATES
+from journal.commands.tables import Column, Look, table
+from journal.commands.times import Clock, ago_text, duration_text
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+
+READING = ["sessions", "streams", "session", "anomalies", "projections"]
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+BUSY = "08378220-121a-4045-ba76-f4f2c868ab8e"
+"""The session of the mixed events with the most of them: 69."""
+
+ODD = "79690975-fbde-15b0-2a33-7357ae2cc59b"
+"""The first session of the kinds, which has an event of each and three anomalies."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _signals_reach_the_commands():
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running():
+    yield
+    end_all()
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """The mixed events, of which nothing was folded yet."""
+    folder = tmp_path_factory.mktemp("mixed")
+    return make(folder / "mixed.db", *MIXED.read_bytes().splitlines())
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    lines = (DATA / "kinds.ndjson").read_bytes().splitlines()
+    return make(tmp_path_factory.mktemp("kinds") / "kinds.db", *lines)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """More than is folded in one transaction, up to date."""
+    folder = tmp_path_factory.mktemp("large")
+    path = make(folder / "large.db", *(MIXED.read_bytes() * 12).splitlines())
+    assert run_here("rebuild", path).code == 0
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tests.db"
+
+
+def lines_of(result):
+    """Return the lines of standard output, after making sure that the command did well."""
+    assert result.code == 0, result.err
+    return result.out.decode().splitlines()
+
+
+def dumped(models):
+    return [model.model_dump(mode="json") for model in models]
+
+
+def moments_ago(**ago):
+    return (datetime.now(UTC) - timedelta(**ago)).isoformat().replace("+00:00", "Z")
+
+
+def event(kind, at, session=SESSION, **fields):
+    """Return a line of JSON."""
+    head = {"event_type": kind, "session_id": session}
+    return json.dumps({**head, **fields, "timestamp": at}).encode()
+
+
+def on_terminals(*commands, columns=80, **variables):
+    """Run several at the same time, each on a terminal; return what they wrote, if they did well.
+
+    Where a line was written over, as progress is, all of it is there, with the "\\r" between.
+    """
+    pty = pytest.importorskip("pty")
+    import fcntl  # noqa: PLC0415 (as pty, not everywhere)
+    import termios  # noqa: PLC0415
+
+    env = environment(TERM="xterm", **variables)
+    for name in {"COLUMNS", "NO_COLOR"}.difference(variables):
+        env.pop(name, None)
+    running = []
+    for command in commands:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        running.append((ours, start(*command, stdout=theirs, stderr=theirs, env=env)))
+        os.close(theirs)
+    seen = [_all_of(ours).decode().replace("\r\n", "\n") for ours, _ in running]
+    assert [ended(process).code for _, process in running] == [0] * len(commands)
+    return seen
+
+
+def _all_of(terminal):
+    seen = b""
+    try:
+        while chunk := os.read(terminal, 65_536):
+            seen += chunk
+    except OSError:
+        pass  # Linux says so when the other side is closed
+    finally:
+        os.close(terminal)
+    return seen
+
+
+# Sessions and streams
+
+
+def test_sessions_and_streams_for_programs(mixed):
+    as_json, as_streams = run_all(["sessions", mixed, "--json"], ["streams", mixed, "--json"])
+    sessions = [json.loads(line) for line in lines_of(as_json)]
+    streams = [json.loads(line) for line in lines_of(as_streams)]
+
+    expected = [json.loads(it) for it in (DATA / "mixed/states.ndjson").read_bytes().splitlines()]
+    states = {session["session_id"]: session["state"] for session in sessions}
+    assert states == {session["session_id"]: session["state"] for session in expected}
+    assert {stream["stream_id"]: stream["error"] for stream in streams} == {
+        stream_id: stream["error"]
+        for session in expected
+        for stream_id, stream in session["streams"].items()
+    }
+    with journal.Journal.open(mixed, read_only=True) as opened:
+        assert sessions == dumped(opened.sessions())
+        assert streams == dumped(opened.streams())
+    assert list(sessions[0]) == list(journal.SessionStatus.model_fields)
+    assert list(streams[0]) == list(journal.StreamStatus.model_fields)
+    assert sessions[0]["ended_at"] == "2026-11-23T08:49:55.509378436Z"
+    assert as_json.err == "300 sessions: 38 Active, 240 Completed, 22 Failed\n"
+    assert as_streams.err == (
+        "966 streams: 41 Preparing, 63 Streaming, 157 Completed, 172 Failed, 533 Cancelled\n"
+    )
+
+
+def test_sessions_for_people(path):
+    make(
+        path,
+        event("session_activated", moments_ago(minutes=3, seconds=5)),
+        event("stream_created", moments_ago(minutes=3), stream_id=BUSY),
+        event("session_timed_out", moments_ago(hours=5), ODD, original_state="Active",
+              timeout_duration=9),
+        event("session_activated", moments_ago(days=3), BUSY),
+        event("session_closed", moments_ago(hours=50), BUSY),
+    )  # fmt: skip
+    result = run("sessions", path)
+
+    assert lines_of(result) == [
+        "SESSION   STATE      ACTIVATED  ENDED    EVENTS  STREAMS  ACTIVE  FAILED",
+        "27d6e509  Active     3 min ago  -             2        1       1       0",
+        "79690975  Failed     -          5 h ago       1        0       0       0",
+        "08378220  Completed  3 d ago    2 d ago       2        0       0       0",
+    ]
+    assert result.err == "3 sessions: 1 Active, 1 Completed, 1 Failed\n"
+
+
+def test_tables_in_full(mixed, kinds):
+    sessions = lines_of(run_here("sessions", mixed, "--wide"))
+    streams = lines_of(run_here("streams", mixed, "--wide"))
+    anomalies = lines_of(run_here("anomalies", kinds, "--wide"))
+
+    assert sessions[0].split() == [
+        *("SESSION", "STATE", "ACTIVATED", "ENDED", "EXPIRES", "EVENTS", "STREAMS", "ACTIVE"),
+        *("COMPLETED", "FAILED", "CANCELLED", "THRESHOLD", "BATCHED", "ANOMALIES"),
+    ]
+    assert sessions[1].split() == [
+        *("172d61c3-0e7d-4b89-a09e-44a0462d05e3", "Completed"),
+        *("2026-11-23T08:49:55.509227733Z", "2026-11-23T08:49:55.509378436Z"),
+        *("2026-11-23T10:01:32.508493786Z", "10", "3", "0", "0", "1", "2", "-", "0", "0"),
+    ]
+    failed = next(line for line in streams if line.startswith("eee57dec-a71a-4eeb-ae6d"))
+    assert failed.split(maxsplit=12)[6:] == ["4", "8", "56,284", "84", "0", "0", "decode → error"]
+    assert anomalies[1].split(maxsplit=4) == [
+        *("6", ODD, "2fef107a-2752-9ad0-e409-3df8432a8be5", "stream_created"),
+        "legal in an Active session, but the session is Failed",
+    ]
+
+
+def test_the_state_and_the_moment_select(mixed):
+    at = "2026-11-23T08:49:55.508600Z"
+    with journal.Journal.open(mixed, read_only=True) as opened:
+        failed = dumped(opened.sessions(journal.SessionState.FAILED))
+        early = dumped(opened.sessions(as_of=100))
+        then = dumped(opened.streams(as_of=journal.Timestamp.parse(at)))
+        preparing = dumped(opened.streams(state=journal.StreamState.PREPARING, as_of=100))
+
+    def rows(*arguments):
+        return [json.loads(line) for line in lines_of(run_here(*arguments, "--json"))]
+
+    assert rows("sessions", mixed, "--state", "failed") == failed
+    assert rows("sessions", mixed, "--as-of", 100) == early
+    assert rows("streams", mixed, "--as-of", at) == then
+    assert rows("streams", mixed, "--as-of", 100, "--state", "PREPARING") == preparing
+    assert (len(failed), len(early), len(then), len(preparing)) == (22, 24, 13, 16)
+    counts = run_here("sessions", mixed, "--as-of", at).err
+    assert re.fullmatch(rf"\d+ sessions as of {at}: \d+ Initializing, \d+ Active.*\n", counts)
+    assert run_here("sessions", mixed, "--as-of", 0) == (
+        0,
+        b"",
+        "no sessions as of position 0\n",
+    )
+
+
+def test_nothing_found_prints_nothing_but_the_count(path, mixed):
+    make(path)
+
+    assert run_here("sessions", path) == (0, b"", "no sessions\n")
+    assert run_here("streams", path) == (0, b"", "no streams\n")
+    assert run_here("anomalies", path) == (0, b"", "no anomalies\n")
+    assert run_here("sessions", path, "--json") == (0, b"", "no sessions\n")
+    assert run_here("streams", mixed, "--session", SESSION).err == "no streams\n"
+    assert run_here("sessions", mixed, "--state", "Closing").err == "no sessions\n"
+
+
+def test_a_session_can_be_named_by_how_it_begins(path, mixed):
+    expected = run_here("streams", mixed, "--session", BUSY, "--json")
+    assert len(lines_of(expected)) == 8
+    for name in ["0837", "08378220-", "08378220-121A", BUSY.replace("-", "")[:31], f"{{{BUSY}}}"]:
+        assert run_here("streams", mixed, "--session", name, "--json") == expected, name
+
+    others = [BUSY[:-1] + digit for digit in "0123"]
+    make(path, *(activated(1, session) for session in [*others, SESSION]))
+    assert run_here("session", path, "0837") == (
+        1,
+        b"",
+        f"Error: more than one session's id begins with 0837: {', '.join(others[:3])}, ...\n",
+    )
+    assert run_here("streams", path, "--session", "83f0").err == (
+        f"Error: {path}: has no session whose id begins with 83f0\n"
+    )
+
+
+# One session
+
+
+def test_a_session_on_a_page(kinds):
+    result = run("session", kinds, ODD[:8])
+    page = result.out.decode().split("\n\n")
+
+    assert (result.code, result.err) == (0, "")
+    facts, streams, events = (part.splitlines() for part in page)
+    assert [line.split(",")[0] for line in facts] == [
+        f"Session     {ODD}",
+        "State       Failed",
+        "Activated   1970-01-01T00:00:00Z",
+        "Ended       1970-01-01T00:00:00Z",
+        "Expires     2026-01-01T00:00:00.123Z",
+        "Events      16",
+        "Streams     1 (1 cancelled)",
+        "Threshold   255",
+        "Batched     -",
+        "Metrics     0 frames/s",
+        "  frames    1 high",
+        "Anomalies   3",
+    ]
+    assert re.fullmatch(r"Ended .*Z, \d\d y ago, after 0 ns", facts[3])
+    assert streams == [
+        "STREAM    STATE        CREATED  LASTED  FRAMES  BYTES  PRIO  !",
+        "2fef107a  Cancelled  +0.000000  0 ns         1    1 B     0  3",
+    ]
+    assert events[0] == "   POS       TIME  STREAM    EVENT"
+    assert events[1] == "     1  +0.000000            session_activated"
+    assert events[6] == (
+        "!    6  +0.000000  2fef107a  stream_created"
+        "  ! legal in an Active session, but the session is Failed"
+    )
+    assert [line.partition("  +0.000000  ")[2][10:] for line in events[11:]] == [
+        "skeleton_generated  0 bytes",
+        "patch_frames_generated  no frames, 1 byte, prio 0",
+        "frames_batched  no frames",
+        "priority_threshold_adjusted  0 -> 255",
+        "stream_config_updated",
+        "performance_metrics_recorded  0 fps, 0 bytes/s",
+    ]
+    assert len(events) == 17
+
+
+def test_a_session_for_programs(kinds, mixed):
+    result = run("session", mixed, BUSY, "--json")
+    found = json.loads(result.out)
+    with journal.Journal.open(mixed, read_only=True) as opened:
+        session_id = journal.SessionId.parse(BUSY)
+        assert found["session"] == opened.session(session_id).model_dump(mode="json")
+        assert found["streams"] == dumped(opened.streams(session_id))
+    assert result.err == ""
+    assert result.out.count(b"\n") == 1
+    assert list(found) == ["session", "streams", "events"]
+    assert lines_of(run_here("events", mixed, "--session", BUSY, "--json")) == [
+        json.dumps(one, separators=(",", ":"), ensure_ascii=False) for one in found["events"]
+    ]
+
+    # The events come as they are in the file, to the last digit.
+    extreme = run_here("session", kinds, "01239ff2", "--json").out
+    assert b'"total_bytes":18446744073709551615' in extreme
+
+
+def test_a_session_as_of_a_moment(mixed):
+    page = run_here("session", mixed, BUSY, "--as-of", 200).out.decode()
+    at = "2026-11-23T08:49:55.508900Z"
+    early = json.loads(run_here("session", mixed, BUSY, "--as-of", at, "--json").out)
+
+    assert "State       Active as of position 200\n" in page
+    assert "Events      7, positions 113 to 177\n" in page
+    assert page.endswith("performance_metrics_recorded  49.99 fps, 116 kB/s\n")
+    assert [one["position"] for one in early["events"]] == [113, 114, 115, 120, 141]
+    assert early["session"]["event_count"] == 5
+    assert [stream["state"] for stream in early["streams"]] == [
+        *("Preparing", "Streaming", "Preparing")
+    ]
+    assert run_here("session", mixed, BUSY, "--as-of", 112) == (
+        1,
+        b"",
+        f"Error: session {BUSY} has no events in {mixed} as of position 112\n",
+    )
+
+
+def test_what_is_wrong_is_told_whatever_the_moment(path):
+    """Also of events that name another session's stream, which have to be found in its chain."""
+    at = "2026-01-01T00:00:00Z"
+    make(
+        path,
+        event("session_activated", at, BUSY),
+        event("stream_created", at, BUSY, stream_id=ODD),
+        event("stream_started", "2026-01-01T00:00:01Z", stream_id=ODD),
+        event("session_closed", "2026-01-01T00:00:02Z", BUSY),
+        event("session_closed", "2026-01-01T00:00:03Z", BUSY),
+    )
+    foreign = run_here("session", path, SESSION).out.decode()
+    own = run_here("session", path, BUSY, "--wide").out.decode()
+
+    assert "stream_started  ! the stream belongs to another session\n" in foreign
+    assert "Streams     none\n" in foreign
+    assert "session_closed  ! legal in Active, but the session is Completed\n" in own
+    assert own.count("!") == 3  # the marks, the reason, and the word about them
+    early = run_here("session", path, BUSY, "--as-of", "2026-01-01T00:00:02Z").out
+    assert b"!" not in early.partition(b"POS")[2]
+
+
+def test_a_session_without_events_is_an_error(path):
+    make(path, activated(1))
+    with journal.Journal.open(path) as opened:
+        opened.append_ndjson([NEXT_VERSION.read_bytes()], unknown="keep")
+    strange = json.loads(NEXT_VERSION.read_bytes())["session_id"]
+
+    assert run_here("session", path, BUSY) == (
+        1,
+        b"",
+        f"Error: session {BUSY} has no events in {path}\n",
+    )
+    assert run_here("session", path, strange).err == (
+        f"Error: session {strange} has no events of kinds that are known in {path}\n"
+    )
+    with journal.Journal.open(path) as opened:
+        opened.append_ndjson([activated(2, strange)])
+    page = run_here("session", path, strange).out.decode()
+    assert "backpressure_received  (a kind not known here)\n" in page
+
+
+@posix
+def test_a_long_timeline_shows_its_ends_on_a_terminal(mixed):
+    command = ["session", mixed, BUSY]
+    seen, in_full = on_terminals(command, [*command, "--wide"])
+    piped = lines_of(run_here(*command))
+
+    rows = seen.partition("POS")[2].splitlines()[1:]
+    assert len(rows) == 10 + 1 + 25
+    assert rows[0].split()[0] == "113"
+    assert rows[10] == "... 34 lines are left out, --wide shows all ..."
+    assert rows[-1].split()[0] == "978"
+    assert len(in_full.partition("POS")[2].splitlines()[1:]) == 69
+    assert "2026-11-23T08:49:55.508778450Z  " in in_full
+    assert len(piped) == 12 + len(["", "streams"]) + 8 + len(["", "events"]) + 69
+    assert max(map(len, STYLE.sub("", seen).splitlines())) <= 80
+
+
+# Anomalies and projections
+
+
+def test_anomalies(kinds):
+    with journal.Journal.open(kinds, read_only=True) as opened:
+        expected = dumped(opened.anomalies())
+    result = run("anomalies", kinds, "--json")
+    early = run_here("anomalies", kinds, "--as-of", 6)
+
+    assert [json.loads(line) for line in lines_of(result)] == expected
+    assert list(json.loads(lines_of(result)[0])) == list(journal.Anomaly.model_fields)
+    assert result.err == "90 anomalies in 30 sessions\n"
+    assert early.out.decode() == (
+        "POSITION  SESSION   STREAM    EVENT           REASON\n"
+        "       6  79690975  2fef107a  stream_created  "
+        "legal in an Active session, but the session is Failed\n"
+    )
+    assert early.err == "1 anomaly in 1 session as of position 6\n"
+    assert run_here("sessions", kinds).err == "30 sessions: 30 Failed; 90 anomalies\n"
+
+
+def test_projections(path):
+    make(path, activated(1), activated(2))
+    header = "NAME      VERSION  POSITION  LAG  STALE"
+    never = run_here("projections", path)
+    assert lines_of(never) == [
+        header,
+        "sessions        1         0    2  no",
+        "streams         1         0    2  no",
+    ]
+    assert never.err == "2 projections: 2 behind\n"
+
+    own = journal.Projection(name="own", version=3, initial=0, apply=lambda state, _: state + 1)
+    with journal.Journal.open(path) as opened:
+        opened.register(own)
+        assert opened.state("own") == 2
+        opened.sessions()
+    other = sqlite3.connect(path)
+    other.execute("UPDATE projection SET version = 0 WHERE name = 'streams'")
+    other.commit()
+    other.close()
+    result = run_here("projections", path)
+    assert lines_of(result) == [
+        header,
+        "own             3         2    0  -",
+        "sessions        1         2    0  no",
+        "streams         0         2    0  yes",
+    ]
+    assert result.err == "3 projections: 1 stale\n"
+    assert json.loads(lines_of(run_here("projections", path, "--json"))[0]) == {
+        "name": "own",
+        "version": 3,
+        "position": 2,
+        "lag": 0,
+        "stale": None,
+    }
+
+
+# Rebuild
+
+
+def _spoil(path):
+    other = sqlite3.connect(path)
+    other.executescript(
+        "UPDATE projection_session SET state = 'Active', ended_at = NULL WHERE session = 1;"
+        "UPDATE projection_stream SET error = x'ff' WHERE stream = 2;"
+        "DELETE FROM projection_stream WHERE stream = 1;"
+    )
+    other.close()
+
+
+def test_rebuild_says_what_differs_and_puts_it_right(mixed, path):
+    shutil.copy(mixed, path)
+    first = run("rebuild", path)
+    again = run_here("rebuild", path, "streams")
+    checked = run_here("rebuild", path, "--check")
+    assert (first.code, first.out) == (0, b"")
+    assert re.fullmatch(
+        r"rebuilt sessions and streams: 5,442 events in \d+\.\d s \([\d,]+/s\), "
+        r"no earlier rows to compare with\n",
+        first.err,
+    )
+    for result, end in [(again, ", nothing changed\n"), (checked, ", nothing differs\n")]:
+        assert (result.code, result.out) == (0, b"")
+        assert result.err.endswith(end)
+
+    sound = run_here("sessions", path, "--json")
+    _spoil(path)
+    compared = run_here("rebuild", path, "--check", "--json")
+    rebuilt = run_here("rebuild", path, "sessions")
+    changes = [
+        ("sessions", "172d61c3-0e7d-4b89-a09e-44a0462d05e3", "state", "Active", "Completed"),
+        ("sessions", "172d61c3-0e7d-4b89-a09e-44a0462d05e3", "ended_at", None, 1795423795509378436),
+        ("streams", "a9cd9632-9754-4825-a3ed-d086b042ed5e", "error", "x'ff'", None),
+        ("streams", "887bb866-43dd-4c89-beb0-c7a8aa63fb01", None, "missing", "present"),
+    ]
+    assert compared.code == rebuilt.code == 3
+    assert [tuple(json.loads(line).values()) for line in compared.out.splitlines()] == changes
+    assert rebuilt.out.decode() == (
+        "sessions 172d61c3-0e7d-4b89-a09e-44a0462d05e3 state: Active -> Completed\n"
+        "sessions 172d61c3-0e7d-4b89-a09e-44a0462d05e3 ended_at: "
+        "none -> 2026-11-23T08:49:55.509378436Z\n"
+        "streams a9cd9632-9754-4825-a3ed-d086b042ed5e error: x'ff' -> none\n"
+        "streams 887bb866-43dd-4c89-beb0-c7a8aa63fb01: missing -> present\n"
+    )
+    assert compared.err.endswith(", 4 values differ; the old rows stay\n")
+    assert rebuilt.err.endswith(", 4 values changed\n")
+    assert run_here("rebuild", path).err.endswith(", nothing changed\n")
+    assert run_here("sessions", path, "--json") == sound
+
+
+def test_rebuild_leaves_what_only_the_application_can_fold(path):
+    make(path, activated(1))
+    own = journal.Projection(name="own", version=1, initial=0, apply=lambda state, _: state + 1)
+    with journal.Journal.open(path) as opened:
+        opened.register(own)
+        assert opened.state("own") == 1
+    named = run_here("rebuild", path, "sessions", "own")
+    unknown = run_here("rebuild", path, "mine")
+    every = run_here("rebuild", path)
+
+    assert (named.code, unknown.code, every.code) == (1, 1, 0)
+    assert named.err == (
+        "Error: projection 'own' is an application's own, and its code is there, not here: "
+        "the application can rebuild it, with Journal.rebuild(['own'])\n"
+    )
+    assert unknown.err == (
+        f"Error: {path}: has no projection 'mine', only sessions, streams, own\n"
+    )
+    assert every.err.startswith("left out, as their code is in the application: own\nrebuilt ")
+
+
+def test_rebuild_of_an_empty_journal(path):
+    result = run_here("rebuild", make(path))
+
+    assert result.code == 0
+    assert re.fullmatch(
+        r"rebuilt sessions and streams: no events in 0\.0 s, no earlier rows to compare with\n",
+        result.err,
+    )
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_rebuild_leaves_the_old_rows(large, path, number):
+    shutil.copy(large, path)
+    other = sqlite3.connect(path)
+    before = other.execute("SELECT * FROM projection").fetchall()
+
+    def half_way():
+        return other.execute("SELECT 1 FROM projection WHERE NOT live AND position > 0").fetchone()
+
+    process = start("rebuild", path)
+    until(lambda: half_way() is not None)
+    process.send_signal(number)
+    result = ended(process)
+
+    assert result == (130, b"", "interrupted: the old rows stay\n")
+    assert other.execute("SELECT * FROM projection").fetchall() == before
+    assert other.execute("SELECT count(*) FROM projection_session").fetchone() == (300,)
+    other.close()
+
+
+@posix
+def test_rebuild_shows_its_progress_on_a_terminal(large):
+    (seen,) = on_terminals(["rebuild", large, "--check"])
+
+    assert re.search(r"\r\[#+ *\] \d+ %, [\d,]+ events/s, \d+ s left", seen)
+    assert seen.splitlines()[-1].endswith("nothing differs")
+    last = seen.rpartition("\r")[2]
+    assert last.startswith("compared sessions and streams: 65,304 events in ")
+
+
+# What they leave alone
+
+
+def test_looking_does_not_write(path):
+    make(path, activated(1))
+    before = path.read_bytes()
+    for name in READING:
+        assert run_here(name, path, *[SESSION][: name == "session"]).code == 0
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_journal_is_left_alone(tmp_path, path):
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    for name in [*READING, "rebuild"]:
+        arguments = [SESSION][: name == "session"]
+        expected = (1, b"", f"Error: {path}: does not exist\n")
+        assert run_here(name, path, *arguments) == expected
+        expected = (1, b"", f"Error: {empty}: is empty, not a journal\n")
+        assert run_here(name, empty, *arguments) == expected
+    assert run("rebuild", path, "--check") == (1, b"", f"Error: {path}: does not exist\n")
+    assert [found.name for found in tmp_path.iterdir()] == ["empty.db"]
+    assert empty.read_bytes() == b""
+
+
+def test_much_that_is_folded_in_memory_is_pointed_out(large, mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(folding, "_WORTH_A_HINT", 5_000)
+    path = Path(shutil.copy(mixed, tmp_path / "my file.db"))
+    hint = f"folding 5,442 events in memory; run `journal rebuild '{path}'` once to keep it\n"
+
+    for name in ["sessions", "streams", "anomalies"]:
+        assert run_here(name, path).err.startswith(hint)
+        assert "rebuild" not in run_here(name, large).err
+        assert "rebuild" not in run_here(name, path, "--as-of", 5_442).err
+    assert run_here("session", path, BUSY).err == ""
+    assert run_here("rebuild", path).code == 0
+    assert run_here("sessions", path).err.startswith("300 sessions: ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(large):
+    process = start("streams", large, "--json")
+    process.stdout.close()
+
+    assert process.wait(timeout=20) == 0
+    assert process.stderr.read() == b""
+
+
+def test_wrong_usage_says_what_was_expected(path):
+    moment = "expected a position, 0 or more, or a time like 2026-01-31T12:00:00Z (RFC 3339)"
+    digits = "(expected 32 hexadecimal digits as 8-4-4-4-12, or at least the first 4 of them)"
+    cases = {
+        ("sessions", path, "--as-of", "-1"): f"{moment}, found '-1'",
+        ("streams", path, "--as-of", "2026-01-31"): f"{moment}, found '2026-01-31'",
+        ("session", path, SESSION, "--as-of", ""): f"{moment}, found ''",
+        ("anomalies", path, "--as-of", "\u0661"): f"{moment}, found '\u0661'",
+        ("anomalies", path, "--as-of", "9" * 5_000): moment,
+        ("sessions", path, "--state", "Sleeping"): "'Sleeping' is not one of Initializing, Active,",
+        ("streams", path, "--state", "Active"): "'Active' is not one of Preparing, Streaming,",
+        ("session", path, "27d"): f"'27d' is not a session's id {digits}",
+        ("session", path, "27d6e50-9"): f"'27d6e50-9' is not a session's id {digits}",
+        ("streams", path, "--session", "\x1b123"): f"'\\x1b123' is not a session's id {digits}",
+        ("session", path): "Missing argument 'ID'",
+        ("rebuild",): "Missing argument 'JOURNAL'",
+    }
+    for arguments, expected in cases.items():
+        result = run_here(*arguments)
+        assert (result.code, result.out) == (2, b""), arguments
+        assert expected in result.err, arguments
+
+
+# On a terminal
+
+
+@posix
+def test_states_are_coloured_on_a_terminal_only(kinds):
+    command = ["sessions", kinds, "--as-of", 18]
+    (seen,) = on_terminals(command)
+    (plain,) = on_terminals(command, NO_COLOR="1")
+    piped = run_here(*command)
+
+    assert "\x1b[31mFailed   \x1b[0m" in seen
+    assert "\x1b[32m" not in seen
+    assert "\x1b" not in plain
+    assert STYLE.sub("", seen) == plain
+    assert plain == piped.out.decode() + piped.err
+
+
+@posix
+def test_tables_fit_a_terminal(path, kinds):
+    sample = make(path, *(DATA / "sample.ndjson").read_bytes().splitlines())
+    streams, anomalies = on_terminals(["streams", sample], ["anomalies", kinds, "--as-of", 9])
+    (broad,) = on_terminals(["streams", sample, "--state", "Failed"], columns=120)
+
+    *rows, count = STYLE.sub("", streams).splitlines()
+    assert max(map(len, rows)) <= 80
+    assert count.startswith("966 streams: ")
+    assert "  Connection …" in streams
+    assert "  Connection lost" in broad
+    assert anomalies.splitlines()[3:] == [
+        "       9  79690975  2fef107a  stream_failed   legal in Preparing or Streaming,",
+        "                                              but the stream is Completed",
+        "2 anomalies in 1 session as of position 9",
+    ]
+
+
+# Help, completion, words
+
+
+def test_help_says_the_exit_codes_of_rebuild():
+    text = run_here("rebuild", "--help").out.decode()
+
+    assert "  3    done, and the old rows differed from the new ones\n" in text
+    assert "  130  interrupted; the old rows are in place\n" in text
+    assert list(cli.commands) == [
+        *("append", "events", "sessions", "streams", "session"),
+        *("anomalies", "projections", "rebuild", "info"),
+    ]
+
+
+def test_the_shell_completes_states():
+    assert list(journal.SessionState) == list(SESSION_STATES)
+    assert list(journal.StreamState) == list(STREAM_STATES)
+    words = "journal streams x.db --state c"
+    env = environment(_JOURNAL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="4")
+    assert run(env=env).out == b"plain,Completed\nplain,Cancelled\n"
+
+
+def test_the_commands_do_not_import_the_models_before_they_are_used():
+    code = "import sys, journal.commands; sys.exit(bool({'apsw', 'pydantic'} & {*sys.modules}))"
+
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+
+
+S, MIN, H, D = 10**9, 60 * 10**9, 3600 * 10**9, 86_400 * 10**9
+
+
+def test_times_are_written_for_people():
+    now = time.time_ns()
+    ago = {
+        0: "just now",
+        S - 1: "just now",
+        S: "1 s ago",
+        MIN - 1: "59 s ago",
+        3 * MIN: "3 min ago",
+        2 * D - 1: "47 h ago",
+        2 * D: "2 d ago",
+        700 * D: "700 d ago",
+        800 * D: "2 y ago",
+        -2 * H: "in 2 h",
+    }
+    assert {span: ago_text(now - span, now) for span in ago} == ago
+    spans = {
+        0: "0 ns",
+        999: "999 ns",
+        1_000: "1.0 us",
+        9_999: "9.9 us",
+        12_345_678: "12 ms",
+        3_299_999_999: "3.2 s",
+        MIN - 1: "59 s",
+        MIN: "1 min",
+        2 * H + 13 * MIN: "2 h 13 min",
+        3 * D + 59 * MIN: "3 d",
+        -90 * S: "-1 min 30 s",
+    }
+    assert {span: duration_text(span) for span in spans} == spans
+    moments = {S - 1: "+0.000123", H - 1: "+00:00.000", H: "+0:00:00", 3 * D: "+0d 00:00:00"}
+    assert {span: Clock(now, span).text(now + 123_456) for span in moments} == moments
+    assert Clock(now, 9 * D).text(now + 2 * D + 5 * H + 61 * S) == "+2d 05:01:01"
+    assert Clock(now, H - 1).text(now - 61 * S) == "-01:01.000"
+
+
+def test_tables_have_their_numbers_to_the_right_and_no_needless_columns():
+    columns = [
+        Column("NAME"),
+        *(Column("N", "number"), Column("M", "number")),
+        Column("!", optional=True),
+        Column("WORDS", "wrap"),
+    ]
+    rows = [["a", "1", "20", "", "some words"], ["bcdef", "1,000", "3", "", "y" * 20]]
+
+    assert table(columns, rows, Look(None, colour=False)) == [
+        "NAME       N   M  WORDS",
+        "a          1  20  some words",
+        "bcdef  1,000   3  yyyyyyyyyyyyyyyyyyyy",
+    ]
+    assert table(columns, rows, Look(30, colour=False)) == [
+        "NAME       N  M  WORDS",
+        "a          1 20  some words",
+        "bcdef  1,000  3  yyyyyyyyyyyyy\n                 yyyyyyy",
+    ]

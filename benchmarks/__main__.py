@@ -1,0 +1,158 @@
+"""Run the benchmarks: `python -m benchmarks [SCENARIO ...]`; see README.md beside this file."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import apsw
+from pydantic import BaseModel
+from pydantic import __version__ as pydantic_version
+
+from benchmarks import appending, footprint, reading
+from benchmarks.measure import Figure, Settings
+
+SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
+    "append-2000-sessions": appending.append_2000_sessions,
+    "append-20-sessions": appending.append_20_sessions,
+    "append-mixed": appending.append_mixed,
+    "ndjson-20-sessions": appending.ndjson_20_sessions,
+    "one-per-transaction": appending.one_per_transaction,
+    "sealing": appending.sealing,
+    "read": reading.read,
+    "file-size": footprint.file_size,
+    "memory": footprint.memory,
+    "large-file": reading.large_file,
+}
+
+
+class Run(BaseModel):
+    """What was measured, and where."""
+
+    facts: dict[str, str]
+    figures: list[Figure]
+
+
+def main() -> None:
+    """Run scenarios, print their figures, and write them to a file if asked."""
+    arguments = _arguments()
+    parent = Path(arguments.folder).absolute()
+    run = Run(facts=_facts(arguments, parent), figures=[])
+    for name, fact in run.facts.items():
+        print(f"{name:12} {fact}")
+    earlier = _earlier(arguments.compare)
+    print(_ROW.format("scenario", "ours", "peer", "", "ratio", "min-max", "required", ""))
+    for name in arguments.scenarios or SCENARIOS:
+        with tempfile.TemporaryDirectory(prefix="journal-benchmark-", dir=parent) as folder:
+            settings = Settings(
+                folder=Path(folder),
+                small=arguments.small,
+                repeat=arguments.repeat,
+                seed=arguments.seed,
+                big_events=arguments.big_events,
+            )
+            for figure in SCENARIOS[name](settings):
+                run.figures.append(figure)
+                _print(figure, earlier.get(figure.name))
+    if arguments.json:
+        Path(arguments.json).write_text(run.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--small", action="store_true", help="tiny sizes: does it still work?")
+    parser.add_argument("--repeat", type=int, default=5, help="how many turns (default 5)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--big-events", type=int, default=10_000_000, help="in the large file")
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where files are made")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--compare", metavar="FILE", help="show the ratios of this --json file, too"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.scenarios) - SCENARIOS.keys():
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def _facts(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "sqlite": f"{apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}",
+        "pydantic": pydantic_version,
+        "folder": f"{folder} ({_file_system(folder)})",
+        "durability": "normal, one-per-transaction full",
+        "seed": str(arguments.seed),
+        "turns": str(arguments.repeat),
+        "size": "small: the figures mean nothing" if arguments.small else "full",
+    }
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, check=True, text=True
+        )
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return commit.stdout.strip() + (" and changes" if changed.stdout else "")
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system, where Linux tells it."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "type unknown"
+    types = {point: kind for _, point, kind, *_ in map(str.split, mounts.read_text().splitlines())}
+    return next(types[str(above)] for above in (folder, *folder.parents) if str(above) in types)
+
+
+def _earlier(file: str | None) -> dict[str, float]:
+    if file is None:
+        return {}
+    run = Run.model_validate_json(Path(file).read_text("utf-8"))
+    return {figure.name: median(figure.ratios) for figure in run.figures}
+
+
+_ROW = "{:22} {:>10} {:>10} {:11} {:>6} {:>13} {:>9} {}"
+
+
+def _print(figure: Figure, earlier: float | None) -> None:
+    ratios = figure.ratios
+    required = (
+        "" if figure.required is None else f"{'<>'[figure.sense == 'at least']}={figure.required}"
+    )
+    verdict = {None: "", True: "reached", False: "MISSED"}[figure.reached]
+    before = "" if earlier is None else f" (was {earlier:.3f})"
+    ours, peer = (_short(median(values)) for values in (figure.ours, figure.peer))
+    spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+    row = _ROW.format(
+        figure.name, ours, peer, figure.unit, f"{median(ratios):.3f}", spread, required, verdict
+    )
+    print(f"{row}{before}")
+    print(
+        f"{'':22} against {figure.peer_name}",
+        *(f"{k} {v:.2f}" for k, v in figure.details.items()),
+        sep="; ",
+    )
+    sys.stdout.flush()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

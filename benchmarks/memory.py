@@ -1,0 +1,53 @@
+"""The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
+
+HOW is `ndjson`, lines from a generator, or `events`, batches of a thousand event objects.
+"""
+
+import resource
+import sys
+from itertools import islice
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from benchmarks.workload import mixed_lines
+from journal import Journal, parse_event
+
+BATCH_EVENTS = 1_000
+
+
+class Peak(BaseModel):
+    """What the process found, on standard output."""
+
+    after_import_mb: float
+    peak_mb: float
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has had resident so far.
+
+    Where Linux tells it, that is VmHWM: `ru_maxrss` counts what the parent had when it started us.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 1024
+    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def append(how: str, path: Path, count: int, seed: int) -> None:
+    """Append so many events."""
+    lines = mixed_lines(count, seed)
+    with Journal.open(path, durability="normal") as journal:
+        if how == "ndjson":
+            journal.append_ndjson(lines)
+        else:
+            while batch := [parse_event(line) for line in islice(lines, BATCH_EVENTS)]:
+                journal.append_events(batch)
+
+
+if __name__ == "__main__":
+    after_import = peak_mb()
+    append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

@@ -1,0 +1,78 @@
+"""What a type checker must accept, and must refuse. Checked by mypy, never run.
+
+A line with `type: ignore` is one that mypy must refuse: strict mode warns of an ignore too many.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from journal import (
+    Appended,
+    ConcurrencyError,
+    DomainEvent,
+    EventStore,
+    EventSubscriber,
+    InMemoryEventStore,
+    Journal,
+    PatchFramesGenerated,
+    RecordedEvent,
+    SessionActivated,
+    SessionId,
+    StreamCreated,
+    StreamId,
+    Timestamp,
+    UnknownEvent,
+    parse_event,
+)
+
+
+def stores() -> Iterator[EventStore]:
+    yield InMemoryEventStore()
+    with Journal.open("a.db", read_only=True, durability="normal") as journal:
+        yield journal
+    Journal.open("a.db", durability="none")  # type: ignore[arg-type]
+
+
+def ids_are_told_apart(session_id: SessionId, stream_id: StreamId) -> None:
+    now = datetime.now(UTC)
+    SessionActivated(session_id=session_id, timestamp=Timestamp.from_datetime(now))
+    StreamCreated(
+        session_id=stream_id,  # type: ignore[arg-type]
+        stream_id=session_id,  # type: ignore[arg-type]
+        timestamp=Timestamp.from_datetime(now),
+    )
+    store = InMemoryEventStore()
+    store.get_events_for_session(stream_id)  # type: ignore[arg-type]
+    store.get_events_for_stream(stream_id)
+
+
+def appending(store: EventStore, session_id: SessionId) -> Appended:
+    event = parse_event("{}")
+    try:
+        return store.append_events([event], expected_versions={session_id: 3}, key="k")
+    except ConcurrencyError as error:
+        version: int = error.actual
+        raise SystemExit(version) from error
+
+
+def narrowing(event: DomainEvent | UnknownEvent) -> str:
+    if isinstance(event, UnknownEvent):
+        return event.original_json
+    if event.event_type == "patch_frames_generated":
+        patches: PatchFramesGenerated = event
+        return str(patches.total_bytes)
+    stream: StreamId | None = event.stream_id
+    return str(stream) if event.is_error else str(event.event_id)
+
+
+def reading(journal: Journal) -> list[int]:
+    first: RecordedEvent = next(journal.read())
+    return [first.position] + [recorded.position for recorded in journal.read(after=5, limit=10)]
+
+
+class Printer:
+    async def handle(self, event: DomainEvent | UnknownEvent) -> None:
+        print(event.timestamp)
+
+
+subscriber: EventSubscriber = Printer()

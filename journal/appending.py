@@ -10,7 +10,7 @@ import apsw
 from journal.blocks import BlockRow, Tail
 from journal.blocks import write as write_block
 from journal.database import Database
-from journal.errors import ConcurrencyError, KeyConflictError
+from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
 from journal.ids import SessionId, StreamId
 from journal.rows import Record, content_digest
 from journal.store import Appended
@@ -47,6 +47,7 @@ class Appender:
             JournalError: those of `Database.write`.
         """
         if not records and not expected_versions and key is None:
+            self._database.check_open()
             return Appended(None, None)
         digest = "" if key is None else content_digest(records)
         with self._database.write() as connection:
@@ -106,6 +107,8 @@ def last_position(connection: apsw.Connection) -> int:
         "SELECT max(ifnull((SELECT max(seq) FROM event), 0),"
         " ifnull((SELECT max(last_seq) FROM block), 0))"
     ).get
+    if not isinstance(latest, int):
+        raise DamagedError(connection.filename, "the last position is damaged")
     return latest
 
 
@@ -152,6 +155,9 @@ class _Heads:
         if row is None:
             return None
         head_id, last_seq, event_count = row
+        if not (isinstance(last_seq, int) and isinstance(event_count, int)):
+            reason = f"the head of {key!r} is damaged: last_seq {last_seq!r}, count {event_count!r}"
+            raise DamagedError(connection.filename, reason)
         return _Head(key, head_id, last_seq, event_count)
 
     def write(self, connection: apsw.Connection, touched: list[_Head]) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -42,7 +42,8 @@ class Database:
         self.read_only = read_only
         self.generation = 0
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # its release fails in a thread that does not hold it
+        self._writing_thread: int | None = None
         self._readers: list[apsw.Connection] = []
         self._data_version: int | None = None
         self._failed_commit = False
@@ -64,7 +65,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:
         """Lend a connection that sees one moment of the file for as long as the block lasts."""
-        self._check_open()
+        self.check_open()
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -73,10 +74,8 @@ class Database:
         try:
             with _translated(self.path):
                 connection.execute("BEGIN")
-                try:
-                    yield connection
-                finally:
-                    connection.execute("ROLLBACK")
+                yield connection
+                connection.execute("ROLLBACK")
         except BaseException:
             connection.close()
             raise
@@ -89,6 +88,8 @@ class Database:
     def write(self, wait_ms: int = BUSY_TIMEOUT_MS) -> Iterator[apsw.Connection]:
         """Lend the writing connection for one transaction, committed when the block ends well.
 
+        An interrupt (Ctrl-C) may come anywhere; the next transaction cleans up what it left.
+
         Args:
             wait_ms: how long to wait for other writers.
 
@@ -98,27 +99,37 @@ class Database:
             CommitFailedError: whether it was written is known after reopening; until then every
                 further write raises this, too.
         """
-        if not self._lock.acquire(timeout=wait_ms / 1000):
-            raise errors.BusyError(self.path, "is being written by another thread")
+        self.check_open()
+        if self._writing_thread == threading.get_ident():
+            raise errors.BusyError(self.path, "is being written by this very thread")
         try:
-            self._check_open()
-            if self._writer is None:
-                raise errors.ReadOnlyError(self.path, "is open for reading only")
-            if self._failed_commit:
-                raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
-            with _translated(self.path):
-                self._begin(self._writer, wait_ms)
-                try:
-                    self._notice_other_writers(self._writer)
-                    yield self._writer
-                    self._commit(self._writer)
-                except BaseException:
-                    self.generation += 1
-                    if self._writer.in_transaction:  # SQLite has ended it itself after some errors
-                        self._writer.execute("ROLLBACK")
-                    raise
+            if not self._lock.acquire(timeout=wait_ms / 1000):
+                raise errors.BusyError(self.path, "is being written by another thread")
+            self._writing_thread = threading.get_ident()
+            yield from self._transaction(wait_ms)
         finally:
-            self._lock.release()
+            self._writing_thread = None
+            with suppress(RuntimeError):  # not held: it was waited for in vain
+                self._lock.release()
+
+    def _transaction(self, wait_ms: int) -> Iterator[apsw.Connection]:
+        self.check_open()
+        writer = self._writer
+        if writer is None:
+            raise errors.ReadOnlyError(self.path, "is open for reading only")
+        if self._failed_commit:
+            raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
+        with _translated(self.path):
+            try:
+                self._begin(writer, wait_ms)
+                self._notice_other_writers(writer)
+                yield writer
+                self._commit(writer)
+            except BaseException:
+                self.generation += 1
+                if writer.in_transaction:  # SQLite has ended it itself after some errors
+                    writer.execute("ROLLBACK")
+                raise
 
     @property
     def closed(self) -> bool:
@@ -127,6 +138,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection; the last one to a file leaves no -wal. Twice is once."""
+        if os.getpid() != self._pid:  # all of it belongs to the process that was forked
+            self._closed = True
+            return
         with self._lock:
             self._closed = True
             try:
@@ -139,6 +153,8 @@ class Database:
                 self._discard_copy()
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
+        if connection.in_transaction:  # an interrupt came before its ROLLBACK
+            connection.execute("ROLLBACK")
         if wait_ms == BUSY_TIMEOUT_MS:
             connection.execute("BEGIN IMMEDIATE")
             return
@@ -151,9 +167,9 @@ class Database:
     def _notice_other_writers(self, connection: apsw.Connection) -> None:
         data_version = connection.pragma("data_version")
         if data_version != self._data_version:
-            self._data_version = data_version
             self.generation += 1
             check_format(connection, self.path)  # another process may have migrated the file
+            self._data_version = data_version
 
     def _commit(self, connection: apsw.Connection) -> None:
         try:
@@ -166,7 +182,8 @@ class Database:
                 self.path, f"the commit failed, open it again to see whether it took: {error}"
             ) from error
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `ClosedError` if the journal was closed, or opened by this process's parent."""
         if self._closed:
             raise errors.ClosedError(self.path, "the journal is closed")
         if os.getpid() != self._pid:  # SQLite's connections do not survive a fork
@@ -183,6 +200,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise _journal_error(path, error) from error
+    except UnicodeDecodeError as error:
+        raise errors.DamagedError(path, "is damaged: it has text that is not UTF-8") from error
 
 
 def _journal_error(path: Path, error: apsw.Error) -> errors.JournalError:

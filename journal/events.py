@@ -4,12 +4,13 @@ Events are frozen values that know nothing of storage. The order of the fields i
 wire, which is why each class spells out all of its own.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from journal.event_ids import EventId, event_id
 from journal.ids import SessionId, StreamId
+from journal.kinds import KINDS
 from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
 from journal.values import U8, U64, PerformanceMetrics, SessionState, Text, Value
 
@@ -267,18 +268,40 @@ DomainEvent = Annotated[
 """Any of the sixteen events, told apart by `event_type`."""
 
 
+class _Envelope(BaseModel):
+    """What an event of any kind says of itself."""
+
+    event_type: str
+    session_id: SessionId
+    stream_id: StreamId | None = None
+    timestamp: EventTimestamp
+
+
 class UnknownEvent(Value):
     """An event of a kind that this version does not know, kept whole.
 
     It has what every event has but an `event_id`, which the reference defines for its own kinds
-    only. `original_json` is the text that was appended.
+    only. `original_json` is the text that was appended, one line, and says what the fields say;
+    `parse_event(text, unknown="keep")` makes one of it.
     """
 
     event_type: str
     session_id: SessionId
     stream_id: StreamId | None = None
     timestamp: EventTimestamp
-    original_json: str
+    original_json: Text
+
+    @model_validator(mode="after")
+    def _says_what_its_text_says(self) -> Self:
+        if self.event_type in KINDS:
+            raise ValueError(f"{self.event_type} is a known kind: use its model")
+        if "\n" in self.original_json or "\r" in self.original_json:
+            raise ValueError("original_json is more than one line")
+        said = _Envelope.model_validate_json(self.original_json)
+        for name, value in said:
+            if value != getattr(self, name):
+                raise ValueError(f"original_json has {value!r} for {name}")
+        return self
 
     is_critical: ClassVar[bool] = False
     is_error: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from uuid import UUID
 import apsw
 from pydantic_core import from_json, to_json
 
+from journal.decoding import StoredEvent
 from journal.errors import DamagedError, FoldError
 from journal.events import DomainEvent, UnknownEvent
 from journal.lifecycle import (
@@ -26,7 +27,7 @@ from journal.lifecycle import (
     State,
     UnfoldableError,
 )
-from journal.reading import Reader, Row
+from journal.reading import Reader
 from journal.readmodels import Projection
 
 NO_BUILD = 0
@@ -45,7 +46,7 @@ class States(Protocol):
     position: int
     """That of the last event folded."""
 
-    def fold(self, rows: Iterable[Row]) -> None:
+    def fold(self, rows: Iterable[StoredEvent]) -> None:
         """Fold the events of these rows, which follow `position`."""
 
     def write(self) -> None:
@@ -114,7 +115,7 @@ class LifecycleStates:
         self._last_session = self._last("projection_session", "session")
         self._last_stream = self._last("projection_stream", "stream")
 
-    def fold(self, rows: Iterable[Row]) -> None:
+    def fold(self, rows: Iterable[StoredEvent]) -> None:
         """Fold the events of these rows, which follow `position`."""
         try:
             self.position = self.lifecycle.fold(rows) or self.position
@@ -254,7 +255,7 @@ class CustomStates:
         self._initial = to_json(projection.initial)
         self._changed: dict[str, tuple[Any, int]] = {}  # states, and the positions they are from
 
-    def fold(self, rows: Iterable[Row]) -> None:
+    def fold(self, rows: Iterable[StoredEvent]) -> None:
         """Fold the events of these rows, which follow `position`."""
         remaining = iter(rows)
         while page := list(islice(remaining, _DECODED_AT_ONCE)):

@@ -8,6 +8,8 @@ import apsw
 from pydantic import BaseModel, ConfigDict
 
 from journal.appending import last_position
+from journal.errors import DamagedError
+from journal.opening import resolved
 from journal.timestamps import Timestamp
 
 
@@ -39,7 +41,19 @@ class JournalInfo(BaseModel):
 
 
 def read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
-    """Read the figures; one pass over the events, the rest by key."""
+    """Read the figures; one pass over the events, the rest by key.
+
+    Raises:
+        DamagedError: what the file says of itself is incomplete or garbled.
+    """
+    try:
+        return _read_info(connection, path)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = f"what the file says of itself is damaged: {type(error).__name__}: {error}"
+        raise DamagedError(path, reason.splitlines()[0]) from error
+
+
+def _read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     counts = dict(
         connection.execute(
@@ -53,7 +67,8 @@ def read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
     ).fetchone()
     first, smallest, largest = figures
     last = last_position(connection)
-    wal = path.with_name(path.name + "-wal")
+    file = resolved(path)
+    wal = file.with_name(file.name + "-wal")
     return JournalInfo(
         path=path,
         journal_id=UUID(meta["journal_id"]),

@@ -27,7 +27,7 @@ from journal.readmodels import (
     SessionStatus,
     StreamStatus,
 )
-from journal.rows import canonical_json, encode
+from journal.rows import encode
 from journal.store import Appended, RecordedEvent, check_arguments
 from journal.timestamps import Timestamp
 from journal.values import SessionState, StreamState
@@ -218,7 +218,7 @@ class Journal:
         Raises:
             ValueError: `after` or `limit` is negative.
         """
-        return self._reader.events(after, self._reader.end(after, limit))
+        return self._reader.events(*self._reader.span(after, limit))
 
     def lines(
         self,
@@ -243,14 +243,12 @@ class Journal:
             ValueError: `after` is negative, or `since` has no UTC offset.
         """
         since_ns = None if since is None else Timestamp.from_datetime(since).epoch_ns
-        records = self._reader.records(
-            after,
-            self._reader.end(after, None),
+        return self._reader.lines(
+            *self._reader.span(after, None),
             session_id=session_id,
             stream_id=stream_id,
             since_ns=since_ns,
         )
-        return ((position, canonical_json(record)) for position, record in records)
 
     def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; None if it has no events.

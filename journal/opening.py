@@ -71,11 +71,14 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
     _create_file(path)
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
+        # Until it is known to be ours, closing it must leave its -wal as it is.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         _check_writable(connection, path)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if _is_blank(connection):
             _create_journal(connection)
         _check_identity(connection, path)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         _use_wal(connection, path)
         connection.execute(
             f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'};"
@@ -121,6 +124,7 @@ def read_only_target(path: Path) -> tuple[str, Path | None]:
         JournalNotFoundError, PathIsDirectoryError, AccessDeniedError: what is at `path`.
     """
     _check_readable(path)
+    path = resolved(path)
     uri = path.as_uri()
     wal, shm = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
     if os.access(path.parent, os.W_OK) or (wal.exists() and shm.exists()):
@@ -135,6 +139,11 @@ def read_only_target(path: Path) -> tuple[str, Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
         raise errors.StorageError(path, f"cannot be copied for reading: {error}") from error
     return f"{(folder / path.name).as_uri()}?mode=ro", folder
+
+
+def resolved(path: Path) -> Path:
+    """Return the file that a path leads to: -wal and -shm are beside that, not beside a link."""
+    return Path(os.path.realpath(path))
 
 
 def _check_readable(path: Path) -> None:
@@ -156,18 +165,18 @@ def _check_readable(path: Path) -> None:
 
 def _create_file(path: Path) -> None:
     """Make an empty file that only its owner may use; SQLite gives -wal and -shm the same mode."""
-    if path.is_dir():
-        raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        pass
-    except FileNotFoundError as error:
+        _check_readable(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.JournalNotFoundError(path, "its folder does not exist") from error
     except PermissionError as error:
+        if os.name == "nt" and path.is_dir():
+            raise errors.PathIsDirectoryError(path, "is a directory, not a journal") from error
         raise errors.AccessDeniedError(path, "cannot be created: permission denied") from error
     except OSError as error:
-        if error.errno == errno.EROFS and path.exists():
+        if error.errno == errno.EROFS and os.path.lexists(path):
             raise errors.AccessDeniedError(path, "cannot be written: read-only media") from error
         raise errors.StorageError(path, f"cannot be created: {error.strerror}") from error
 
@@ -237,7 +246,8 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
     if found <= FORMAT_VERSION:
         return
     needed = connection.execute("SELECT value FROM meta WHERE key = 'min_reader_version'").get
-    if not connection.readonly("main") or needed is None or int(needed) > FORMAT_VERSION:
+    readable = [str(version) for version in range(1, FORMAT_VERSION + 1)]
+    if not (connection.readonly("main") and needed in readable):
         raise errors.NewerFormatError(path, expected=FORMAT_VERSION, found=found)
 
 

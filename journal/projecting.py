@@ -14,6 +14,7 @@ import apsw
 from journal.appending import last_position
 from journal.changes import changes_between
 from journal.database import Database
+from journal.decoding import StoredEvent
 from journal.errors import (
     BusyError,
     DamagedError,
@@ -36,7 +37,7 @@ from journal.folds import (
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
 from journal.opening import BUSY_TIMEOUT_MS
-from journal.reading import PAGE_SQL, Reader, Row, uuids
+from journal.reading import PAGE_SQL, Reader, uuids
 from journal.readmodels import Change, Projection, ProjectionStatus, RebuildReport
 from journal.timestamps import Timestamp
 
@@ -165,7 +166,9 @@ class Projector:
                 states.fold(_as_of(rows, as_of))
             yield connection, states
 
-    def _neighbourhood(self, connection: apsw.Connection, session_id: SessionId) -> list[Row]:
+    def _neighbourhood(
+        self, connection: apsw.Connection, session_id: SessionId
+    ) -> list[StoredEvent]:
         """Return the events of a session, and those of its streams that name other sessions."""
         found = {row[0]: row for row in self._reader.session_rows(connection, session_id)}
         own: dict[int, int] = {}
@@ -451,7 +454,7 @@ def check_as_of(as_of: AsOf) -> None:
         raise ValueError(message)
 
 
-def _as_of(rows: Iterable[Row], as_of: AsOf) -> Iterable[Row]:
+def _as_of(rows: Iterable[StoredEvent], as_of: AsOf) -> Iterable[StoredEvent]:
     """Keep the rows up to a position, or those with a timestamp at or before an instant."""
     if as_of is None:
         return rows

@@ -1,25 +1,22 @@
 """Reading: rows back to events, by chain, by range of positions or by range of time."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import apsw
-from pydantic_core import from_json, to_json
+from pydantic_core import ValidationError, from_json, to_json
 
 from journal.appending import last_position
 from journal.canonical import object_pieces
 from journal.database import Database
+from journal.decoding import NOT_DECODED, Blueprint, StoredEvent, blueprint, decode_rows
 from journal.errors import DamagedError
 from journal.events import AnyEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
-from journal.rows import Blueprint, Record, blueprint, decode_rows
+from journal.rows import canonical_json
 from journal.store import RecordedEvent
 from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoch_ns
-
-Row = tuple[int, int, int, int | None, int, str | None]
-"""seq, kind, session, stream, timestamp, data, as the file has them."""
 
 _COLUMNS = "seq, kind, session, stream, timestamp, data"
 
@@ -49,6 +46,7 @@ WHERE e.timestamp > ?1
 UNION ALL
 SELECT {_COLUMNS} FROM event
 WHERE seq > ifnull((SELECT max(last_seq) FROM block), 0) AND timestamp > ?1
+ORDER BY 1
 """
 """Reads only the blocks that hold something later, and what came after the last block."""
 
@@ -60,11 +58,9 @@ _NAMES_MAX = 50_000
 
 
 Names = tuple[
-    list[Row], dict[int, Blueprint], dict[int, SessionId], dict[int | None, StreamId | None]
+    list[StoredEvent], dict[int, Blueprint], dict[int, SessionId], dict[int | None, StreamId | None]
 ]
 """Rows, and what the integers in them stand for: the arguments of `decode_rows`."""
-
-_NOT_DECODED = (KeyError, ValueError, TypeError)
 
 
 class Reader:
@@ -89,8 +85,8 @@ class Reader:
             first = connection.execute("SELECT min(seq) FROM event").get
             return 0 if first is None else last_position(connection) - first + 1
 
-    def end(self, after: int, limit: int | None) -> int:
-        """Return the last position (inclusive) of a read after `after`, of at most `limit` events.
+    def span(self, after: int, limit: int | None) -> tuple[int, int]:
+        """Return the positions between which (first exclusive) a read finds its events.
 
         Raises:
             ValueError: `after` or `limit` is negative.
@@ -99,8 +95,11 @@ class Reader:
             if value is not None and value < 0:
                 message = f"{name}: expected 0 or more, found {value}"
                 raise ValueError(message)
-        last = self.last_position()
-        return last if limit is None else min(last, after + limit)
+        with self._database.read() as connection:
+            last = last_position(connection)
+            first = connection.execute("SELECT min(seq) FROM event").get
+        after = max(after, last if first is None else first - 1)
+        return after, last if limit is None else min(last, after + limit)
 
     def session_events(self, session_id: SessionId) -> list[AnyEvent]:
         """Return the events of a session in append order."""
@@ -119,20 +118,13 @@ class Reader:
 
     def events(self, after: int, up_to: int) -> Iterator[RecordedEvent]:
         """Yield the events at positions from `after` (exclusive) to `up_to` (inclusive)."""
-        new: Any = partial(tuple.__new__, RecordedEvent)  # a third of the time of the class
-        while after < up_to:
-            with self._database.read() as connection:
-                rows = _page(connection, after, up_to)
-                names = self._names.resolve(connection, rows)
-            if not rows:
-                return
-            after = rows[-1][0]
+        for names in self._pages(after, up_to):
             try:
-                yield from map(new, decode_rows(*names))
-            except _NOT_DECODED:
-                raise self._damaged(names) from None
+                yield from decode_rows(*names)
+            except NOT_DECODED as error:
+                raise self._damaged(names, error) from error
 
-    def records(
+    def lines(
         self,
         after: int,
         up_to: int,
@@ -140,34 +132,65 @@ class Reader:
         session_id: SessionId | None = None,
         stream_id: StreamId | None = None,
         since_ns: int | None = None,
-    ) -> Iterator[tuple[int, Record]]:
-        """Yield position and record of the events that fit everything given, in append order."""
+    ) -> Iterator[tuple[int, str]]:
+        """Yield position and canonical JSON of the events that fit everything given, in order."""
         if session_id is None and stream_id is None and since_ns is None:
-            yield from self._all_records(after, up_to)
-            return
-        rows: list[Row] = []
+            pages = self._pages(after, up_to)
+        else:
+            pages = iter([self._selected(after, up_to, session_id, stream_id, since_ns)])
+        for names in pages:
+            yield from self._texts(names, stream_id, since_ns)
+
+    def _selected(
+        self,
+        after: int,
+        up_to: int,
+        session_id: SessionId | None,
+        stream_id: StreamId | None,
+        since_ns: int | None,
+    ) -> Names:
+        """Return the events of a session, else of a stream, else since an instant."""
         with self._database.read() as connection:
             if session_id is not None:
                 rows = self.session_rows(connection, session_id)
             elif stream_id is not None:
                 rows = self.stream_rows(connection, stream_id)
-            elif since_ns is not None:
-                rows = _since(connection, since_ns)
-            found = self._records(connection, [row for row in rows if after < row[0] <= up_to])
-        for position, record in found:
-            if stream_id in (None, record[2]) and (since_ns is None or record[3] > since_ns):
-                yield position, record
+            else:
+                rows = _since(connection, since_ns or 0)
+            return self._resolved(connection, [row for row in rows if after < row[0] <= up_to])
 
-    def _all_records(self, after: int, up_to: int) -> Iterator[tuple[int, Record]]:
+    def _texts(
+        self, names: Names, stream_id: StreamId | None, since_ns: int | None
+    ) -> Iterator[tuple[int, str]]:
+        rows, _, sessions, streams = names
+        kind_names = self._names.kind_names
+        try:
+            for position, kind, session, stream, timestamp_ns, data in rows:
+                found = streams[stream]
+                if stream_id in (None, found) and (since_ns is None or timestamp_ns > since_ns):
+                    record = (kind_names[kind], sessions[session], found, timestamp_ns, data)
+                    yield position, canonical_json(record)
+        except NOT_DECODED as error:
+            raise self._damaged(names, error) from error
+
+    def _pages(self, after: int, up_to: int) -> Iterator[Names]:
+        """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good."""
         while after < up_to:
             with self._database.read() as connection:
-                found = self._records(connection, _page(connection, after, up_to))
-            if not found:
-                return
-            after = found[-1][0]
-            yield from found
+                rows = _page(connection, after, up_to)
+                names = self._resolved(connection, rows)
+            if not rows or rows[-1][0] - after != len(rows):
+                missing = after + 1
+                for row in rows:
+                    if row[0] != missing:
+                        break
+                    missing += 1
+                reason = f"is damaged: the event at position {missing} is missing"
+                raise DamagedError(self._database.path, reason)
+            after += len(rows)
+            yield names
 
-    def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[Row]:
+    def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[StoredEvent]:
         """Return the rows of a session's events, first to last."""
         head: Any = connection.execute(
             "SELECT id, last_seq, event_count FROM session WHERE uuid = ?", (session_id.bytes,)
@@ -178,7 +201,7 @@ class Reader:
         belonging = sum(row[2] == head[0] for row in rows)
         return self._whole_chain(rows, f"session {session_id}", head[2], belonging)
 
-    def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[Row]:
+    def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[StoredEvent]:
         """Return the rows of a stream's events, first to last."""
         head: Any = connection.execute(
             "SELECT id, last_seq, event_count FROM stream WHERE uuid = ?", (stream_id.bytes,)
@@ -189,7 +212,9 @@ class Reader:
         belonging = sum(row[3] == head[0] for row in rows)
         return self._whole_chain(rows, f"stream {stream_id}", head[2], belonging)
 
-    def _whole_chain(self, rows: list[Row], name: str, expected: int, belonging: int) -> list[Row]:
+    def _whole_chain(
+        self, rows: list[StoredEvent], name: str, expected: int, belonging: int
+    ) -> list[StoredEvent]:
         """Return the rows of a chain, first to last, after making sure that none is missing."""
         if not len(rows) == expected == belonging:
             raise DamagedError(
@@ -200,56 +225,56 @@ class Reader:
         rows.reverse()
         return rows
 
-    def decoded(self, connection: apsw.Connection, rows: list[Row]) -> list[AnyEvent]:
+    def decoded(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
         """Return the events of rows that were read with this connection."""
-        names = self._names.resolve(connection, rows)
+        names = self._resolved(connection, rows)
         try:
             return [event for _, event in decode_rows(*names)]
-        except _NOT_DECODED:
-            raise self._damaged(names) from None
+        except NOT_DECODED as error:
+            raise self._damaged(names, error) from error
 
-    def _records(self, connection: apsw.Connection, rows: list[Row]) -> list[tuple[int, Record]]:
-        names = self._names.resolve(connection, rows)
-        rows, kinds, sessions, streams = names
+    def _resolved(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
         try:
-            return [
-                (position, (kinds[kind][0], sessions[session], streams[stream], timestamp_ns, data))
-                for position, kind, session, stream, timestamp_ns, data in rows
-            ]
-        except KeyError:
-            raise self._damaged(names) from None
+            return self._names.resolve(connection, rows)
+        except NOT_DECODED as error:
+            reason = f"the names of kinds or the ids are damaged: {_sentence(error)}"
+            raise DamagedError(self._database.path, reason) from error
 
-    def _damaged(self, names: Names) -> DamagedError:
+    def _damaged(self, names: Names, error: Exception) -> DamagedError:
         """Return what is wrong with the first row that is not as the file format says."""
         rows, kinds, sessions, streams = names
         for row in rows:
             try:
                 list(decode_rows([row], kinds, sessions, streams))
-            except KeyError as error:
-                reason = f"names {error}, which is not there"
-            except (ValueError, TypeError) as error:
-                reason = str(error)
-            else:
-                continue
-            reason = f"the event at position {row[0]} is damaged: {reason}"
-            return DamagedError(self._database.path, reason)
-        raise AssertionError("every row can be decoded")
+            except NOT_DECODED as found:
+                reason = f"the event at position {row[0]} is damaged: {_sentence(found)}"
+                return DamagedError(self._database.path, reason)
+        return DamagedError(self._database.path, f"an event is damaged: {_sentence(error)}")
 
 
-def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Row]:
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"its data: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"it names {error}, which is not there"
+    return str(error)
+
+
+def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[StoredEvent]:
     rows: list[Any] = connection.execute(sql, parameters).fetchall()
     return rows
 
 
-def _since(connection: apsw.Connection, since_ns: int) -> list[Row]:
+def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
     if since_ns < MIN_EPOCH_NS:  # every timestamp is later
         return _fetch(connection, PAGE_SQL, (0, 2**63 - 1, -1))
     return _fetch(connection, SINCE_SQL, (min(since_ns, MAX_EPOCH_NS),))
 
 
-def _page(connection: apsw.Connection, after: int, up_to: int) -> list[Row]:
+def _page(connection: apsw.Connection, after: int, up_to: int) -> list[StoredEvent]:
     """Return the next rows, as many as are good to hold in memory at once and at least one."""
-    rows: list[Row] = []
+    rows: list[StoredEvent] = []
     data_size = 0
     row: Any
     for row in connection.execute(PAGE_SQL, (after, up_to, _PAGE_ROWS)):
@@ -265,13 +290,18 @@ class _Names:
     """What the small integers in the rows stand for: those met lately."""
 
     def __init__(self) -> None:
+        self.kind_names: dict[int, str] = {}
         self._kinds: dict[int, Blueprint] = {}
         self._foreign: dict[int, tuple[str, ...]] = {}
         self._sessions: dict[int, SessionId] = {}
         self._streams: dict[int | None, StreamId | None] = {None: None}
 
-    def resolve(self, connection: apsw.Connection, rows: list[Row]) -> Names:
-        """Return the rows, and what every integer in them stands for."""
+    def resolve(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
+        """Return the rows, and what every integer in them stands for, if it is there.
+
+        Raises:
+            ValueError, TypeError: what an integer stands for is not what the format says.
+        """
         # Local references: another thread may replace a full dictionary meanwhile.
         kinds, sessions, streams = self._kinds, self._sessions, self._streams
         if not kinds.keys() >= {row[1] for row in rows}:
@@ -291,22 +321,24 @@ class _Names:
             for key, uuid in uuids(connection, "stream", unknown_streams):
                 streams[key] = StreamId.from_bytes(uuid)
         if self._foreign:
-            rows = [self._made_whole(row, kinds, sessions, streams) for row in rows]
+            rows = [self._made_whole(row, sessions, streams) for row in rows]
         return rows, kinds, sessions, streams
 
     def _learn_kinds(self, connection: apsw.Connection) -> None:
         for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
+            if not isinstance(name, str):
+                raise TypeError(f"kind {code} has no name")
             self._kinds[code] = blueprint(name)
+            self.kind_names[code] = name
             if name not in KINDS and fields is not None:
                 self._foreign[code] = tuple(from_json(fields))
 
     def _made_whole(
         self,
-        row: Row,
-        kinds: dict[int, Blueprint],
+        row: StoredEvent,
         sessions: dict[int, SessionId],
         streams: dict[int | None, StreamId | None],
-    ) -> Row:
+    ) -> StoredEvent:
         """Give a row the whole JSON text, if a newer version stored it by fields."""
         position, kind, session, stream, timestamp_ns, data = row
         names = self._foreign.get(kind)
@@ -315,7 +347,12 @@ class _Names:
         stream_id = streams[stream]
         values: list[Any] = from_json(data) if data else []
         all_names = ["event_type", "session_id", *names, "timestamp"]
-        all_values = [kinds[kind][0], sessions[session], *values, text_from_epoch_ns(timestamp_ns)]
+        all_values = [
+            self.kind_names[kind],
+            sessions[session],
+            *values,
+            text_from_epoch_ns(timestamp_ns),
+        ]
         if stream_id is not None:
             all_names.insert(2, "stream_id")
             all_values.insert(2, stream_id)
@@ -330,7 +367,8 @@ def uuids(
     connection: apsw.Connection, table: str, keys: Iterable[int | None]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the small integers and the UUIDs of some rows of `session` or `stream`."""
+    integers = [key for key in keys if isinstance(key, int)]
     return connection.execute(
         f"SELECT id, uuid FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
-        (to_json(list(keys)).decode(),),
+        (to_json(integers).decode(),),
     )

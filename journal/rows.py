@@ -1,4 +1,4 @@
-"""Events to stored values and back: what the file keeps of an event, and how it is rebuilt.
+"""Events to stored values: what the file keeps of an event.
 
 A *record* is an event taken apart: kind, session, stream, timestamp in nanoseconds, and data. Of a
 known kind, data is the JSON array of the values in field order (None where there are none); of an
@@ -6,11 +6,8 @@ unknown kind it is the original JSON text.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-from pydantic import BaseModel
-from pydantic_core import from_json
 
 from journal import events
 from journal.canonical import float_text, line, quoted
@@ -18,8 +15,7 @@ from journal.errors import InvalidEventError
 from journal.events import AnyEvent, UnknownEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
-from journal.timestamps import Timestamp, epoch_ns_from_text, text_from_epoch_ns
-from journal.values import PerformanceMetrics, PriorityDistribution, SessionState
+from journal.timestamps import text_from_epoch_ns
 
 Record = tuple[str, SessionId, StreamId | None, int, str | None]
 """kind, session, stream, timestamp_ns, data."""
@@ -48,54 +44,6 @@ def encode(events: Iterable[AnyEvent]) -> list[Record]:
         raise InvalidEventError(f"an event has no value for its field {error}") from error
     except (AttributeError, TypeError) as error:
         raise InvalidEventError(f"an event holds a value of the wrong type: {error}") from error
-
-
-def decode(
-    kind: str,
-    session: SessionId,
-    stream: StreamId | None,
-    timestamp_ns: int,
-    data: str | None,
-) -> AnyEvent:
-    """Put one event together again; see `decode_rows`."""
-    row = (0, 0, 0, 0, timestamp_ns, data)
-    ((_, event),) = decode_rows([row], {0: blueprint(kind)}, {0: session}, {0: stream})
-    return event
-
-
-def decode_rows(
-    rows: Iterable[tuple[int, int, int, int | None, int, str | None]],
-    blueprints: Mapping[int, "Blueprint"],
-    sessions: Mapping[int, SessionId],
-    streams: Mapping[int | None, StreamId | None],
-) -> Iterator[tuple[int, AnyEvent]]:
-    """Yield the position and the event of each row, as they are asked for.
-
-    What was validated when it came in is not validated again. A model is built through the slots
-    that pydantic's BaseModel declares, which takes a fifth of the time of `model_construct`;
-    `test_events` compares the result with a model that was built the public way, so that a
-    pydantic that changes them is noticed.
-
-    Raises:
-        ValueError, KeyError, TypeError: a row is not what the file format says.
-    """
-    instant = Timestamp.from_epoch_ns
-    for position, kind, session, stream, timestamp_ns, data in rows:
-        name, cls, names, fields_of = blueprints[kind]
-        event = _new(cls)
-        fields = fields_of(name, sessions[session], streams[stream], instant(timestamp_ns), data)
-        _set_fields(event, fields)
-        _set_fields_set(event, names)
-        _set_extra(event, None)
-        _set_private(event, None)
-        yield position, event
-
-
-_new: Any = object.__new__
-_set_fields = BaseModel.__dict__["__dict__"].__set__
-_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
-_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 def canonical_json(record: Record) -> str:
@@ -214,190 +162,3 @@ _ENCODERS: dict[type[Any], Encoder] = {
     for kind in KINDS.values()
 }
 _ENCODERS[UnknownEvent] = _unknown_encoder
-
-# The fields of each kind, in the order of its model. Every function takes the same arguments.
-
-FieldsOf = Callable[[str, SessionId, StreamId | None, Timestamp, Any], dict[str, Any]]
-Blueprint = tuple[str, type[BaseModel], set[str], FieldsOf]
-"""What `decode_rows` builds an event of one kind from: name, model, names and values of fields."""
-
-
-def _session_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, _data: str | None
-) -> dict[str, Any]:
-    return {"event_type": kind, "session_id": session, "timestamp": timestamp}
-
-
-def _stream_fields(
-    kind: str, session: SessionId, stream: StreamId | None, timestamp: Timestamp, _: str | None
-) -> dict[str, Any]:
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "stream_id": stream,
-        "timestamp": timestamp,
-    }
-
-
-def _timed_out_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    state, seconds = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "original_state": SessionState(state),
-        "timeout_duration": seconds,
-        "timestamp": timestamp,
-    }
-
-
-def _extended_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    seconds, text = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "additional_seconds": seconds,
-        "new_expires_at": Timestamp.from_epoch_ns(epoch_ns_from_text(text)),
-        "timestamp": timestamp,
-    }
-
-
-def _failed_fields(
-    kind: str, session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    (error,) = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "stream_id": stream,
-        "error": error,
-        "timestamp": timestamp,
-    }
-
-
-def _skeleton_fields(
-    kind: str, session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    (size,) = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "stream_id": stream,
-        "frame_size_bytes": size,
-        "timestamp": timestamp,
-    }
-
-
-def _patches_fields(
-    kind: str, session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    count, size, priority = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "stream_id": stream,
-        "frame_count": count,
-        "total_bytes": size,
-        "highest_priority": priority,
-        "timestamp": timestamp,
-    }
-
-
-def _batched_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    (count,) = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "frame_count": count,
-        "timestamp": timestamp,
-    }
-
-
-def _threshold_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    old, new, reason = from_json(data)
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "old_threshold": old,
-        "new_threshold": new,
-        "reason": reason,
-        "timestamp": timestamp,
-    }
-
-
-def _metrics_fields(
-    kind: str, session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "metrics": metrics_of(data),
-        "timestamp": timestamp,
-    }
-
-
-def metrics_of(data: str) -> PerformanceMetrics:
-    """Return the metrics in the data of performance_metrics_recorded."""
-    frames_per_second, bytes_per_second, average_frame_size, *counts, latency_ms = from_json(data)
-    names = PriorityDistribution.model_fields
-    return PerformanceMetrics.model_construct(
-        frames_per_second=frames_per_second,
-        bytes_per_second=bytes_per_second,
-        average_frame_size=average_frame_size,
-        priority_distribution=PriorityDistribution.model_construct(
-            **dict(zip(names, counts, strict=True))
-        ),
-        latency_ms=latency_ms,
-    )
-
-
-def _unknown_fields(
-    kind: str, session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    return {
-        "event_type": kind,
-        "session_id": session,
-        "stream_id": stream,
-        "timestamp": timestamp,
-        "original_json": data,
-    }
-
-
-_FIELDS_OF: dict[str, FieldsOf] = {
-    "session_timed_out": _timed_out_fields,
-    "session_timeout_extended": _extended_fields,
-    "stream_failed": _failed_fields,
-    "skeleton_generated": _skeleton_fields,
-    "patch_frames_generated": _patches_fields,
-    "frames_batched": _batched_fields,
-    "priority_threshold_adjusted": _threshold_fields,
-    "performance_metrics_recorded": _metrics_fields,
-}
-
-
-def blueprint(kind: str) -> Blueprint:
-    """Return what events of a kind are built from; `UnknownEvent` for a kind that is not known."""
-    return _BLUEPRINTS.get(kind) or (
-        kind,
-        UnknownEvent,
-        {*UnknownEvent.model_fields},
-        _unknown_fields,
-    )
-
-
-_BLUEPRINTS: dict[str, Blueprint] = {
-    kind.name: (
-        kind.name,
-        EVENT_CLASSES[kind.name],
-        {*EVENT_CLASSES[kind.name].model_fields},
-        _FIELDS_OF.get(kind.name) or (_stream_fields if kind.has_stream else _session_fields),
-    )
-    for kind in KINDS.values()
-}

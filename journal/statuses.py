@@ -7,6 +7,7 @@ from uuid import UUID
 
 import apsw
 
+from journal.decoding import metrics_of
 from journal.errors import DamagedError, JournalError
 from journal.folds import COUNTER_MAX, LifecycleStates
 from journal.ids import SessionId, StreamId
@@ -25,7 +26,6 @@ from journal.lifecycle import (
 from journal.projecting import AsOf, Projector, check_as_of
 from journal.reading import uuids
 from journal.readmodels import Anomaly, SessionStatus, StreamStatus
-from journal.rows import metrics_of
 from journal.timestamps import Timestamp
 from journal.values import SessionState, StreamState
 

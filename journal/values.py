@@ -49,6 +49,17 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """Return what the class itself returns: unlike pydantic's own, `values` are validated.
+
+        So a journal need not doubt the events that it is given.
+
+        Raises:
+            pydantic.ValidationError: `values` do not fit the fields.
+        """
+        return cls(**values)
+
     def model_copy(self, *, update: Any = None, deep: bool = False) -> Self:
         """Return a copy; unlike pydantic's own, changed fields are validated.
 

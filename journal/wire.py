@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
+from journal.decoding import decode
 from journal.errors import InvalidEventError, UnknownKindError
 from journal.events import AnyEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS, Kind
-from journal.rows import DATA_ENCODERS, DATA_SIZE_MAX, Record, decode, metrics_data
+from journal.rows import DATA_ENCODERS, DATA_SIZE_MAX, Record, metrics_data
 from journal.timestamps import (
     MAX_EPOCH_NS,
     MIN_EPOCH_NS,

@@ -171,7 +171,7 @@ def _call(function: Callable[..., object], connection: Connection, args: Sequenc
         message = "value", function(Channel(connection), *args)
     except Skip as skip:
         message = "skip", str(skip)
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         message = "error", traceback.format_exc()
     connection.send(message)
 

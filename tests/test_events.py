@@ -14,6 +14,7 @@ import pytest
 import journal
 from journal import (
     DomainEvent,
+    FramesBatched,
     PerformanceMetrics,
     PriorityDistribution,
     SessionActivated,
@@ -25,8 +26,9 @@ from journal import (
     Timestamp,
     parse_event,
 )
+from journal.decoding import decode
 from journal.kinds import KINDS
-from journal.rows import EVENT_CLASSES, decode, encode
+from journal.rows import EVENT_CLASSES, encode
 from journal.values import Value
 
 DATA = Path(__file__).parent / "data"
@@ -135,7 +137,7 @@ def test_an_id_is_a_uuid_that_can_be_pickled_and_copied() -> None:
     session_id = SessionId.new()
 
     assert isinstance(session_id, UUID)
-    for copied in (pickle.loads(pickle.dumps(session_id)), copy.deepcopy(session_id)):  # noqa: S301
+    for copied in (pickle.loads(pickle.dumps(session_id)), copy.deepcopy(session_id)):
         assert type(copied) is SessionId
         assert copied == session_id
     assert {session_id: 1}[SessionId(str(session_id))] == 1
@@ -147,7 +149,7 @@ def test_events_are_frozen_hashable_values() -> None:
         with pytest.raises(pydantic.ValidationError, match="frozen"):
             event.timestamp = Timestamp.from_epoch_ns(0)
         assert {event: 1}[parse_event(line)] == 1
-        assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301
+        assert pickle.loads(pickle.dumps(event)) == event
         assert copy.deepcopy(event) == event
 
 
@@ -160,6 +162,51 @@ def test_model_copy_validates_what_it_changes() -> None:
     assert event.model_copy() == event
     with pytest.raises(pydantic.ValidationError):
         event.model_copy(update={"timestamp": 5})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"session_id": "x", "frame_count": 1},
+        {"frame_count": "many"},
+        {"frame_count": -1},
+        {"frame_count": 2**64},
+        {"frame_count": 1, "timestamp": Timestamp(2262, 4, 12, tzinfo=UTC)},
+    ],
+)
+def test_there_is_no_way_around_validation(values: dict[str, Any]) -> None:
+    """So whatever is appended can be read back."""
+    whole = {"session_id": SessionId.new(), "timestamp": datetime.now(UTC), **values}
+
+    with pytest.raises(pydantic.ValidationError):
+        FramesBatched.model_construct(**whole)
+
+
+UNKNOWN = '{"event_type":"new","session_id":"%s","timestamp":"2026-01-01T00:00:00Z","why":1}'
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"event_type": "frames_batched"},
+        {"event_type": "newer"},
+        {"session_id": SessionId.new()},
+        {"stream_id": StreamId.new()},
+        {"timestamp": Timestamp(2026, 1, 1, tzinfo=UTC, nanosecond=1)},
+        {"original_json": "{}"},
+        {"original_json": "new"},
+        {"original_json": (UNKNOWN % SessionId.new()).replace(",", ",\n")},
+        {"original_json": '"\ud800"'},
+    ],
+    ids=str,
+)
+def test_an_unknown_event_says_what_its_text_says(changes: dict[str, Any]) -> None:
+    event = parse_event(UNKNOWN % SessionId.new(), unknown="keep")
+    assert event.model_copy(update={"session_id": event.session_id}) == event
+
+    with pytest.raises(pydantic.ValidationError):
+        event.model_copy(update=changes)
 
 
 def test_a_decoded_event_is_the_same_as_a_validated_one() -> None:

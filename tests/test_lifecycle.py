@@ -745,7 +745,7 @@ def test_a_stream_is_created_started_and_completed(story: Story) -> None:
 @pytest.mark.parametrize("end", [StreamFailed, StreamCancelled])
 def test_a_stream_that_is_preparing_or_streaming_fails_with_its_error_or_is_cancelled(
     story: Story,
-    begun: bool,  # noqa: FBT001
+    begun: bool,
     end: Any,
 ) -> None:
     story.tell(SessionActivated, A)

@@ -903,7 +903,7 @@ def test_an_interrupted_rebuild_leaves_the_old_in_place_and_no_rows(
     monkeypatch: pytest.MonkeyPatch,
     error: Any,
     at: int,
-    check: bool,  # noqa: FBT001
+    check: bool,
 ) -> None:
     monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
     journal.append_events(random_events(50))
@@ -925,7 +925,7 @@ def test_an_interrupted_rebuild_leaves_the_old_in_place_and_no_rows(
     check_no_garbage(path)
 
 
-def rebuild_and_die(_channel: Channel, path: Path, steps: int, check: bool) -> None:  # noqa: FBT001
+def rebuild_and_die(_channel: Channel, path: Path, steps: int, check: bool) -> None:
     projecting.EVENTS_AT_ONCE = 20
     journal = Journal.open(path)
     assert journal._database._writer is not None
@@ -1001,7 +1001,7 @@ def test_renewing_a_stale_projection_goes_on_where_a_killed_process_was(
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_rebuild_finds_what_was_damaged(journal: Journal, path: Path, check: bool) -> None:  # noqa: FBT001
+def test_a_rebuild_finds_what_was_damaged(journal: Journal, path: Path, check: bool) -> None:
     journal.append_events(random_events(60))
     expected = answers(journal)
     anomaly = expected[2][0]

@@ -1,7 +1,7 @@
 """What `journal.timestamps` promises of instants, their text and their integers."""
 
 # Naive datetimes and pickles are among the things under test.
-# ruff: noqa: DTZ001, S301
+# ruff: noqa: DTZ001
 
 from __future__ import annotations
 

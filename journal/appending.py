@@ -1,9 +1,8 @@
 """Appending: records to rows, with the heads of their chains, versions, keys and blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 import apsw
 
@@ -11,19 +10,38 @@ from journal.blocks import BlockRow, Tail
 from journal.blocks import write as write_block
 from journal.database import Database
 from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
-from journal.ids import SessionId, StreamId
+from journal.ids import SessionId
 from journal.rows import Record, content_digest
 from journal.store import Appended
 
 # The heads of sessions in use come back with one look-up each, so a bound costs little.
 _HEADS_MAX = 50_000
 
-_ROWS_AT_ONCE = 10_000
+_RECORDS_AT_ONCE = 10_000
 
-_INSERT_EVENT = (
-    "INSERT INTO event (seq, kind, session, stream, timestamp, data, session_prev, stream_prev)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# One statement that writes many rows takes two thirds of the time of one for each.
+_ROWS_AT_ONCE = 100
+
+
+def _statements(before: str, row: str, after: str = "") -> list[str]:
+    """Return the statements that write 0, 1, 2, ... rows, up to as many as are written at once."""
+    return [f"{before} {', '.join([row] * count)}{after}" for count in range(_ROWS_AT_ONCE + 1)]
+
+
+_WRITE_EVENTS = _statements(
+    "INSERT INTO event"
+    " (seq, kind, session, stream, timestamp, data, session_prev, stream_prev) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
 )
+_WRITE_HEADS = {
+    table: _statements(
+        f"INSERT INTO {table} (id, uuid, last_seq, event_count) VALUES",
+        "(?, ?, ?, ?)",
+        " ON CONFLICT (id) DO UPDATE"
+        " SET last_seq = excluded.last_seq, event_count = excluded.event_count",
+    )
+    for table in ("session", "stream")
+}
 
 
 class Appender:
@@ -55,12 +73,12 @@ class Appender:
                 return appended
             tip = self._current_tip(connection)
             for session_id, expected in (expected_versions or {}).items():
-                actual = tip.sessions.version(connection, session_id)
+                actual = tip.sessions.version(session_id)
                 if actual != expected:
                     raise ConcurrencyError(session_id, expected=expected, actual=actual)
             before = tip.position
-            for start in range(0, len(records), _ROWS_AT_ONCE):
-                tip.insert(connection, records[start : start + _ROWS_AT_ONCE])
+            for start in range(0, len(records), _RECORDS_AT_ONCE):
+                tip.insert(records[start : start + _RECORDS_AT_ONCE])
             appended = Appended(before + 1, tip.position) if records else Appended(None, None)
             if key is not None:
                 connection.execute(
@@ -115,64 +133,76 @@ def last_position(connection: apsw.Connection) -> int:
 class _Head:
     """The end of the chain of one session's or stream's events."""
 
-    __slots__ = ("event_count", "hex", "id", "is_new", "last_seq", "uuid")
+    __slots__ = ("event_count", "hex", "id", "last_seq", "uuid")
 
-    def __init__(self, uuid: UUID, head_id: int, last_seq: int, event_count: int) -> None:
+    def __init__(self, uuid: bytes, head_id: int, last_seq: int, event_count: int) -> None:
         self.uuid = uuid
-        self.hex = uuid.hex
+        self.hex = uuid.hex()
         self.id = head_id
         self.last_seq = last_seq
         self.event_count = event_count
-        self.is_new = last_seq == 0  # not in the file yet
 
 
-class _Heads:
-    """The heads in one table, `session` or `stream`: those met lately, by the int of their id."""
+class _Heads(dict[int, _Head]):
+    """The heads in one table, `session` or `stream`, by the int of their UUID.
+
+    It holds those met lately; one that is asked for and not there is read, or made.
+    """
 
     def __init__(self, connection: apsw.Connection, table: str) -> None:
-        self.known: dict[int, _Head] = {}
+        self._connection = connection
         self._last_id: int = connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").get
         self._select = f"SELECT id, last_seq, event_count FROM {table} WHERE uuid = ?"
-        self._insert = f"INSERT INTO {table} (id, uuid, last_seq, event_count) VALUES (?, ?, ?, ?)"
-        self._update = f"UPDATE {table} SET last_seq = ?, event_count = ? WHERE id = ?"
+        self._write = _WRITE_HEADS[table]
 
-    def version(self, connection: apsw.Connection, session_id: SessionId) -> int:
-        """Return how many events a session has, 0 for one that is not there."""
-        head = self.known.get(session_id.int) or self._stored(connection, session_id)
-        return 0 if head is None else head.event_count
-
-    def load(self, connection: apsw.Connection, key: SessionId | StreamId) -> _Head:
-        """Return the head of a chain that is not known yet, or a new one."""
-        head = self._stored(connection, key)
+    def __missing__(self, uuid_int: int) -> _Head:
+        uuid = uuid_int.to_bytes(16)
+        head = self._stored(uuid)
         if head is None:
             self._last_id += 1
-            head = _Head(key, self._last_id, 0, 0)
-        self.known[key.int] = head
+            head = _Head(uuid, self._last_id, 0, 0)
+        self[uuid_int] = head
         return head
 
-    def _stored(self, connection: apsw.Connection, key: SessionId | StreamId) -> _Head | None:
-        row: Any = connection.execute(self._select, (key.bytes,)).fetchone()
+    def version(self, session_id: SessionId) -> int:
+        """Return how many events a session has, 0 for one that is not there."""
+        head = self.get(session_id.int) or self._stored(session_id.bytes)
+        return 0 if head is None else head.event_count
+
+    def _stored(self, uuid: bytes) -> _Head | None:
+        row: Any = self._connection.execute(self._select, (uuid,)).fetchone()
         if row is None:
             return None
         head_id, last_seq, event_count = row
         if not (isinstance(last_seq, int) and isinstance(event_count, int)):
-            reason = f"the head of {key!r} is damaged: last_seq {last_seq!r}, count {event_count!r}"
-            raise DamagedError(connection.filename, reason)
-        return _Head(key, head_id, last_seq, event_count)
+            reason = f"the head {uuid.hex()} is damaged: last {last_seq!r}, count {event_count!r}"
+            raise DamagedError(self._connection.filename, reason)
+        return _Head(uuid, head_id, last_seq, event_count)
 
-    def write(self, connection: apsw.Connection, touched: list[_Head]) -> None:
+    def write(self, touched: list[_Head]) -> None:
         """Write the heads that were moved."""
         touched.sort(key=attrgetter("id"))  # in the order of the table, one page after another
-        moved = [(h.last_seq, h.event_count, h.id) for h in touched if not h.is_new]
-        connection.executemany(self._update, moved)
-        new = [head for head in touched if head.is_new]
-        connection.executemany(
-            self._insert, [(h.id, h.uuid.bytes, h.last_seq, h.event_count) for h in new]
-        )
-        for head in new:
-            head.is_new = False
-        if len(self.known) > _HEADS_MAX:
-            self.known.clear()
+        for first in range(0, len(touched), _ROWS_AT_ONCE):
+            some = touched[first : first + _ROWS_AT_ONCE]
+            values: list[int | bytes] = []
+            for head in some:
+                values += (head.id, head.uuid, head.last_seq, head.event_count)
+            self._connection.execute(self._write[len(some)], values)
+        if len(self) > _HEADS_MAX:
+            self.clear()
+
+
+class _Codes(dict[str, int]):
+    """The codes of the kinds in the file; one that is not there is added."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(connection.execute("SELECT name, code FROM kind"))
+        self._connection = connection
+
+    def __missing__(self, kind: str) -> int:
+        self._connection.execute("INSERT INTO kind (name) VALUES (?)", (kind,))
+        code = self[kind] = self._connection.last_insert_rowid()
+        return code
 
 
 class _Tip:
@@ -186,73 +216,52 @@ class _Tip:
         self.sessions = _Heads(connection, "session")
         self.streams = _Heads(connection, "stream")
         self.tail = Tail(connection, self.position)
-        self._codes: dict[str, int] = dict(connection.execute("SELECT name, code FROM kind"))
+        self._codes = _Codes(connection)
+        self._connection = connection
 
-    def insert(self, connection: apsw.Connection, records: Sequence[Record]) -> None:
+    def insert(self, records: Sequence[Record]) -> None:
         """Insert records after the last position, move the heads, and seal what is full."""
+        start = position = self.position
+        codes, sessions, streams = self._codes, self.sessions, self.streams
         moved_sessions: list[_Head] = []
         moved_streams: list[_Head] = []
         block_rows: list[BlockRow] = []
-        # Rows go straight from the loop into the file: kept, they would be collected as garbage.
-        rows = self._rows(connection, records, moved_sessions, moved_streams, block_rows)
-        connection.executemany(_INSERT_EVENT, rows)
-        self.sessions.write(connection, moved_sessions)
-        self.streams.write(connection, moved_streams)
-        self.tail.add(connection, block_rows)
-        self.position += len(block_rows)
-
-    def _rows(
-        self,
-        connection: apsw.Connection,
-        records: Sequence[Record],
-        moved_sessions: list[_Head],
-        moved_streams: list[_Head],
-        block_rows: list[BlockRow],
-    ) -> Iterator[tuple[int, int, int, int | None, int, str | None, int | None, int | None]]:
-        """Yield the rows of records, moving the heads of their chains."""
-        start = position = self.position
-        codes, sessions, streams = self._codes, self.sessions.known, self.streams.known
-        for kind, session_id, stream_id, timestamp_ns, data in records:
-            position += 1
-            session = sessions.get(session_id.int) or self.sessions.load(connection, session_id)
-            session_prev = session.last_seq
-            if session_prev <= start:
-                moved_sessions.append(session)
-            session.last_seq = position
-            session.event_count += 1
-            code = codes.get(kind) or self._new_code(connection, kind)
-            if stream_id is None:
-                block_rows.append((position, kind, session.hex, None, timestamp_ns, data))
-                yield (
+        data_size = 0
+        for first in range(0, len(records), _ROWS_AT_ONCE):
+            some = records[first : first + _ROWS_AT_ONCE]
+            values: list[int | str | None] = []
+            for kind, session_id, stream_id, timestamp_ns, data in some:
+                position += 1
+                code = codes[kind]
+                session = sessions[session_id.int]
+                session_prev = session.last_seq
+                if session_prev <= start:
+                    moved_sessions.append(session)
+                session.last_seq = position
+                session.event_count += 1
+                stream_key = stream_hex = stream_prev = None
+                if stream_id is not None:
+                    stream = streams[stream_id.int]
+                    stream_key, stream_hex, stream_prev = stream.id, stream.hex, stream.last_seq
+                    if stream_prev <= start:
+                        moved_streams.append(stream)
+                    stream.last_seq = position
+                    stream.event_count += 1
+                if data is not None:
+                    data_size += len(data)
+                block_rows.append((position, kind, session.hex, stream_hex, timestamp_ns, data))
+                values += (
                     position,
                     code,
                     session.id,
-                    None,
+                    stream_key,
                     timestamp_ns,
                     data,
                     session_prev or None,
-                    None,
+                    stream_prev or None,
                 )
-                continue
-            stream = streams.get(stream_id.int) or self.streams.load(connection, stream_id)
-            stream_prev = stream.last_seq
-            if stream_prev <= start:
-                moved_streams.append(stream)
-            stream.last_seq = position
-            stream.event_count += 1
-            block_rows.append((position, kind, session.hex, stream.hex, timestamp_ns, data))
-            yield (
-                position,
-                code,
-                session.id,
-                stream.id,
-                timestamp_ns,
-                data,
-                session_prev or None,
-                stream_prev or None,
-            )
-
-    def _new_code(self, connection: apsw.Connection, kind: str) -> int:
-        connection.execute("INSERT INTO kind (name) VALUES (?)", (kind,))
-        code = self._codes[kind] = connection.last_insert_rowid()
-        return code
+            self._connection.execute(_WRITE_EVENTS[len(some)], values)
+        self.sessions.write(moved_sessions)
+        self.streams.write(moved_streams)
+        self.tail.add(self._connection, block_rows, data_size)
+        self.position = position

@@ -93,10 +93,13 @@ class Tail:
             self._hasher = hashlib.sha256(digest_before(connection, self.first).encode())
         self._is_empty = True
 
-    def add(self, connection: apsw.Connection, rows: list[BlockRow]) -> None:
-        """Take in events that were just written, and seal the blocks that they fill."""
+    def add(self, connection: apsw.Connection, rows: list[BlockRow], data_size: int) -> None:
+        """Take in events that were just written, and seal the blocks that they fill.
+
+        `data_size` is that of all of them together, in characters.
+        """
         start = 0
-        for end in self._ends(rows):
+        for end in self._ends(rows, data_size):
             last = rows[end - 1][0]
             self._hash(rows[start:end])
             known = None
@@ -115,13 +118,17 @@ class Tail:
             self._hasher.update(memoryview(to_json(rows))[1:-1])
             self._is_empty = False
 
-    def _ends(self, rows: list[BlockRow]) -> list[int]:
+    def _ends(self, rows: list[BlockRow], data_size: int) -> list[int]:
         """Return how many of the rows there are up to the end of each block that they fill."""
+        is_large = self._data_size + data_size >= DATA_MAX
+        before = rows[0][0] - 1
+        if not is_large and before // EVENTS_MAX == rows[-1][0] // EVENTS_MAX:
+            self._data_size += data_size
+            return []
         ends = []
         size = self._data_size
         for count, (position, _, _, _, _, data) in enumerate(rows, start=1):
-            if data is not None:
-                size += len(data)
+            size += len(data or "")
             if position % EVENTS_MAX == 0 or size >= DATA_MAX:
                 ends.append(count)
                 size = 0

@@ -19,22 +19,6 @@ quoted = _json_encoder.c_encode_basestring or _json_encoder.py_encode_basestring
 _STRING_OR_EXPONENT = re.compile(r'("(?:[^"\\]|\\.)*")|e\+')
 
 
-def float_text(value: float) -> str:
-    """Return a finite float as serde_json (the Rust crate ryu) writes it.
-
-    Both it and Python's `repr` give the shortest digits that read back the same; they differ in the
-    exponent (1e21, not 1e+21; 1e-7, not 1e-07) and in where it begins (0.00001, not 1e-05).
-    """
-    text = repr(value)
-    if "e" not in text:
-        return text
-    mantissa, exponent = text.split("e")
-    if exponent == "-05":
-        sign = "-" if mantissa.startswith("-") else ""
-        return f"{sign}0.0000{mantissa.lstrip('-').replace('.', '')}"
-    return f"{mantissa}e{int(exponent)}"
-
-
 def rust_floats(json: str) -> str:
     """Return pydantic's JSON text with its exponents as Rust writes them (1e+21 becomes 1e21)."""
     if "e+" not in json:

@@ -84,25 +84,29 @@ class LineAppender:
         Raises:
             LineRejectedError: the line is no event, and `on_error` is "stop".
         """
-        self._line_number += 1
-        try:
-            record = read_record(line, self._unknown)
-        except InvalidEventError as error:
-            if isinstance(line, str | bytes) and not line.strip():
-                return
-            self._reject(line, error.reason)
-            return
-        batch = self._batch
-        if not batch:
-            self._batch_began = monotonic()
-        batch.append(record)
-        self._batch_size += len(line)
-        if (
-            len(batch) >= BATCH_EVENTS
-            or self._batch_size >= BATCH_SIZE_MAX
-            or monotonic() - self._batch_began >= BATCH_SECONDS
-        ):
-            self.flush()
+        self.extend((line,))
+
+    def extend(self, lines: Iterable[str | bytes]) -> None:
+        """Take lines one by one, as `add` does."""
+        for line in lines:
+            self._line_number += 1
+            try:
+                record = read_record(line, self._unknown)
+            except InvalidEventError as error:
+                if not isinstance(line, str | bytes) or line.strip():
+                    self._reject(line, error.reason)
+                continue
+            batch = self._batch
+            if not batch:
+                self._batch_began = monotonic()
+            batch.append(record)
+            self._batch_size += len(line)
+            if (
+                len(batch) >= BATCH_EVENTS
+                or self._batch_size >= BATCH_SIZE_MAX
+                or monotonic() - self._batch_began >= BATCH_SECONDS
+            ):
+                self.flush()
 
     def reject(self, line: str | bytes, reason: str) -> None:
         """Take one line that is no event, for a reason that the caller has found.
@@ -149,8 +153,7 @@ def append_lines(appender: LineAppender, lines: Iterable[str | bytes]) -> LinesA
         LineRejectedError: as `LineAppender.add`, and whatever `lines` raises.
     """
     try:
-        for line in lines:
-            appender.add(line)
+        appender.extend(lines)
     except LineRejectedError:
         raise
     except Exception:

@@ -9,8 +9,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 from journal import events
-from journal.canonical import float_text, line, quoted
+from journal.canonical import line, quoted, rust_floats
 from journal.errors import InvalidEventError
 from journal.events import AnyEvent, UnknownEvent
 from journal.ids import SessionId, StreamId
@@ -71,7 +73,8 @@ def _timed_out(fields: Fields) -> str:
 
 
 def _extended(fields: Fields) -> str:
-    return f'[{fields["additional_seconds"]},"{fields["new_expires_at"].rfc3339()}"]'
+    expires_at = text_from_epoch_ns(fields["new_expires_at"]._epoch_ns)
+    return f'[{fields["additional_seconds"]},"{expires_at}"]'
 
 
 def _failed(fields: Fields) -> str:
@@ -102,13 +105,18 @@ def _metrics(fields: Fields) -> str:
 
 def metrics_data(metrics: Fields, counts: Fields) -> str:
     """Return the data of performance_metrics_recorded from its two nested mappings."""
-    latency_ms = metrics["latency_ms"]
-    return (
-        f"[{float_text(metrics['frames_per_second'])},{float_text(metrics['bytes_per_second'])},"
-        f"{float_text(metrics['average_frame_size'])},{counts['critical_frames']},"
-        f"{counts['high_frames']},{counts['medium_frames']},{counts['low_frames']},"
-        f"{counts['background_frames']},{'null' if latency_ms is None else latency_ms}]"
-    )
+    values = [
+        metrics["frames_per_second"],
+        metrics["bytes_per_second"],
+        metrics["average_frame_size"],
+        counts["critical_frames"],
+        counts["high_frames"],
+        counts["medium_frames"],
+        counts["low_frames"],
+        counts["background_frames"],
+        metrics["latency_ms"],
+    ]
+    return rust_floats(to_json(values).decode())
 
 
 DataEncoder = Callable[[Fields], str]
@@ -137,21 +145,21 @@ def _encoder(kind: str, data_of: DataEncoder | None, *, has_stream: bool) -> Enc
     """Return what takes events of one kind apart, with as few calls as can be."""
     if data_of is None:
         if has_stream:
-            return lambda f: (kind, f["session_id"], f["stream_id"], f["timestamp"].epoch_ns, None)
-        return lambda f: (kind, f["session_id"], None, f["timestamp"].epoch_ns, None)
+            return lambda f: (kind, f["session_id"], f["stream_id"], f["timestamp"]._epoch_ns, None)
+        return lambda f: (kind, f["session_id"], None, f["timestamp"]._epoch_ns, None)
     if has_stream:
         return lambda f: (
             kind,
             f["session_id"],
             f["stream_id"],
-            f["timestamp"].epoch_ns,
+            f["timestamp"]._epoch_ns,
             data_of(f),
         )
-    return lambda f: (kind, f["session_id"], None, f["timestamp"].epoch_ns, data_of(f))
+    return lambda f: (kind, f["session_id"], None, f["timestamp"]._epoch_ns, data_of(f))
 
 
 def _unknown_encoder(f: Fields) -> Record:
-    timestamp_ns = f["timestamp"].epoch_ns
+    timestamp_ns = f["timestamp"]._epoch_ns
     return f["event_type"], f["session_id"], f["stream_id"], timestamp_ns, f["original_json"]
 
 

@@ -72,8 +72,8 @@ class Timestamp(dt.datetime):
     __slots__ = ("_epoch_ns", "_nanosecond")
 
     _nanosecond: int
-    # Filled when it is known or first asked for, and only where the zone is UTC itself.
-    _epoch_ns: int | None
+    # Empty until it is known or first asked for, and then filled where the zone is UTC itself.
+    _epoch_ns: int
 
     def __new__(
         cls,
@@ -97,7 +97,6 @@ class Timestamp(dt.datetime):
             cls, year, month, day, hour, minute, second, microsecond, tzinfo, fold=fold
         )
         self._nanosecond = below
-        self._epoch_ns = None
         return self
 
     @classmethod
@@ -182,11 +181,15 @@ class Timestamp(dt.datetime):
 
         Raises `ValueError` if the value has no UTC offset.
         """
-        ns = self._epoch_ns
-        if ns is None:
-            ns = _epoch_ns_of(self)
-            if self.tzinfo is _UTC:
-                self._epoch_ns = ns
+        return self._epoch_ns
+
+    def __getattr__(self, name: str) -> int:
+        """Find the nanoseconds since 1970 when their slot is empty."""
+        if name != "_epoch_ns":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        ns = _epoch_ns_of(self)
+        if self.tzinfo is _UTC:
+            self._epoch_ns = ns
         return ns
 
     def rfc3339(self, offset: Literal["Z", "+00:00"] = "Z") -> str:

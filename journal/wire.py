@@ -65,11 +65,11 @@ def read_record(text: str | bytes, unknown: Unknown = "reject") -> Record:
     try:
         fields = _VALIDATE_JSON(text)
         kind: str = fields["event_type"]
-        has_stream, colons, minuses, encoder = _EXPECTED[kind]
+        has_stream, has_text, colons, minuses, encoder = _EXPECTED[kind]
         if (
             text.count(":") == colons
             and (minuses is None or text.count("-") == minuses)
-            and "\\" not in text
+            and not (has_text and "\\" in text)
             and len(text) <= DATA_SIZE_MAX
         ):
             timestamp_ns = epoch_ns_from_text(fields["timestamp"])
@@ -189,13 +189,17 @@ _DATA_ENCODERS = {
 }
 
 
-def _expected(kind: Kind) -> tuple[bool, int, int | None, Any]:
+_TEXTS = {"error", "reason"}
+
+
+def _expected(kind: Kind) -> tuple[bool, bool, int, int | None, Any]:
     """Return how many ':' and '-' the text of a kind holds when there is nothing odd about it.
 
     Outside strings there is one colon for each key. The reference's times have at least two inside,
     so with every key present a text that has no more holds no key twice. A minus sign is in a
     hyphenated UUID (four) and in a date (two); one more could be that of `-0`, where the kind has
-    numbers: None for those that have not.
+    numbers: None for those that have not. An escape matters where there is text; it might be half
+    of a surrogate pair.
     """
     keys = {"event_type", "session_id", "timestamp"} | ({"stream_id"} if kind.has_stream else set())
     for name in kind.fields:
@@ -204,8 +208,9 @@ def _expected(kind: Kind) -> tuple[bool, int, int | None, Any]:
     times = 1 + ("new_expires_at" in keys)
     uuids = 2 if kind.has_stream else 1
     encoder = _DATA_ENCODERS.get(kind.name)
-    minuses = 4 * uuids + 2 * times if {*kind.fields} - {"error"} else None
-    return kind.has_stream, len(keys) + 2 * times, minuses, encoder
+    minuses = 4 * uuids + 2 * times if {*kind.fields} - _TEXTS else None
+    has_text = not _TEXTS.isdisjoint(kind.fields)
+    return kind.has_stream, has_text, len(keys) + 2 * times, minuses, encoder
 
 
 _EXPECTED = {name: _expected(kind) for name, kind in KINDS.items()}

@@ -1031,9 +1031,9 @@ def test_an_append_that_is_refused_changes_nothing(path: Path) -> None:
 
 
 POINTS: list[tuple[Any, str]] = [
-    (appending._Heads, "load"),
+    (appending._Heads, "__missing__"),
     (appending._Heads, "write"),
-    (appending._Tip, "_new_code"),
+    (appending._Codes, "__missing__"),
     (appending._Tip, "insert"),
     (blocks.Tail, "add"),
     (blocks, "write"),
@@ -1046,7 +1046,9 @@ POINTS: list[tuple[Any, str]] = [
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, apsw.IOError])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("owner", "name"), POINTS, ids=[each[1] for each in POINTS])
+@pytest.mark.parametrize(
+    ("owner", "name"), POINTS, ids=[f"{each[0].__name__}.{each[1]}" for each in POINTS]
+)
 def test_an_error_inside_an_append_leaves_nothing_behind(
     path: Path, owner: Any, name: str, *, after: bool, error: type[BaseException]
 ) -> None:

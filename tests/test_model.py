@@ -63,7 +63,8 @@ from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (appending, "_HEADS_MAX", 3),
-    (appending, "_ROWS_AT_ONCE", 5),
+    (appending, "_RECORDS_AT_ONCE", 5),
+    (appending, "_ROWS_AT_ONCE", 2),
     (blocks, "EVENTS_MAX", 7),
     (blocks, "DATA_MAX", 300),
     (ndjson, "BATCH_EVENTS", 3),

@@ -71,8 +71,9 @@ class Timestamp(dt.datetime):
 
     __slots__ = ("_epoch_ns", "_nanosecond")
 
+    # One of the two is always filled. The other is when it is first asked for; the nanoseconds
+    # since 1970 only where the zone is UTC itself.
     _nanosecond: int
-    # Empty until it is known or first asked for, and then filled where the zone is UTC itself.
     _epoch_ns: int
 
     def __new__(
@@ -111,7 +112,6 @@ class Timestamp(dt.datetime):
         except KeyError:
             state = _learn_state(second, ns)
         self: Self = _new(cls, (state + ns % 1_000_000_000 // 1_000).to_bytes(10), _UTC)
-        self._nanosecond = ns % 1_000
         self._epoch_ns = ns
         return self
 
@@ -184,7 +184,10 @@ class Timestamp(dt.datetime):
         return self._epoch_ns
 
     def __getattr__(self, name: str) -> int:
-        """Find the nanoseconds since 1970 when their slot is empty."""
+        """Find what belongs into a slot that is empty."""
+        if name == "_nanosecond":
+            self._nanosecond = self._epoch_ns % 1_000
+            return self._nanosecond
         if name != "_epoch_ns":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         ns = _epoch_ns_of(self)

@@ -69,8 +69,7 @@ def read_record(text: str | bytes, unknown: Unknown = "reject") -> Record:
         if (
             text.count(":") == colons
             and (minuses is None or text.count("-") == minuses)
-            and not (has_text and "\\" in text)
-            and len(text) <= DATA_SIZE_MAX
+            and not (has_text and ("\\" in text or len(text) > DATA_SIZE_MAX))
         ):
             timestamp_ns = epoch_ns_from_text(fields["timestamp"])
             if MIN_EPOCH_NS <= timestamp_ns <= MAX_EPOCH_NS:

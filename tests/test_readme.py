@@ -1,0 +1,117 @@
+"""What the README says is so: its programs run, its console prints what it shows, nothing is left
+out. Its two lines that set up an environment are run by `.ci/run`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+import journal
+from journal import errors
+from journal.commands import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_programs_run_one_after_the_other(tmp_path: Path) -> None:
+    ten_lines, own_projection = blocks("python")
+
+    printed = run(tmp_path, "-c", ten_lines).splitlines()
+    states = run(tmp_path, "-c", own_projection)
+
+    assert printed[0].startswith('{"event_type":"stream_created","session_id":"')
+    assert printed[1] == "Active Preparing"
+    assert re.fullmatch(r"\{'[0-9a-f-]{36}': \{'events': 2, 'errors': 0\}\}\n", states)
+    assert len([line for line in own_projection.splitlines() if line]) <= 15
+
+
+def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
+    (console,) = blocks("console")
+    shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
+    assert len(shown) > 4
+
+    for line, expected in shown:
+        program, *arguments = shlex.split(line)
+        if program == "sqlite3":
+            option, file, sql = arguments
+            assert option == "-readonly"
+            found = query(tmp_path / file, sql)
+        else:
+            assert program == "journal"
+            found = run(tmp_path, "-m", "journal", *arguments)
+        assert found == expected, line
+
+
+def query(path: Path, sql: str) -> str:
+    """Return what the sqlite3 shell prints."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        rows = connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+    return "".join("|".join(map(str, row)) + "\n" for row in rows)
+
+
+def test_every_command_is_in_the_table() -> None:
+    shown = re.findall(r"^\| `journal (\w+) JOURNAL", README, re.MULTILINE)
+
+    assert sorted(shown) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception) and name != "PathError"
+    ],
+)
+def test_every_error_is_named_and_public(name: str) -> None:
+    assert f"`{name}`" in README
+    assert getattr(journal, name) is getattr(errors, name)
+
+
+@pytest.mark.parametrize(
+    "deviation",
+    ["leap second", "1677-09-21 to 2262-04-11", "0001 to 9999", "written as arrays", "`event_id`"],
+)
+def test_every_deviation_from_the_reference_is_named(deviation: str) -> None:
+    """`test_wire`, `test_timestamps` and `test_event_ids` show that they are so."""
+    section = README.partition("## What is not as in the reference")[2].partition("\n## ")[0]
+
+    assert deviation in section
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    named = set(re.findall(r"`((?:journal|tests|benchmarks)/[\w./]+)`", README))
+
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists(), name

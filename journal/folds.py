@@ -36,7 +36,7 @@ NO_BUILD = 0
 COUNTER_MAX = 2**63 - 1
 """Counters stop here, at SQLite's largest integer; the events keep the exact figures."""
 
-_IN_MEMORY_MAX = 20_000
+_IN_MEMORY_MAX = 5_000
 _DECODED_AT_ONCE = 1_000
 
 
@@ -111,7 +111,7 @@ class LifecycleStates:
         self._connection = connection
         self._build = build
         self._written_to = position
-        # Interned ids rise, so what is above these is new, and need not be looked for.
+        # Interned ids rise, so what is above those met is new, and need not be looked for.
         self._last_session = self._last("projection_session", "session")
         self._last_stream = self._last("projection_stream", "stream")
 
@@ -141,14 +141,13 @@ class LifecycleStates:
         self._write("projection_anomaly", [(build, *found) for found in lifecycle.anomalies])
         lifecycle.anomalies.clear()
         self._written_to = self.position
-        self._last_session = max(self._last_session, max(lifecycle.sessions, default=0))
-        self._last_stream = max(self._last_stream, max(lifecycle.streams, default=0))
         if len(lifecycle.sessions) + len(lifecycle.streams) > _IN_MEMORY_MAX:
             lifecycle.forget_ended()
 
     def session(self, key: int) -> State | None:
         """Return the stored state of a session."""
         if key > self._last_session:
+            self._last_session = key
             return None
         row = next(iter(self._read("projection_session", "AND session = ?", key)), None)
         return None if row is None else _session_of(row)
@@ -156,6 +155,7 @@ class LifecycleStates:
     def stream(self, key: int) -> State | None:
         """Return the stored state of a stream."""
         if key > self._last_stream:
+            self._last_stream = key
             return None
         row = next(iter(self._read("projection_stream", "AND stream = ?", key)), None)
         return None if row is None else list(row[1:])

@@ -15,7 +15,7 @@ import apsw
 from pydantic import BaseModel
 from pydantic import __version__ as pydantic_version
 
-from benchmarks import appending, footprint, reading
+from benchmarks import appending, folding, footprint, reading
 from benchmarks.measure import Figure, Settings
 
 SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "read": reading.read,
     "file-size": footprint.file_size,
     "memory": footprint.memory,
+    "rebuild": folding.rebuild,
     "large-file": reading.large_file,
 }
 

@@ -1,6 +1,7 @@
 """The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
 
-HOW is `ndjson`, lines from a generator, or `events`, batches of a thousand event objects.
+HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or
+`rebuild`: the projections of FILE as it is.
 """
 
 import resource
@@ -36,6 +37,12 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def rebuild(path: Path) -> None:
+    """Rebuild the projections of a file."""
+    with Journal.open(path, durability="normal") as journal:
+        journal.rebuild()
+
+
 def append(how: str, path: Path, count: int, seed: int) -> None:
     """Append so many events."""
     lines = mixed_lines(count, seed)
@@ -49,5 +56,8 @@ def append(how: str, path: Path, count: int, seed: int) -> None:
 
 if __name__ == "__main__":
     after_import = peak_mb()
-    append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    if sys.argv[1] == "rebuild":
+        rebuild(Path(sys.argv[2]))
+    else:
+        append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

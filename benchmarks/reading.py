@@ -9,7 +9,7 @@ from time import perf_counter
 from benchmarks.appending import parse_rate
 from benchmarks.measure import Figure, Settings, in_turns
 from benchmarks.workload import Expected, expected, open_lines, verify
-from journal import Journal
+from journal import Journal, parse_event
 
 
 def read(settings: Settings) -> list[Figure]:
@@ -66,6 +66,13 @@ def large_file(settings: Settings) -> list[Figure]:
         _compared(
             "since", "us/row", settings, partial(_since_us, large), partial(_since_us, small)
         ),
+        _compared(
+            "catch-up",
+            "us",
+            opened,
+            partial(_catch_up_us, large, settings.seed),
+            partial(_catch_up_us, small, settings.seed),
+        ),
     ]
 
 
@@ -121,3 +128,17 @@ def _since_us(path: Path) -> float:
         seconds = perf_counter() - began
         assert len(events) == 900, len(events)
         return 1e6 * seconds / len(events)
+
+
+def _catch_up_us(path: Path, seed: int) -> float:
+    """Return the time of reading a session after 1,000 events were appended."""
+    lines = list(open_lines(1_000, 20, seed))
+    with Journal.open(path, durability="normal") as journal:
+        session = parse_event(lines[0]).session_id
+        journal.session(session)
+        journal.append_ndjson(lines)
+        began = perf_counter()
+        found = journal.session(session)
+        seconds = perf_counter() - began
+        assert found is not None
+        return 1e6 * seconds

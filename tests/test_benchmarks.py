@@ -23,10 +23,13 @@ REQUIRED = {
     "file-size": 0.35,
     "memory-ndjson": 1.0,
     "memory-events": 1.0,
+    "rebuild": 0.4,
+    "memory-rebuild": 1.1,
     "open": 1.5,
     "open-read-only": 1.5,
     "session": None,
     "since": None,
+    "catch-up": 1.5,
 }
 
 

@@ -1,0 +1,79 @@
+"""Folding: a rebuild against a bare loop over the same rows, and what it holds in memory."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import apsw
+
+from benchmarks.measure import Figure, Settings, in_turns
+from benchmarks.memory import Peak
+from benchmarks.workload import Expected, mixed_lines, open_lines, verify
+from journal import Journal
+
+
+def rebuild(settings: Settings) -> list[Figure]:
+    """Rebuild both built-in projections over the mixed events, against apsw alone iterating."""
+    path = settings.folder / "rebuild.journal"
+    count = settings.size(1_000_000, 5_000)
+    wanted = Expected()
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_ndjson(map(wanted.note, mixed_lines(count, settings.seed)))
+        journal.sessions()  # so that there is something to be replaced
+    verify(path, wanted)
+    rates, peer_rates = in_turns(
+        settings.repeat, partial(_rebuild_rate, path, count), partial(_loop_rate, path, count)
+    )
+    figure = Figure(
+        name="rebuild",
+        peer_name="apsw alone iterating the rows",
+        unit="events/s",
+        ours=rates,
+        peer=peer_rates,
+        required=0.4,
+    )
+    return [figure, _memory(settings)]
+
+
+def _rebuild_rate(path: Path, count: int) -> float:
+    with Journal.open(path, durability="normal") as journal:
+        began = perf_counter()
+        (report,) = journal.rebuild()
+        seconds = perf_counter() - began
+    assert (report.event_count, report.change_count) == (count, 0), report
+    return count / seconds
+
+
+def _loop_rate(path: Path, count: int) -> float:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    began = perf_counter()
+    found = 0
+    for _ in connection.execute("SELECT * FROM event"):
+        found += 1
+    seconds = perf_counter() - began
+    connection.close()
+    assert found == count
+    return count / seconds
+
+
+def _memory(settings: Settings) -> Figure:
+    """Compare the memory of rebuilding many events of twenty sessions with that of a tenth."""
+    peaks = []
+    for count in (settings.size(1_000_000, 5_000), settings.size(100_000, 500)):
+        path = settings.folder / f"{count}.journal"
+        with Journal.open(path, durability="normal") as journal:
+            journal.append_ndjson(open_lines(count, 20, settings.seed))
+        command = [sys.executable, "-m", "benchmarks.memory", "rebuild", str(path), "0", "0"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(Peak.model_validate_json(done.stdout).peak_mb)
+    return Figure(
+        name="memory-rebuild",
+        peer_name="a tenth of the events",
+        unit="MB",
+        ours=peaks[:1],
+        peer=peaks[1:],
+        required=1.1,
+        sense="at most",
+    )

@@ -143,30 +143,33 @@ class _Head:
         self.event_count = event_count
 
 
-class _Heads(dict[int, _Head]):
-    """The heads in one table, `session` or `stream`, by the int of their UUID.
+class _Heads:
+    """The heads in one table, `session` or `stream`, that were met lately.
 
-    It holds those met lately; one that is asked for and not there is read, or made.
+    `known` has them by the int of their UUID. It is a plain dict, which is the fastest look-up that
+    Python has; one that is not in it is to be asked for with `met`.
     """
 
     def __init__(self, connection: apsw.Connection, table: str) -> None:
+        self.known: dict[int, _Head] = {}
         self._connection = connection
         self._last_id: int = connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").get
         self._select = f"SELECT id, last_seq, event_count FROM {table} WHERE uuid = ?"
         self._write = _WRITE_HEADS[table]
 
-    def __missing__(self, uuid_int: int) -> _Head:
+    def met(self, uuid_int: int) -> _Head:
+        """Return a head that is not known, as the file has it or else new."""
         uuid = uuid_int.to_bytes(16)
         head = self._stored(uuid)
         if head is None:
             self._last_id += 1
             head = _Head(uuid, self._last_id, 0, 0)
-        self[uuid_int] = head
+        self.known[uuid_int] = head
         return head
 
     def version(self, session_id: SessionId) -> int:
         """Return how many events a session has, 0 for one that is not there."""
-        head = self.get(session_id.int) or self._stored(session_id.bytes)
+        head = self.known.get(session_id.int) or self._stored(session_id.bytes)
         return 0 if head is None else head.event_count
 
     def _stored(self, uuid: bytes) -> _Head | None:
@@ -188,21 +191,8 @@ class _Heads(dict[int, _Head]):
             for head in some:
                 values += (head.id, head.uuid, head.last_seq, head.event_count)
             self._connection.execute(self._write[len(some)], values)
-        if len(self) > _HEADS_MAX:
-            self.clear()
-
-
-class _Codes(dict[str, int]):
-    """The codes of the kinds in the file; one that is not there is added."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        super().__init__(connection.execute("SELECT name, code FROM kind"))
-        self._connection = connection
-
-    def __missing__(self, kind: str) -> int:
-        self._connection.execute("INSERT INTO kind (name) VALUES (?)", (kind,))
-        code = self[kind] = self._connection.last_insert_rowid()
-        return code
+        if len(self.known) > _HEADS_MAX:
+            self.known.clear()
 
 
 class _Tip:
@@ -216,13 +206,13 @@ class _Tip:
         self.sessions = _Heads(connection, "session")
         self.streams = _Heads(connection, "stream")
         self.tail = Tail(connection, self.position)
-        self._codes = _Codes(connection)
+        self._codes = dict(connection.execute("SELECT name, code FROM kind"))
         self._connection = connection
 
     def insert(self, records: Sequence[Record]) -> None:
         """Insert records after the last position, move the heads, and seal what is full."""
         start = position = self.position
-        codes, sessions, streams = self._codes, self.sessions, self.streams
+        codes, sessions, streams = self._codes, self.sessions.known, self.streams.known
         moved_sessions: list[_Head] = []
         moved_streams: list[_Head] = []
         block_rows: list[BlockRow] = []
@@ -232,8 +222,14 @@ class _Tip:
             values: list[int | str | None] = []
             for kind, session_id, stream_id, timestamp_ns, data in some:
                 position += 1
-                code = codes[kind]
-                session = sessions[session_id.int]
+                try:
+                    code = codes[kind]
+                except KeyError:
+                    code = self._add_kind(kind)
+                try:
+                    session = sessions[session_id.int]
+                except KeyError:
+                    session = self.sessions.met(session_id.int)
                 session_prev = session.last_seq
                 if session_prev <= start:
                     moved_sessions.append(session)
@@ -241,7 +237,10 @@ class _Tip:
                 session.event_count += 1
                 stream_key = stream_hex = stream_prev = None
                 if stream_id is not None:
-                    stream = streams[stream_id.int]
+                    try:
+                        stream = streams[stream_id.int]
+                    except KeyError:
+                        stream = self.streams.met(stream_id.int)
                     stream_key, stream_hex, stream_prev = stream.id, stream.hex, stream.last_seq
                     if stream_prev <= start:
                         moved_streams.append(stream)
@@ -265,3 +264,9 @@ class _Tip:
         self.streams.write(moved_streams)
         self.tail.add(self._connection, block_rows, data_size)
         self.position = position
+
+    def _add_kind(self, kind: str) -> int:
+        """Add a kind that this version does not know, and return its code."""
+        self._connection.execute("INSERT INTO kind (name) VALUES (?)", (kind,))
+        code = self._codes[kind] = self._connection.last_insert_rowid()
+        return code

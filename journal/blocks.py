@@ -120,11 +120,14 @@ class Tail:
 
     def _ends(self, rows: list[BlockRow], data_size: int) -> list[int]:
         """Return how many of the rows there are up to the end of each block that they fill."""
-        is_large = self._data_size + data_size >= DATA_MAX
-        before = rows[0][0] - 1
-        if not is_large and before // EVENTS_MAX == rows[-1][0] // EVENTS_MAX:
-            self._data_size += data_size
-            return []
+        if self._data_size + data_size < DATA_MAX:
+            to_first_end = -rows[0][0] % EVENTS_MAX + 1  # positions follow each other
+            ends = list(range(to_first_end, len(rows) + 1, EVENTS_MAX))
+            if ends:
+                self._data_size = sum(len(row[5]) for row in rows[ends[-1] :] if row[5])
+            else:
+                self._data_size += data_size
+            return ends
         ends = []
         size = self._data_size
         for count, (position, _, _, _, _, data) in enumerate(rows, start=1):

@@ -74,8 +74,8 @@ class LineAppender:
         self._on_reject = on_reject
         self._line_number = 0
         self._batch: list[Record] = []
-        self._batch_size = 0
-        self._batch_began = 0.0
+        self._room = BATCH_SIZE_MAX
+        self._due = 0.0
         self.result = LinesAppended(0, 0, None, None)
 
     def add(self, line: str | bytes) -> None:
@@ -88,24 +88,22 @@ class LineAppender:
 
     def extend(self, lines: Iterable[str | bytes]) -> None:
         """Take lines one by one, as `add` does."""
+        unknown = self._unknown
         for line in lines:
             self._line_number += 1
             try:
-                record = read_record(line, self._unknown)
+                record = read_record(line, unknown)
             except InvalidEventError as error:
                 if not isinstance(line, str | bytes) or line.strip():
                     self._reject(line, error.reason)
                 continue
+            now = monotonic()
             batch = self._batch
             if not batch:
-                self._batch_began = monotonic()
+                self._due = now + BATCH_SECONDS
             batch.append(record)
-            self._batch_size += len(line)
-            if (
-                len(batch) >= BATCH_EVENTS
-                or self._batch_size >= BATCH_SIZE_MAX
-                or monotonic() - self._batch_began >= BATCH_SECONDS
-            ):
+            self._room -= len(line)
+            if len(batch) >= BATCH_EVENTS or self._room <= 0 or now >= self._due:
                 self.flush()
 
     def reject(self, line: str | bytes, reason: str) -> None:
@@ -129,14 +127,14 @@ class LineAppender:
 
     def flush_if_old(self) -> None:
         """Append what has waited for a second."""
-        if self._batch and monotonic() - self._batch_began >= BATCH_SECONDS:
+        if self._batch and monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         """Append what waits."""
         if not self._batch:
             return
-        batch, self._batch, self._batch_size = self._batch, [], 0
+        batch, self._batch, self._room = self._batch, [], BATCH_SIZE_MAX
         first, last = self._append(batch)
         self.result = LinesAppended(
             self.result.appended + len(batch),

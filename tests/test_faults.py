@@ -1031,9 +1031,9 @@ def test_an_append_that_is_refused_changes_nothing(path: Path) -> None:
 
 
 POINTS: list[tuple[Any, str]] = [
-    (appending._Heads, "__missing__"),
+    (appending._Heads, "met"),
     (appending._Heads, "write"),
-    (appending._Codes, "__missing__"),
+    (appending._Tip, "_add_kind"),
     (appending._Tip, "insert"),
     (blocks.Tail, "add"),
     (blocks, "write"),

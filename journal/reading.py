@@ -1,12 +1,15 @@
 """Reading: rows back to events, by chain, by range of positions or by range of time."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any
 
 import apsw
 from pydantic_core import ValidationError, from_json, to_json
 
 from journal.appending import last_position
+from journal.blocks import EVENTS_MAX
 from journal.canonical import object_pieces
 from journal.database import Database
 from journal.decoding import NOT_DECODED, Blueprint, StoredEvent, blueprint, decode_rows
@@ -49,10 +52,6 @@ WHERE seq > ifnull((SELECT max(last_seq) FROM block), 0) AND timestamp > ?1
 ORDER BY 1
 """
 """Reads only the blocks that hold something later, and what came after the last block."""
-
-# A page is read in one short transaction, so that a reader who pauses holds up no checkpoint.
-_PAGE_ROWS = 1_000
-_PAGE_DATA_MAX = 1024 * 1024
 
 _NAMES_MAX = 50_000
 
@@ -118,11 +117,21 @@ class Reader:
 
     def events(self, after: int, up_to: int) -> Iterator[RecordedEvent]:
         """Yield the events at positions from `after` (exclusive) to `up_to` (inclusive)."""
+        return chain.from_iterable(self._recorded(after, up_to))
+
+    def _recorded(self, after: int, up_to: int) -> Iterator[Iterable[RecordedEvent]]:
         for names in self._pages(after, up_to):
-            try:
-                yield from decode_rows(*names)
-            except NOT_DECODED as error:
-                raise self._damaged(names, error) from error
+            positions = map(itemgetter(0), names[0])
+            # What RecordedEvent(position, event) makes, in half the time.
+            yield map(
+                _new_tuple, repeat(RecordedEvent), zip(positions, self._events(names), strict=True)
+            )
+
+    def _events(self, names: Names) -> Iterator[AnyEvent]:
+        try:
+            yield from decode_rows(*names)
+        except NOT_DECODED as error:
+            raise self._damaged(names, error) from error
 
     def lines(
         self,
@@ -174,7 +183,10 @@ class Reader:
             raise self._damaged(names, error) from error
 
     def _pages(self, after: int, up_to: int) -> Iterator[Names]:
-        """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good."""
+        """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
+
+        A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
+        """
         while after < up_to:
             with self._database.read() as connection:
                 rows = _page(connection, after, up_to)
@@ -227,11 +239,7 @@ class Reader:
 
     def decoded(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
         """Return the events of rows that were read with this connection."""
-        names = self._resolved(connection, rows)
-        try:
-            return [event for _, event in decode_rows(*names)]
-        except NOT_DECODED as error:
-            raise self._damaged(names, error) from error
+        return list(self._events(self._resolved(connection, rows)))
 
     def _resolved(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
         try:
@@ -273,17 +281,20 @@ def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
 
 
 def _page(connection: apsw.Connection, after: int, up_to: int) -> list[StoredEvent]:
-    """Return the next rows, as many as are good to hold in memory at once and at least one."""
-    rows: list[StoredEvent] = []
-    data_size = 0
-    row: Any
-    for row in connection.execute(PAGE_SQL, (after, up_to, _PAGE_ROWS)):
-        rows.append(row)
-        if row[5] is not None:
-            data_size += len(row[5])
-            if data_size > _PAGE_DATA_MAX:
-                break
-    return rows
+    """Return the next rows: those of one block, or of what comes after the last one.
+
+    So they are good to hold in memory at once: a block ends before its data gets too large.
+    """
+    end: Any = connection.execute(
+        "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
+        (after + 1,),
+    ).get
+    if isinstance(end, int) and after < end < up_to:
+        up_to = end
+    return _fetch(connection, PAGE_SQL, (after, up_to, EVENTS_MAX))
+
+
+_new_tuple: Any = tuple.__new__
 
 
 class _Names:

@@ -27,6 +27,7 @@ __all__ = [
     "MIN_EPOCH_NS",
     "Timestamp",
     "epoch_ns_from_text",
+    "state_of_second",
     "text_from_epoch_ns",
 ]
 
@@ -106,11 +107,7 @@ class Timestamp(dt.datetime):
 
         Raises `ValueError` for an instant outside the years 0001 to 9999.
         """
-        second = ns // 1_000_000_000
-        try:
-            state = _STATE_OF_SECOND[second]
-        except KeyError:
-            state = _learn_state(second, ns)
+        state = state_of_second(ns // 1_000_000_000, ns)
         self: Self = _new(cls, (state + ns % 1_000_000_000 // 1_000).to_bytes(10), _UTC)
         self._epoch_ns = ns
         return self
@@ -155,7 +152,22 @@ class Timestamp(dt.datetime):
         Raises `ValueError` for all else, and, other than chrono, for a leap second (second 60)
         and for an instant that is outside the years 0001 to 9999 in UTC.
         """
-        return cls.from_epoch_ns(epoch_ns_from_text(text))
+        try:
+            minute_state, minute_ns = _START_OF_MINUTE[text[:17]]
+            second_state, second_ns = _POINTED_SECONDS[text[17:20]]
+            digits = text[20:-1]
+            if digits.isdigit() and text.isascii() and text[-1] == "Z":
+                below = int(digits) * _NS_OF_LAST_DIGIT[len(text)]
+                state = minute_state + second_state + below // 1_000
+                self: Self = _new(cls, state.to_bytes(10), _UTC)
+                self._epoch_ns = minute_ns + second_ns + below
+                return self
+        except (AttributeError, KeyError, TypeError):
+            pass
+        ns = epoch_ns_from_text(text)
+        if text[16:17] == ":":
+            _learn_minute(text[:17])
+        return cls.from_epoch_ns(ns)
 
     @classmethod
     def fromisoformat(cls, date_string: str, /) -> Self:
@@ -510,16 +522,19 @@ def _learn_text(second: int, ns: int) -> str:
     return text
 
 
-def _learn_state(second: int, ns: int) -> int:
-    """Return datetime's ten-byte state of a whole second, as a big-endian integer.
+def state_of_second(second: int, ns: int) -> int:
+    """Return datetime's ten-byte state, as a big-endian integer, so many seconds after 1970.
 
-    The microsecond is its last three bytes, so it can simply be added.
+    The microsecond is its last three bytes, so it can simply be added. Raises `ValueError`, which
+    names ``ns``, outside the years 0001 to 9999.
     """
-    day, clock = divmod(second, _SECONDS_PER_DAY)
-    date = _date_of(day, ns)
-    state = (date.year << 16 | date.month << 8 | date.day) << 48
-    state |= (clock // 3_600 << 16 | clock // 60 % 60 << 8 | clock % 60) << 24
-    _remember(_STATE_OF_SECOND, second, state)
+    state = _STATE_OF_SECOND.get(second)
+    if state is None:
+        day, clock = divmod(second, _SECONDS_PER_DAY)
+        date = _date_of(day, ns)
+        state = (date.year << 16 | date.month << 8 | date.day) << 48
+        state |= (clock // 3_600 << 16 | clock // 60 % 60 << 8 | clock % 60) << 24
+        _remember(_STATE_OF_SECOND, second, state)
     return state
 
 
@@ -537,6 +552,23 @@ def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
     if len(cache) >= _CACHE_LIMIT:
         cache.clear()
     cache[key] = value
+
+
+# Text to value, for text as `text_from_epoch_ns` writes it, with a fraction: one look-up for the
+# minute and one for the second.
+
+_START_OF_MINUTE: Final[dict[str, tuple[int, int]]] = {}  # state and ns of "2026-01-01T00:00:"
+_POINTED_SECONDS: Final = {
+    f"{text}.": (second << 24, second * _NS_PER_SECOND) for second, text in enumerate(_SECONDS)
+}
+
+
+def _learn_minute(text: str) -> None:
+    try:
+        ns = _ns_of_date(text[:11]) + _NS_OF_MINUTE[text[11:]]
+        _remember(_START_OF_MINUTE, text, (state_of_second(ns // _NS_PER_SECOND, ns), ns))
+    except (KeyError, ValueError):
+        pass  # another spelling, which is not worth remembering
 
 
 # Text to integer. The fast path is one lookup of the second, and int() of the fraction once it is

@@ -1,7 +1,7 @@
 """The values that events carry: states, metrics and frame counts by priority."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -48,6 +48,16 @@ class Value(BaseModel):
     """What the models of this package have in common: frozen, and printed as Rust prints."""
 
     model_config = ConfigDict(frozen=True)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Answer for the slots that `decoding` leaves empty: all fields are set."""
+            if name == "__pydantic_fields_set__":
+                return {*type(self).model_fields}
+            if name in ("__pydantic_extra__", "__pydantic_private__"):
+                return None
+            return super().__getattr__(name)
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:

@@ -70,8 +70,7 @@ SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (ndjson, "BATCH_EVENTS", 3),
     (opening, "_CHECKPOINT_PAGES", 8),
     (reading, "_NAMES_MAX", 2),
-    (reading, "_PAGE_DATA_MAX", 100),
-    (reading, "_PAGE_ROWS", 4),
+    (reading, "EVENTS_MAX", 4),
 ]
 
 # Few of each, so that they meet. The last stream has the UUID of a session.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from journal.errors import NotAJournalError as NotAJournalError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import ReadOnlyError as ReadOnlyError
-    from journal.errors import RebuildInterruptedError as RebuildInterruptedError
     from journal.errors import StorageError as StorageError
     from journal.errors import StorageFullError as StorageFullError
     from journal.errors import UnknownKindError as UnknownKindError
@@ -100,7 +99,6 @@ _HOMES = {
     "NotAJournalError": "errors",
     "PathIsDirectoryError": "errors",
     "ReadOnlyError": "errors",
-    "RebuildInterruptedError": "errors",
     "StorageError": "errors",
     "StorageFullError": "errors",
     "UnknownKindError": "errors",

@@ -1,4 +1,4 @@
-"""What differs between two builds of a projection, row by row and column by column."""
+"""What a rebuild finds to differ from the rows of the file, row by row and column by column."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -17,13 +17,14 @@ _BUILT_IN = {
 }
 
 
-def changes_between(
-    connection: apsw.Connection, fold: Fold[States], old: int, new: int
-) -> Iterator[Change]:
-    """Yield every difference between the builds `old` and `new` of a projection."""
+def changes_between(connection: apsw.Connection, fold: Fold[States]) -> Iterator[Change]:
+    """Yield every difference between a projection's rows in the file and in the temporary tables.
+
+    The former are `old`, the latter `new`.
+    """
     for table, (key, *columns) in fold.tables.items():
         name, ids = _BUILT_IN.get(table, (fold.names[0], None))
-        for old_key, new_key, *pairs in _differing(connection, table, key, columns, old, new):
+        for old_key, new_key, *pairs in _differing(connection, table, key, columns, fold.owner):
             shown = old_key if new_key is None else new_key
             if ids is not None:
                 uuid = connection.execute(f"SELECT uuid FROM {ids} WHERE id = ?", (shown,)).get
@@ -38,17 +39,18 @@ def changes_between(
 
 
 def _differing(
-    connection: apsw.Connection, table: str, key: str, columns: list[str], old: int, new: int
+    connection: apsw.Connection, table: str, key: str, columns: list[str], owner: str | None
 ) -> Iterable[Any]:
     """Return both keys and then, column by column, both values of the rows that differ."""
     wanted = ", ".join(f"o.{name}, n.{name}" for name in [key, *columns])
     differ = " OR ".join(f"o.{name} IS NOT n.{name}" for name in columns)
+    owned = "true" if owner is None else "o.projection = ?1"
     return connection.execute(
-        f"SELECT {wanted} FROM {table} AS o"
-        f" LEFT JOIN {table} AS n ON n.build = ?2 AND n.{key} = o.{key}"
-        f" WHERE o.build = ?1 AND (n.{key} IS NULL OR {differ})"
-        f" UNION ALL SELECT {wanted} FROM {table} AS n"
-        f" LEFT JOIN {table} AS o ON o.build = ?1 AND o.{key} = n.{key}"
-        f" WHERE n.build = ?2 AND o.{key} IS NULL",
-        (old, new),
+        f"SELECT {wanted} FROM temp.{table} AS n"
+        f" LEFT JOIN main.{table} AS o ON {owned} AND o.{key} = n.{key}"
+        f" WHERE o.{key} IS NULL OR {differ}"
+        f" UNION ALL SELECT {wanted} FROM main.{table} AS o"
+        f" LEFT JOIN temp.{table} AS n ON n.{key} = o.{key}"
+        f" WHERE {owned} AND n.{key} IS NULL",
+        () if owner is None else (owner,),
     )

@@ -41,6 +41,7 @@ class Database:
         self.path = path
         self.read_only = read_only
         self.generation = 0
+        self._durability = durability
         self._pid = os.getpid()
         self._lock = threading.RLock()  # its release fails in a thread that does not hold it
         self._writing_thread: int | None = None
@@ -85,13 +86,16 @@ class Database:
             self._readers.append(connection)
 
     @contextmanager
-    def write(self, wait_ms: int = BUSY_TIMEOUT_MS) -> Iterator[apsw.Connection]:
+    def write(
+        self, wait_ms: int = BUSY_TIMEOUT_MS, *, through: apsw.Connection | None = None
+    ) -> Iterator[apsw.Connection]:
         """Lend the writing connection for one transaction, committed when the block ends well.
 
         An interrupt (Ctrl-C) may come anywhere; the next transaction cleans up what it left.
 
         Args:
             wait_ms: how long to wait for other writers.
+            through: another connection to write with, one that `aside` has lent.
 
         Raises:
             ReadOnlyError, ClosedError, BusyError, StorageFullError, StorageError: nothing was
@@ -106,15 +110,34 @@ class Database:
             if not self._lock.acquire(timeout=wait_ms / 1000):
                 raise errors.BusyError(self.path, "is being written by another thread")
             self._writing_thread = threading.get_ident()
-            yield from self._transaction(wait_ms)
+            yield from self._transaction(wait_ms, through)
         finally:
             self._writing_thread = None
             with suppress(RuntimeError):  # not held: it was waited for in vain
                 self._lock.release()
 
-    def _transaction(self, wait_ms: int) -> Iterator[apsw.Connection]:
+    @contextmanager
+    def aside(self) -> Iterator[apsw.Connection]:
+        """Lend a new connection, whose temporary tables nobody else sees, for as long as it takes.
+
+        Raises:
+            ReadOnlyError: the journal is open for reading only.
+        """
         self.check_open()
-        writer = self._writer
+        if self._writer is None:
+            raise errors.ReadOnlyError(self.path, "is open for reading only")
+        with _translated(self.path):
+            connection = open_writer(self.path, self._durability, create=False)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _transaction(
+        self, wait_ms: int, through: apsw.Connection | None
+    ) -> Iterator[apsw.Connection]:
+        self.check_open()
+        writer = self._writer if through is None else through
         if writer is None:
             raise errors.ReadOnlyError(self.path, "is open for reading only")
         if self._failed_commit:
@@ -122,7 +145,10 @@ class Database:
         with _translated(self.path):
             try:
                 self._begin(writer, wait_ms)
-                self._notice_other_writers(writer)
+                if through is None:
+                    self._notice_other_writers(writer)
+                else:
+                    check_format(writer, self.path)
                 yield writer
                 self._commit(writer)
             except BaseException:
@@ -148,9 +174,20 @@ class Database:
                     while self._readers:
                         self._readers.pop().close()
                     if self._writer is not None:
+                        self._fold_wal(self._writer)
                         self._writer.close()
             finally:
                 self._discard_copy()
+
+    def _fold_wal(self, writer: apsw.Connection) -> None:
+        """Bring what the -wal holds into the file, if nobody uses it just now.
+
+        SQLite itself does so only when the last connection closes and is one that writes. Where a
+        reader outlives the writers, the file would be left without what was committed last.
+        """
+        with suppress(apsw.Error):  # somebody is at it, and closes later; it is no loss
+            writer.set_busy_timeout(0)
+            writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
         if connection.in_transaction:  # an interrupt came before its ROLLBACK

@@ -5,7 +5,7 @@
                  NotADatabaseError, NotAJournalError, NewerFormatError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError
-      projecting FoldError, UnknownProjectionError, RebuildInterruptedError
+      projecting FoldError, UnknownProjectionError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
 Each is also a subclass of the built-in exception that fits, and keeps what its message tells as
@@ -178,14 +178,6 @@ class UnknownProjectionError(JournalError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"projection {name!r} is not registered")
         self.name = name
-
-
-class RebuildInterruptedError(JournalError, RuntimeError):
-    """Another rebuild of the same projection began; that one goes on."""
-
-    def __init__(self, projection: str) -> None:
-        super().__init__(f"another rebuild of projection {projection!r} began")
-        self.projection = projection
 
 
 # Any time

@@ -97,6 +97,7 @@ INITIALIZING, ACTIVE, _, SESSION_COMPLETED, SESSION_FAILED = (state.value for st
 PREPARING, STREAMING, STREAM_COMPLETED, STREAM_FAILED, STREAM_CANCELLED = (
     state.value for state in StreamState
 )
+_ENDED_STATES = frozenset((SESSION_COMPLETED, SESSION_FAILED))
 _LIVE_STATES = frozenset((PREPARING, STREAMING))
 _COUNTED_AT = {STREAM_COMPLETED: COMPLETED, STREAM_FAILED: FAILED, STREAM_CANCELLED: CANCELLED}
 
@@ -134,13 +135,21 @@ class UnfoldableError(Exception):
 
 
 class Lifecycle:
-    """Sessions and streams under the fold: those in use, and the anomalies met."""
+    """Sessions and streams under the fold: those in use, and the anomalies met.
 
-    def __init__(self, source: Source) -> None:
+    Keys rise with the first events of what they stand for, so one that is above `last_session` or
+    `last_stream`, the largest met, is new, and the source need not be asked for it.
+    """
+
+    def __init__(self, source: Source, last_session: int, last_stream: int) -> None:
         self.sessions: dict[int, State] = {}
         self.streams: dict[int, State] = {}
         self.anomalies: list[AnomalyFound] = []
+        self.ended_sessions: list[int] = []
+        self.ended_streams: list[int] = []
         self._source = source
+        self._last_session = last_session
+        self._last_stream = last_stream
 
     def fold(self, events: Iterable[Event]) -> int:  # noqa: C901 (calls would cost too much)
         """Fold events, given in order of position; return the last position, 0 for no events.
@@ -154,31 +163,37 @@ class Lifecycle:
             for position, kind, session_key, stream_key, at_ns, data in events:
                 if kind > _LAST_KNOWN:
                     continue
-                try:
-                    session = sessions[session_key]
-                except KeyError:
+                session = sessions.get(session_key)
+                if session is None:
                     session = self._session(session_key)
                 session[EVENT_COUNT] += 1
                 session[LAST_SEQ] = position
                 if stream_key is None:
                     _SESSION_STEPS[kind](self, session, at_ns, data, session_key)
                     continue
-                try:
-                    stream = streams[stream_key]
-                except KeyError:
+                stream = streams.get(stream_key)
+                if stream is None:
                     stream = self._stream(stream_key, session, session_key, kind, at_ns, position)
-                    if stream[T_LAST_SEQ] == position and kind == _STREAM_CREATED:
+                    if stream[T_EVENT_COUNT] == 0 and kind == _STREAM_CREATED:
+                        stream[T_EVENT_COUNT] = 1
                         continue
                 stream[T_EVENT_COUNT] += 1
-                if stream[T_SESSION] != session_key or stream[T_STATE] not in _LEGAL_FROM[kind]:
-                    self._check(stream, session, kind, position, session_key, stream_key)
                 stream[T_LAST_SEQ] = position
-                if kind == _PATCH_FRAMES_GENERATED:  # the most frequent by far, so without a call
+                is_foreign = stream[T_SESSION] != session_key
+                # The most frequent, so without a call.
+                if kind == _PATCH_FRAMES_GENERATED and not is_foreign:
                     frames, size, priority = from_json(data)  # type: ignore[arg-type]
                     stream[T_FRAMES] += frames
                     stream[T_BYTES] += size
-                    if stream[T_PRIORITY] is None or priority > stream[T_PRIORITY]:
+                    highest = stream[T_PRIORITY]
+                    if highest is None or priority > highest:
                         stream[T_PRIORITY] = priority
+                    continue
+                if is_foreign or stream[T_STATE] not in _LEGAL_FROM[kind]:
+                    self._check(stream, session, kind, position, session_key, stream_key)
+                if kind == _STREAM_STARTED and stream[T_STATE] == PREPARING:
+                    stream[T_STATE] = STREAMING
+                    stream[T_STARTED_AT] = at_ns
                 else:
                     _STREAM_STEPS[kind](self, stream, at_ns, data, stream_key)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -187,61 +202,60 @@ class Lifecycle:
 
     def forget_ended(self) -> None:
         """Drop from memory what is least likely to change; the source must have it by now."""
-        ended = (SESSION_COMPLETED, SESSION_FAILED)
-        for key in [key for key, session in self.sessions.items() if session[STATE] in ended]:
-            del self.sessions[key]
-        for key in [key for key, it in self.streams.items() if it[T_STATE] not in _LIVE_STATES]:
-            del self.streams[key]
+        for key in self.ended_sessions:
+            if key in self.sessions and self.sessions[key][STATE] in _ENDED_STATES:
+                del self.sessions[key]
+        for key in self.ended_streams:
+            if key in self.streams and self.streams[key][T_STATE] not in _LIVE_STATES:
+                del self.streams[key]
+        self.ended_sessions.clear()
+        self.ended_streams.clear()
 
     def _session(self, key: int) -> State:
-        session = self.sessions.get(key) or self._source.session(key)
+        """Return the state of a session, which is made if it is new."""
+        session = self.sessions.get(key)
+        if session is not None:
+            return session
+        if key > self._last_session:
+            self._last_session = key
+        else:
+            session = self._source.session(key)
         if session is None:
             session = [INITIALIZING, None, None, None, 0, 0, 0, 0, 0, None, 0, None, 0, 0, {}]
+        elif session[STATE] in _ENDED_STATES:
+            self.ended_sessions.append(key)
         self.sessions[key] = session
         return session
 
     def _stream(
         self, key: int, session: State, session_key: int, kind: int, at_ns: int, position: int
     ) -> State:
-        """Return a stream that is not in memory; a new one if this is its first event."""
-        stream = self._source.stream(key)
-        if stream is None:
-            created = int(kind == _STREAM_CREATED)
-            stream = [
-                session_key,
-                PREPARING,
-                None,
-                at_ns,
-                None,
-                None,
-                created,
-                0,
-                0,
-                None,
-                0,
-                0,
-                position,
-            ]
-            session[TOTAL] += 1
-            session[LIVE][key] = None
-            if not created:
-                self._anomaly(
-                    session,
-                    stream,
-                    AnomalyFound(
-                        position,
-                        session_key,
-                        key,
-                        _NAMES[kind],
-                        None,
-                        "the first event of a stream is to be stream_created",
-                    ),
-                )
-            elif session[STATE] != ACTIVE:
-                reason = f"legal in an {ACTIVE} session, but the session is {session[STATE]}"
-                found = (position, session_key, key, _NAMES[kind], session[STATE], reason)
-                self._anomaly(session, stream, AnomalyFound(*found))
+        """Return a stream that is not in memory; a new one if this is its first event.
+
+        Of a new one, the event that made it is counted, but for what it does beyond that.
+        """
+        if key > self._last_stream:
+            self._last_stream = key
+        elif (stored := self._source.stream(key)) is not None:
+            if stored[T_STATE] not in _LIVE_STATES:
+                self.ended_streams.append(key)
+            self.streams[key] = stored
+            return stored
+        stream: State
+        stream = [session_key, PREPARING, None, at_ns, None, None, 0, 0, 0, None, 0, 0, position]
         self.streams[key] = stream
+        session[TOTAL] += 1
+        session[LIVE][key] = None
+        if kind == _STREAM_CREATED and session[STATE] == ACTIVE:
+            return stream
+        if kind == _STREAM_CREATED:
+            state = session[STATE]
+            reason = f"legal in an {ACTIVE} session, but the session is {state}"
+        else:
+            state = None
+            reason = "the first event of a stream is to be stream_created"
+        found = AnomalyFound(position, session_key, key, _NAMES[kind], state, reason)
+        self._anomaly(session, stream, found)
         return stream
 
     def _check(
@@ -277,19 +291,24 @@ class Lifecycle:
             found = AnomalyFound(session[LAST_SEQ], key, None, _NAMES[kind], state, reason)
             self._anomaly(session, None, found)
 
-    def end_session(self, session: State, state: str, at_ns: int) -> None:
+    def end_session(self, session: State, key: int, state: str, at_ns: int) -> None:
         """End a session, and cancel those of its streams that are still active."""
         session[STATE] = state
         session[ENDED_AT] = at_ns
-        for key in session[LIVE]:
-            stream = self.streams.get(key) or self._source.stream(key)
+        self.ended_sessions.append(key)
+        live = session[LIVE]
+        if not live:
+            return
+        for stream_key in live:
+            stream = self.streams.get(stream_key) or self._source.stream(stream_key)
             if stream is None:
-                raise LookupError(f"stream {key}, which is active, is not there")
+                raise LookupError(f"stream {stream_key}, which is active, is not there")
             stream[T_STATE] = STREAM_CANCELLED
             stream[T_ENDED_AT] = at_ns
             stream[T_LAST_SEQ] = session[LAST_SEQ]
-            self.streams[key] = stream
-        session[CANCELLED] += len(session[LIVE])
+            self.streams[stream_key] = stream
+        self.ended_streams.extend(live)
+        session[CANCELLED] += len(live)
         session[LIVE] = {}
 
     def move_stream(self, stream: State, key: int, state: str) -> None:
@@ -301,6 +320,7 @@ class Lifecycle:
         if state in _COUNTED_AT:
             owner[_COUNTED_AT[state]] += 1
             owner[LIVE].pop(key, None)
+            self.ended_streams.append(key)
         else:
             owner[LIVE][key] = None
         owner[LAST_SEQ] = stream[T_LAST_SEQ]
@@ -321,15 +341,15 @@ def _activated(life: Lifecycle, session: State, at_ns: int, _: str | None, key: 
 
 def _closed(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
     life.check_session(session, key, _SESSION_CLOSED, ACTIVE)
-    life.end_session(session, SESSION_COMPLETED, at_ns)
+    life.end_session(session, key, SESSION_COMPLETED, at_ns)
 
 
-def _broke_off(life: Lifecycle, session: State, at_ns: int, _: str | None, _key: int) -> None:
-    life.end_session(session, SESSION_FAILED, at_ns)
+def _broke_off(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
+    life.end_session(session, key, SESSION_FAILED, at_ns)
 
 
 def _extended(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
-    session[EXPIRES_AT] = data.split('"', 2)[1]
+    session[EXPIRES_AT] = data[data.index('"') + 1 : -2]
 
 
 def _frames_batched(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
@@ -350,12 +370,9 @@ def _created_again(life: Lifecycle, stream: State, at_ns: int, _: str | None, ke
     stream[T_STARTED_AT] = stream[T_ENDED_AT] = stream[T_ERROR] = None
 
 
-def _started(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
-    if stream[T_STATE] == PREPARING:
-        stream[T_STATE] = STREAMING
-    else:
-        life.move_stream(stream, key, STREAMING)
-        stream[T_ENDED_AT] = stream[T_ERROR] = None
+def _started_again(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
+    life.move_stream(stream, key, STREAMING)
+    stream[T_ENDED_AT] = stream[T_ERROR] = None
     stream[T_STARTED_AT] = at_ns
 
 
@@ -372,6 +389,14 @@ def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any, key: int) -> 
     life.move_stream(stream, key, STREAM_FAILED)
     stream[T_ENDED_AT] = at_ns
     (stream[T_ERROR],) = from_json(data)
+
+
+def _patches_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
+    frames, size, priority = from_json(data)
+    stream[T_FRAMES] += frames
+    stream[T_BYTES] += size
+    if stream[T_PRIORITY] is None or priority > stream[T_PRIORITY]:
+        stream[T_PRIORITY] = priority
 
 
 def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
@@ -394,6 +419,7 @@ def _by_code(by_name: dict[str, Any]) -> list[Any]:
 _SESSION_ACTIVATED = KINDS["session_activated"].code
 _SESSION_CLOSED = KINDS["session_closed"].code
 _STREAM_CREATED = KINDS["stream_created"].code
+_STREAM_STARTED = KINDS["stream_started"].code
 _PATCH_FRAMES_GENERATED = KINDS["patch_frames_generated"].code
 _LAST_KNOWN = max(kind.code for kind in KINDS.values())
 _NAMES = {kind.code: kind.name for kind in KINDS.values()}
@@ -413,11 +439,12 @@ _SESSION_STEPS: list[SessionStep] = _by_code(
 _STREAM_STEPS: list[StreamStep] = _by_code(
     {
         "stream_created": _created_again,
-        "stream_started": _started,
+        "stream_started": _started_again,
         "stream_completed": _ended(STREAM_COMPLETED),
         "stream_failed": _failed,
         "stream_cancelled": _ended(STREAM_CANCELLED),
         "skeleton_generated": _skeleton_generated,
+        "patch_frames_generated": _patches_generated,
         "stream_config_updated": _config_updated,
     }
 )

@@ -10,6 +10,8 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -40,8 +42,12 @@ BUSY_TIMEOUT_MS = 60_000
 # memory: 2 MB, the default, holds those of some twenty thousand.
 _CACHE_KIB = 16 * 1024
 
-# A checkpoint copies each changed page once, however often it changed since the one before.
+# A checkpoint copies each changed page once, however often it changed since the one before. It goes
+# no further than the oldest reader allows, and the -wal can begin anew only when nobody reads from
+# it: where readers come one upon the other, that has to be waited for, once for so many pages.
 _CHECKPOINT_PAGES = 4_000
+_TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
+_WAIT_FOR_READERS_MS = 1_000
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 
 _SAFE_SINCE = (3, 51, 3)
@@ -62,13 +68,14 @@ def check_sqlite(version: str) -> None:
         raise errors.UnsafeSQLiteError(version)
 
 
-def open_writer(path: Path, durability: Durability) -> apsw.Connection:
-    """Return a connection that can write, to a new journal if there is no file.
+def open_writer(path: Path, durability: Durability, *, create: bool = True) -> apsw.Connection:
+    """Return a connection that can write, to a new journal if there is no file and `create` is set.
 
     Raises:
         JournalError: one of those listed under "opening" in `errors`, or apsw.Error.
     """
-    _create_file(path)
+    if create:
+        _create_file(path)
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         # Until it is known to be ours, closing it must leave its -wal as it is.
@@ -83,10 +90,10 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
         connection.execute(
             f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'};"
             f"PRAGMA cache_size = -{_CACHE_KIB};"
-            f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};"
-            f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT};"
             "PRAGMA trusted_schema = OFF"
         )
+        connection.pragma("journal_size_limit", _WAL_BYTES_KEPT)
+        connection.set_wal_hook(_checkpointer())
     except BaseException:
         connection.close()
         raise
@@ -159,6 +166,8 @@ def _check_readable(path: Path) -> None:
         raise errors.StorageError(path, f"cannot be read: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
+    if not stat.S_ISREG(mode):
+        raise errors.NotADatabaseError(path, "is not a regular file")
     if not os.access(path, os.R_OK):
         raise errors.AccessDeniedError(path, "cannot be read: permission denied")
 
@@ -184,6 +193,16 @@ def _create_file(path: Path) -> None:
 def _check_writable(connection: apsw.Connection, path: Path) -> None:
     if connection.readonly("main"):  # SQLite falls back to reading without a word
         raise errors.AccessDeniedError(path, "cannot be written: permission denied")
+    beside = resolved(path)
+    for companion in (beside.with_name(beside.name + suffix) for suffix in ("-wal", "-shm")):
+        if companion.exists():
+            reason = f"{companion.name} beside it belongs to somebody else"
+            needed = companion
+        else:
+            reason = f"SQLite has to make {companion.name} in its folder"
+            needed = companion.parent
+        if not os.access(needed, os.W_OK):
+            raise errors.AccessDeniedError(path, f"cannot be written, {reason}: permission denied")
 
 
 def _is_blank(connection: apsw.Connection) -> bool:
@@ -249,6 +268,33 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
     readable = [str(version) for version in range(1, FORMAT_VERSION + 1)]
     if not (connection.readonly("main") and needed in readable):
         raise errors.NewerFormatError(path, expected=FORMAT_VERSION, found=found)
+
+
+def _checkpointer() -> Callable[[apsw.Connection, str, int], int]:
+    """Return what brings the -wal into the file when it has grown long; called after each commit.
+
+    The commit has succeeded, so nothing here may make it look as if it had not: a checkpoint that
+    fails is made up for by the next one.
+    """
+    waited_at_pages = 0
+
+    def checkpoint(connection: apsw.Connection, _database: str, pages: int) -> int:
+        nonlocal waited_at_pages
+        if pages < waited_at_pages:  # the -wal has begun anew
+            waited_at_pages = 0
+        with suppress(apsw.Error):
+            if pages >= waited_at_pages + _TOO_MANY_PAGES:
+                waited_at_pages = pages
+                connection.set_busy_timeout(_WAIT_FOR_READERS_MS)
+                try:
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                finally:
+                    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            elif pages >= _CHECKPOINT_PAGES:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return apsw.SQLITE_OK
+
+    return checkpoint
 
 
 def _use_wal(connection: apsw.Connection, path: Path) -> None:

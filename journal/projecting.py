@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -19,12 +19,9 @@ from journal.errors import (
     BusyError,
     DamagedError,
     FoldError,
-    JournalError,
-    RebuildInterruptedError,
     UnknownProjectionError,
 )
 from journal.folds import (
-    NO_BUILD,
     CustomFold,
     CustomStates,
     Fold,
@@ -56,7 +53,14 @@ _KNOWN_CODES = frozenset(kind.code for kind in KINDS.values())
 
 _WAIT_MS = 250  # for the write lock; after that the rest is folded in memory
 _CHANGES_MAX = 1_000
-_DELETED_AT_ONCE = 10_000
+_TEMP_KIB = 4 * 1024
+
+
+class _Stored(NamedTuple):
+    """What the file says of a projection."""
+
+    version: int
+    position: int
 
 
 class Projector:
@@ -104,7 +108,7 @@ class Projector:
     ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
         """Lend one session and its streams as of a moment, from their own events alone."""
         with self._database.read() as connection:
-            states = self._lifecycle.states(connection, NO_BUILD, 0)
+            states = self._lifecycle.states(connection, None, 0)
             states.fold(_as_of(self._neighbourhood(connection, session_id), as_of))
             yield connection, states
 
@@ -132,7 +136,7 @@ class Projector:
         """Return how far each projection has come, those of the file and those registered."""
         with self._database.read() as connection:
             last = last_position(connection)
-            stored = self._stored(connection)
+            stored = self._all_stored(connection)
         found = {
             name: ProjectionStatus(
                 name=name,
@@ -141,7 +145,7 @@ class Projector:
                 lag=last - position,
                 stale=self._folds[name].version != version if name in self._folds else None,
             )
-            for name, _build, version, position in stored
+            for name, (version, position) in stored.items()
         }
         for name, fold in self._folds.items():
             if name not in found:
@@ -157,12 +161,13 @@ class Projector:
         if as_of is None and not self._database.read_only:
             self._catch_up(fold)
         with self._database.read() as connection:
-            build, position = NO_BUILD, 0
-            if as_of is None:
-                build, position = self._live(connection, fold)
-            states = fold.states(connection, build, position)
-            if position < last_position(connection):
-                rows: Any = connection.execute(PAGE_SQL, (position, 2**63 - 1, -1))
+            stored = self._stored(connection, fold) if as_of is None else None
+            if stored is None or stored.version != fold.version:
+                states = fold.states(connection, None, 0)
+            else:
+                states = fold.states(connection, "main", stored.position)
+            if states.position < last_position(connection):
+                rows: Any = connection.execute(PAGE_SQL, (states.position, 2**63 - 1, -1))
                 states.fold(_as_of(rows, as_of))
             yield connection, states
 
@@ -188,47 +193,40 @@ class Projector:
         """Fold what is new, in transactions of their own, as far as others let us write."""
         with self._database.read() as connection:
             up_to = last_position(connection)
-            build, position = self._live(connection, fold)
-            is_stale = self._is_stale(connection, fold)
-        if build != NO_BUILD and position >= up_to:
-            return
-        try:
-            if is_stale:
-                self._rebuild(fold, resume=True, wait_ms=_WAIT_MS)
-            else:
+            stored = self._stored(connection, fold)
+        with suppress(BusyError):  # then whoever reads folds the rest in memory
+            if stored is not None and stored.version != fold.version:
+                self._rebuild(fold, wait_ms=_WAIT_MS)
+            elif stored is None or stored.position < up_to:
                 self._fold_live(fold, up_to)
-        except (BusyError, RebuildInterruptedError):
-            pass  # whoever reads folds the rest in memory
+
+    def _catch_up_stored(self, fold: AnyFold) -> None:
+        """Catch up where there are rows of this version."""
+        with self._database.read() as connection:
+            stored = self._stored(connection, fold)
+        if stored is not None and stored.version == fold.version:
+            self._catch_up(fold)
 
     def _fold_live(self, fold: AnyFold, up_to: int) -> None:
+        """Fold the rows of the file up to a position, in several transactions.
+
+        Whoever comes at the same time goes on where the other has come to.
+        """
         states: States | None = None
         position = -1
         while position < up_to:
             with self._database.write(_WAIT_MS) as connection:
-                build, position = self._live(connection, fold)
-                if build == NO_BUILD:
-                    if self._is_stale(connection, fold):  # a program of another version was faster
-                        return
-                    build = self._add_build(connection, fold, live=True)
-                if states is None or states.position != position:
-                    states = fold.states(connection, build, position)
-                position = self._fold_batch(connection, states, build, up_to)
-
-    def _fold_batch(
-        self, connection: apsw.Connection, states: States, build: int, up_to: int
-    ) -> int:
-        """Fold the next events, write what changed, and return the new position."""
-        end = min(states.position + EVENTS_AT_ONCE, up_to)
-        if end > states.position:
-            rows = connection.execute(PAGE_SQL, (states.position, end, -1))
-            try:
-                states.fold(rows)
-            finally:  # an error that is kept would keep the cursor, and that the transaction
-                rows.close(force=True)
-            states.write()
-            states.position = end
-            connection.execute("UPDATE projection SET position = ? WHERE build = ?", (end, build))
-        return end
+                stored = self._stored(connection, fold)
+                if stored is None:
+                    stored = self._begin(connection, fold)
+                if stored.version != fold.version or stored.position >= up_to:
+                    return  # somebody else was faster
+                if states is None or states.position != stored.position:
+                    states = fold.states(connection, "main", stored.position)
+                _fold_batch(connection, states, up_to)
+                states.write()
+                position = states.position
+                self._checkpoint(connection, fold, position)
 
     # Rebuilding
 
@@ -242,8 +240,9 @@ class Projector:
         reports, failures = [], []
         for fold in folds.values():
             try:
-                report = self._rebuild(fold, progress, replace=not check)
-                reports += [] if report is None else [report]
+                with suppress(DamagedError, FoldError):  # then there is nothing to compare with
+                    self._catch_up_stored(fold)
+                reports.append(self._rebuild(fold, progress, replace=not check))
             except FoldError as error:
                 failures.append(error)
         if failures:
@@ -256,182 +255,115 @@ class Projector:
         progress: Progress | None = None,
         *,
         replace: bool = True,
-        resume: bool = False,
         wait_ms: int = BUSY_TIMEOUT_MS,
-    ) -> RebuildReport | None:
+    ) -> RebuildReport:
+        """Fold everything into temporary tables, and put their rows in place of the file's.
+
+        Only the end of it needs the write lock, and an interrupted rebuild leaves nothing behind.
+        """
         began = time.monotonic()
-        with self._database.read() as connection:
-            has_old = self._live(connection, fold)[0] != NO_BUILD
-        if has_old:
-            with suppress(DamagedError, FoldError):  # then there is nothing to compare with
-                self._catch_up(fold)
-        with self._database.write(wait_ms) as connection:
-            if resume and self._live(connection, fold)[0] != NO_BUILD:
-                return None  # somebody else was faster
-            build = self._begun_build(connection, fold) if resume else None
-            build = build or self._add_build(connection, fold, live=False)
-        try:
-            changes = self._fold_beside(fold, build, progress, replace=replace, wait_ms=wait_ms)
-        except BaseException as error:
-            if not (resume and isinstance(error, BusyError)):  # the next reader goes on with it
-                with suppress(JournalError):
-                    self._drop_build(build, wait_ms)
-            raise
-        self._sweep(wait_ms)
+        with self._database.aside() as connection:
+            states = self._folded_beside(connection, fold, progress)
+            with self._database.write(wait_ms, through=connection):
+                last = last_position(connection)
+                while states.position < last:  # what was appended meanwhile
+                    _fold_batch(connection, states, last)
+                states.write()
+                changes, count = self._compare(connection, fold, last)
+                if replace:
+                    if changes is None or count:
+                        _replace(connection, fold)
+                    self._checkpoint(connection, fold, last)
+        if progress is not None:
+            progress(last, last)
         return RebuildReport(
             projections=fold.names,
-            event_count=self._reader.last_position(),
+            event_count=last,
             seconds=time.monotonic() - began,
-            change_count=len(changes or ()),
-            changes=None if changes is None else tuple(changes[:_CHANGES_MAX]),
+            change_count=count,
+            changes=changes,
         )
 
-    def _fold_beside(
-        self,
-        fold: AnyFold,
-        build: int,
-        progress: Progress | None,
-        *,
-        replace: bool,
-        wait_ms: int,
-    ) -> list[Change] | None:
-        """Fold everything into a build beside the live one, compare the two, and swap them.
-
-        Another process that finds the stored projection stale may work on the same build.
-        """
-        states: States | None = None
+    def _folded_beside(
+        self, connection: apsw.Connection, fold: AnyFold, progress: Progress | None
+    ) -> States:
+        """Return the states in new temporary tables, folded nearly up to the last event."""
+        # Should it fail, the tables are gone, so there is nothing to roll back.
+        connection.execute(f"PRAGMA temp.journal_mode = OFF; PRAGMA temp.cache_size = -{_TEMP_KIB}")
+        for table in fold.tables:
+            sql: str = connection.execute(
+                "SELECT sql FROM main.sqlite_schema WHERE name = ?", (table,)
+            ).get
+            if sql is None:
+                raise DamagedError(self.path, f"is damaged: no such table: {table}")
+            connection.execute(sql.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+        states: States = fold.states(connection, "temp", 0)
         while True:
-            with self._database.write(wait_ms) as connection:
-                row: Any = connection.execute(
-                    "SELECT position, live FROM projection WHERE build = ? AND name = ?",
-                    (build, fold.names[0]),
-                ).fetchone()
-                if row is None:
-                    raise RebuildInterruptedError(fold.names[0])
-                position, live = row
-                if live:
-                    return None
-                if states is None or states.position != position:
-                    states = fold.states(connection, build, position)
-                last = last_position(connection)
-                position = self._fold_batch(connection, states, build, last)
-                if position == last:
-                    changes = self._finish(connection, fold, build, last, replace=replace)
+            connection.execute("BEGIN")
+            last = last_position(connection)
+            _fold_batch(connection, states, last)
+            states.make_room()
+            connection.execute("COMMIT")
+            if states.position == last:
+                return states
             if progress is not None:
-                progress(position, last)
-            if position == last:
-                return changes
+                progress(states.position, last)
 
-    def _finish(
-        self, connection: apsw.Connection, fold: AnyFold, build: int, last: int, *, replace: bool
-    ) -> list[Change] | None:
-        changes = None
-        live, position = self._live(connection, fold)
-        if live != NO_BUILD:
-            with suppress(DamagedError, FoldError):
-                old = fold.states(connection, live, position)
-                while self._fold_batch(connection, old, live, last) < last:
-                    pass
-                changes = list(changes_between(connection, fold, live, build))
-        if replace:
-            for name in fold.names:
-                connection.execute("DELETE FROM projection WHERE name = ? AND live", (name,))
-            connection.execute("UPDATE projection SET live = 1 WHERE build = ?", (build,))
-        else:
-            connection.execute("DELETE FROM projection WHERE build = ?", (build,))
-        return changes
+    def _compare(
+        self, connection: apsw.Connection, fold: AnyFold, last: int
+    ) -> tuple[tuple[Change, ...] | None, int]:
+        """Return the first changes from the file's rows to the temporary ones, and how many.
 
-    def _begun_build(self, connection: apsw.Connection, fold: AnyFold) -> int | None:
-        """Return the build of this fold that somebody began and has not finished."""
-        build: int | None = connection.execute(
-            "SELECT build FROM projection WHERE name = ? AND version = ? AND NOT live",
-            (fold.names[0], fold.version),
-        ).get
-        return build
-
-    def _add_build(self, connection: apsw.Connection, fold: AnyFold, *, live: bool) -> int:
-        """Add a build without rows; a rebuild of the same projections that was under way ends."""
-        connection.execute("INSERT INTO projection_build DEFAULT VALUES")
-        build = connection.last_insert_rowid()
-        connection.execute("DELETE FROM projection_build WHERE build < ?", (build,))
-        for name in fold.names:
-            connection.execute("DELETE FROM projection WHERE name = ? AND NOT live", (name,))
-            connection.execute(
-                "INSERT INTO projection (name, build, version, position, live)"
-                " VALUES (?, ?, ?, 0, ?)",
-                (name, build, fold.version, live),
-            )
-        return build
-
-    def _drop_build(self, build: int, wait_ms: int) -> None:
-        with self._database.write(wait_ms) as connection:
-            connection.execute("DELETE FROM projection WHERE build = ? AND NOT live", (build,))
-        self._sweep(wait_ms)
-
-    def _sweep(self, wait_ms: int) -> None:
-        """Delete the rows of builds that are no more, a few at a time; what is left can wait."""
-        with suppress(BusyError):
-            for table, (key, *_) in (LifecycleFold.tables | CustomFold.tables).items():
-                for build in self._dead_builds(table):
-                    while self._delete_some(table, key, build, wait_ms):
-                        pass
-
-    def _delete_some(self, table: str, key: str, build: int, wait_ms: int) -> int:
-        with self._database.write(wait_ms) as connection:
-            connection.execute(
-                f"DELETE FROM {table} WHERE build = ?1 AND {key} IN"
-                f" (SELECT {key} FROM {table} WHERE build = ?1 LIMIT ?2)",
-                (build, _DELETED_AT_ONCE),
-            )
-            return connection.changes()
-
-    def _dead_builds(self, table: str) -> list[int]:
-        with self._database.read() as connection:
-            kept = {build for (build,) in connection.execute("SELECT build FROM projection")}
-            dead: list[int] = []
-            build = 0
-            while True:
-                build = connection.execute(
-                    f"SELECT min(build) FROM {table} WHERE build > ?", (build,)
-                ).get
-                if build is None:
-                    return dead
-                if build not in kept:
-                    dead.append(build)
+        None: the file has no rows of this version of the fold, or none that can be read; it is
+        left as it is then.
+        """
+        stored = self._stored(connection, fold)
+        if stored is None or stored.version != fold.version:
+            return None, 0
+        try:
+            with connection:  # a savepoint
+                old = fold.states(connection, "main", stored.position)
+                while old.position < last:
+                    _fold_batch(connection, old, last)
+                    old.write()
+                self._checkpoint(connection, fold, last)
+                changes = changes_between(connection, fold)
+                first = tuple(itertools.islice(changes, _CHANGES_MAX))
+                count = len(first) + sum(1 for _ in changes)
+        except (DamagedError, FoldError, UnicodeDecodeError):
+            return None, 0
+        return first, count
 
     # The table `projection`
 
     def _make_tables(self) -> None:
         with self._database.read() as connection:
-            if self._stored_schema(connection):
+            if _has_tables(connection):
                 return
         sql = resources.files("journal").joinpath("projections.sql").read_text("utf-8")
         with self._database.write() as connection:
             connection.execute(sql)
 
-    def _stored_schema(self, connection: apsw.Connection) -> bool:
-        name = "projection_states"  # what projections.sql makes last
-        return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).get)
+    def _all_stored(self, connection: apsw.Connection) -> dict[str, _Stored]:
+        if not _has_tables(connection):
+            return {}
+        rows: Iterable[Any] = connection.execute("SELECT name, version, position FROM projection")
+        return {name: _Stored(version, position) for name, version, position in rows}
 
-    def _stored(self, connection: apsw.Connection) -> list[Any]:
-        if not self._stored_schema(connection):
-            return []
-        return connection.execute(
-            "SELECT name, build, version, position FROM projection WHERE live"
-        ).fetchall()
+    def _stored(self, connection: apsw.Connection, fold: AnyFold) -> _Stored | None:
+        return self._all_stored(connection).get(fold.names[0])
 
-    def _live(self, connection: apsw.Connection, fold: AnyFold) -> tuple[int, int]:
-        """Return build and position of the live build; NO_BUILD if there is none of this fold."""
-        for name, build, version, position in self._stored(connection):
-            if name == fold.names[0] and version == fold.version:
-                return build, position
-        return NO_BUILD, 0
+    def _begin(self, connection: apsw.Connection, fold: AnyFold) -> _Stored:
+        """Begin at the first event, with no rows."""
+        _delete_rows(connection, fold)
+        self._checkpoint(connection, fold, 0)
+        return _Stored(fold.version, 0)
 
-    def _is_stale(self, connection: apsw.Connection, fold: AnyFold) -> bool:
-        """Tell whether there is a live build of these projections, of another version."""
-        return any(
-            name == fold.names[0] and version != fold.version
-            for name, _build, version, _position in self._stored(connection)
+    def _checkpoint(self, connection: apsw.Connection, fold: AnyFold, position: int) -> None:
+        """Write how far a projection has come; its rows have to be there by then."""
+        connection.executemany(
+            "INSERT OR REPLACE INTO projection (name, version, position) VALUES (?, ?, ?)",
+            [(name, fold.version, position) for name in fold.names],
         )
 
     def _fold(self, name: str) -> AnyFold:
@@ -439,6 +371,38 @@ class Projector:
             return self._folds[name]
         except KeyError:
             raise UnknownProjectionError(name) from None
+
+
+def _fold_batch(connection: apsw.Connection, states: States, up_to: int) -> None:
+    """Fold the next events, in memory."""
+    end = min(states.position + EVENTS_AT_ONCE, up_to)
+    rows = connection.execute(PAGE_SQL, (states.position, end, -1))
+    try:
+        states.fold(rows)
+    finally:  # an error that is kept would keep the cursor, and that the transaction
+        rows.close(force=True)
+    states.position = end
+
+
+def _replace(connection: apsw.Connection, fold: AnyFold) -> None:
+    """Put the temporary rows in place of those of the file."""
+    _delete_rows(connection, fold)
+    for table in fold.tables:
+        connection.execute(f"INSERT INTO main.{table} SELECT * FROM temp.{table}")
+
+
+def _delete_rows(connection: apsw.Connection, fold: AnyFold) -> None:
+    for table in fold.tables:
+        if fold.owner is None:
+            connection.execute(f"DELETE FROM main.{table}")
+        else:
+            connection.execute(f"DELETE FROM main.{table} WHERE projection = ?", (fold.owner,))
+
+
+def _has_tables(connection: apsw.Connection) -> bool:
+    name = "projection_states"  # what projections.sql makes last
+    found = connection.execute("SELECT 1 FROM main.sqlite_schema WHERE name = ?", (name,)).get
+    return bool(found)
 
 
 def check_as_of(as_of: AsOf) -> None:

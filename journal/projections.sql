@@ -1,27 +1,17 @@
 -- Projections: read models that are derived from the events and from nothing else. Every table here
 -- can be emptied at any time; the library makes the rows again.
---
--- The rows of a projection carry the number of the *build* that made them. A rebuild makes a new
--- build beside the old one and then says, in one transaction, that it is the live one.
 
--- The builds, and how far each has come.
+-- How far each projection has come. Its rows and this one change in the same transaction.
 CREATE TABLE IF NOT EXISTS projection (
-    name      TEXT    NOT NULL,
-    build     INTEGER NOT NULL,   -- shared by projections that are folded together
+    name      TEXT    NOT NULL PRIMARY KEY,
     version   INTEGER NOT NULL,   -- of the fold; rows of another version are stale
-    position  INTEGER NOT NULL,   -- of the last event folded; 0 before the first
-    live      INTEGER NOT NULL,   -- 1: what queries show; 0: being rebuilt
-    PRIMARY KEY (name, build)
+    position  INTEGER NOT NULL    -- of the last event folded; 0 before the first
 );
-
--- The number of the last build. It is never given again.
-CREATE TABLE IF NOT EXISTS projection_build (build INTEGER PRIMARY KEY AUTOINCREMENT);
 
 -- Times are nanoseconds since 1970, except expires_at, which may lie beyond them. Counters stop at
 -- 9223372036854775807.
 CREATE TABLE IF NOT EXISTS projection_session (
-    build              INTEGER NOT NULL,
-    session            INTEGER NOT NULL,  -- session.id
+    session            INTEGER PRIMARY KEY,  -- session.id
     state              TEXT    NOT NULL,  -- Initializing, Active, Completed or Failed
     activated_at       INTEGER,
     ended_at           INTEGER,
@@ -36,13 +26,11 @@ CREATE TABLE IF NOT EXISTS projection_session (
     metrics            TEXT,              -- event.data of the latest performance_metrics_recorded
     anomalies          INTEGER NOT NULL,
     last_seq           INTEGER NOT NULL,  -- position of the event that changed it last
-    live_streams       TEXT,              -- JSON array of stream.id: those Preparing or Streaming
-    PRIMARY KEY (build, session)
-) WITHOUT ROWID;
+    live_streams       TEXT               -- JSON array of stream.id: those Preparing or Streaming
+);
 
 CREATE TABLE IF NOT EXISTS projection_stream (
-    build              INTEGER NOT NULL,
-    stream             INTEGER NOT NULL,  -- stream.id
+    stream             INTEGER PRIMARY KEY,  -- stream.id
     session            INTEGER NOT NULL,  -- session.id of the session that it belongs to
     state              TEXT    NOT NULL,  -- Preparing, Streaming, Completed, Failed or Cancelled
     error              TEXT,
@@ -55,28 +43,25 @@ CREATE TABLE IF NOT EXISTS projection_stream (
     highest_priority   INTEGER,
     config_updates     INTEGER NOT NULL,
     anomalies          INTEGER NOT NULL,
-    last_seq           INTEGER NOT NULL,
-    PRIMARY KEY (build, stream)
-) WITHOUT ROWID;
+    last_seq           INTEGER NOT NULL
+);
 
 -- Events that the protocol could not have produced where they stand.
 CREATE TABLE IF NOT EXISTS projection_anomaly (
-    build       INTEGER NOT NULL,
-    position    INTEGER NOT NULL,
+    position    INTEGER PRIMARY KEY,
     session     INTEGER NOT NULL,
     stream      INTEGER,
     event_type  TEXT    NOT NULL,
     state       TEXT,                     -- what the stream or session was in; NULL: it was not there
-    reason      TEXT    NOT NULL,
-    PRIMARY KEY (build, position)
-) WITHOUT ROWID;
+    reason      TEXT    NOT NULL
+);
 
 -- The states of an application's own projections, as JSON; key is '' for a global one.
 CREATE TABLE IF NOT EXISTS projection_state (
-    build  INTEGER NOT NULL,
-    key    TEXT    NOT NULL,
-    state  TEXT    NOT NULL,
-    PRIMARY KEY (build, key)
+    projection  TEXT NOT NULL,            -- projection.name
+    key         TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    PRIMARY KEY (projection, key)
 ) WITHOUT ROWID;
 
 -- Every session as of the event at as_of_position. Times have nine fraction digits.
@@ -118,9 +103,9 @@ SELECT
     p.anomalies AS anomalies,
     b.position AS as_of_position
 FROM projection AS b
-    JOIN projection_session AS p ON p.build = b.build
+    JOIN projection_session AS p
     JOIN session AS s ON s.id = p.session
-WHERE b.name = 'sessions' AND b.live;
+WHERE b.name = 'sessions';
 
 -- Every stream, likewise.
 CREATE VIEW IF NOT EXISTS streams AS
@@ -150,13 +135,12 @@ SELECT
     p.anomalies AS anomalies,
     b.position AS as_of_position
 FROM projection AS b
-    JOIN projection_stream AS p ON p.build = b.build
+    JOIN projection_stream AS p
     JOIN stream AS t ON t.id = p.stream
     JOIN session AS s ON s.id = p.session
-WHERE b.name = 'streams' AND b.live;
+WHERE b.name = 'streams';
 
 -- The states of an application's own projections.
 CREATE VIEW IF NOT EXISTS projection_states AS
 SELECT b.name AS projection, p.key AS key, p.state AS state, b.position AS as_of_position
-FROM projection AS b JOIN projection_state AS p ON p.build = b.build
-WHERE b.live;
+FROM projection AS b JOIN projection_state AS p ON p.projection = b.name;

@@ -140,6 +140,8 @@ class Projection(Generic[S]):
             called again for the same events on a rebuild, and may be called for nothing.
         key: which of many states an event belongs to, as text or a UUID; None: the event is
             passed over. Without a key function there is one state, under the key "".
+
+    Events of unknown kinds (`UnknownEvent`) are passed over: neither function sees them.
     """
 
     name: str

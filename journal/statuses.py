@@ -40,6 +40,7 @@ def session(projector: Projector, session_id: SessionId, as_of: AsOf) -> Session
 
 def sessions(projector: Projector, state: SessionState | None, as_of: AsOf) -> list[SessionStatus]:
     """Return the sessions in a state, or all, in the order of their first events."""
+    state = None if state is None else SessionState(state)
     with _lent(projector, None, as_of) as (connection, states):
         found = {
             key: found
@@ -66,6 +67,7 @@ def streams(
     projector: Projector, session_id: SessionId | None, state: StreamState | None, as_of: AsOf
 ) -> list[StreamStatus]:
     """Return the streams of a session, or all, that are in a state, or in any."""
+    state = None if state is None else StreamState(state)
     with _lent(projector, session_id, as_of) as (connection, states):
         found = states.all_streams()
         if session_id is not None:

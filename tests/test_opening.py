@@ -843,6 +843,7 @@ def test_a_link_to_a_journal_is_the_journal(
 
     assert lines == expected
     assert wal_bytes > 0
+    monkeypatch.undo()
     with Journal.open(link) as journal:
         journal.append_events(numbered(SessionId.new(), [1]))
     assert len(check_file(path, closed=True)) == len(expected) + 1
@@ -863,6 +864,74 @@ def test_a_copy_for_reading_is_removed_when_opening_fails(
         Journal.open(path, read_only=True)
 
     assert names_in(scratch) == []
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_reader_that_outlives_the_writers_finds_all_of_it_in_the_file(
+    path: Path, tmp_path: Path, readers: int
+) -> None:
+    """So nothing is lost when somebody copies the file alone."""
+    session = SessionId.new()
+    writer = Journal.open(path)
+    writer.append_events(numbered(session, [1]))
+    reading = [Journal.open(path, read_only=True) for _ in range(readers)]
+    for reader in reading:
+        assert reader.event_count() == 1
+    writer.append_events(numbered(session, range(2, 500)))
+    writer.close()
+    alone = tmp_path / "alone.db"
+    alone.write_bytes(path.read_bytes())
+    for reader in reading:
+        assert reader.event_count() == 499
+        reader.close()
+
+    with Journal.open(alone, read_only=True) as journal:
+        assert journal.event_count() == 499
+
+
+def test_a_connection_that_writes_has_every_setting(journal_path: Path) -> None:
+    """A statement that is never reached makes no error."""
+    with Journal.open(journal_path) as journal:
+        writer = journal._database._writer
+        assert writer is not None
+        names = ("journal_mode", "synchronous", "cache_size", "journal_size_limit")
+        settings = {name: writer.pragma(name) for name in (*names, "trusted_schema")}
+
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "cache_size": -opening._CACHE_KIB,
+        "journal_size_limit": opening._WAL_BYTES_KEPT,
+        "trusted_schema": 0,
+    }
+
+
+def append_as_nobody(_channel: Channel, path: Path) -> str:
+    support.become_nobody()
+    with pytest.raises(AccessDeniedError) as caught:
+        Journal.open(path)
+    return caught.value.reason
+
+
+@posix_only
+@pytest.mark.parametrize("obstacle", ["a.db-shm", "folder"])
+def test_what_keeps_a_file_from_being_written_is_named(public_folder: Path, obstacle: str) -> None:
+    """It need not be the file: SQLite has two others, and may have to make them."""
+    folder = public_folder / "folder"
+    folder.mkdir()
+    path = folder / "a.db"
+    Journal.open(path).close()
+    path.chmod(0o666)
+    if obstacle == "folder":
+        expected = "SQLite has to make a.db-wal in its folder"
+    else:
+        folder.chmod(0o777)
+        path.with_name(obstacle).touch(0o600)
+        expected = "a.db-shm beside it belongs to somebody else"
+
+    reason = support.run(append_as_nobody, path)
+
+    assert reason == f"cannot be written, {expected}: permission denied"
 
 
 def test_two_readers_in_turn_need_no_writer_before_them(journal_path: Path) -> None:

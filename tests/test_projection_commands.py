@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,6 @@ from commands_support import (
     run_all,
     run_here,
     start,
-    until,
 )
 
 import journal
@@ -506,8 +506,8 @@ def test_rebuild_says_what_differs_and_puts_it_right(mixed, path):
     changes = [
         ("sessions", "172d61c3-0e7d-4b89-a09e-44a0462d05e3", "state", "Active", "Completed"),
         ("sessions", "172d61c3-0e7d-4b89-a09e-44a0462d05e3", "ended_at", None, 1795423795509378436),
-        ("streams", "a9cd9632-9754-4825-a3ed-d086b042ed5e", "error", "x'ff'", None),
         ("streams", "887bb866-43dd-4c89-beb0-c7a8aa63fb01", None, "missing", "present"),
+        ("streams", "a9cd9632-9754-4825-a3ed-d086b042ed5e", "error", "x'ff'", None),
     ]
     assert compared.code == rebuilt.code == 3
     assert [tuple(json.loads(line).values()) for line in compared.out.splitlines()] == changes
@@ -515,8 +515,8 @@ def test_rebuild_says_what_differs_and_puts_it_right(mixed, path):
         "sessions 172d61c3-0e7d-4b89-a09e-44a0462d05e3 state: Active -> Completed\n"
         "sessions 172d61c3-0e7d-4b89-a09e-44a0462d05e3 ended_at: "
         "none -> 2026-11-23T08:49:55.509378436Z\n"
-        "streams a9cd9632-9754-4825-a3ed-d086b042ed5e error: x'ff' -> none\n"
         "streams 887bb866-43dd-4c89-beb0-c7a8aa63fb01: missing -> present\n"
+        "streams a9cd9632-9754-4825-a3ed-d086b042ed5e error: x'ff' -> none\n"
     )
     assert compared.err.endswith(", 4 values differ; the old rows stay\n")
     assert rebuilt.err.endswith(", 4 values changed\n")
@@ -555,25 +555,75 @@ def test_rebuild_of_an_empty_journal(path):
     )
 
 
+def _everything(connection):
+    """Return what a file is made of, and every row of its projections."""
+    schema = "SELECT name FROM sqlite_schema ORDER BY name"
+    names = [name for (name,) in connection.execute(schema)]
+    tables = ["projection", *(name for name in names if re.fullmatch(r"projection_[a-z]+", name))]
+    return names, [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+
+
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_rebuild_leaves_the_old_rows(large, path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_rebuild_leaves_the_old_rows_and_nothing_else(large, path, tmp_path, number):
     shutil.copy(large, path)
-    other = sqlite3.connect(path)
-    before = other.execute("SELECT * FROM projection").fetchall()
+    _spoil(path)  # so that a rebuild would replace them
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    ours, theirs = pytest.importorskip("pty").openpty()
+    env = environment(TERM="xterm", SQLITE_TMPDIR=str(scratch))
+    other = sqlite3.connect(path, isolation_level=None)
+    before = _everything(other)
 
-    def half_way():
-        return other.execute("SELECT 1 FROM projection WHERE NOT live AND position > 0").fetchone()
-
-    process = start("rebuild", path)
-    until(lambda: half_way() is not None)
+    # It folds beside without the lock, but ends with it: so it cannot end before the signal.
+    other.execute("BEGIN IMMEDIATE")
+    process = start("rebuild", path, stderr=theirs, env=env)
+    os.close(theirs)
+    seen = b""
+    while b"events/s" not in seen:
+        seen += os.read(ours, 65_536)
     process.send_signal(number)
-    result = ended(process)
+    other.execute("ROLLBACK")
+    code, out, _ = ended(process)
+    seen += _all_of(ours)
 
-    assert result == (130, b"", "interrupted: the old rows stay\n")
-    assert other.execute("SELECT * FROM projection").fetchall() == before
-    assert other.execute("SELECT count(*) FROM projection_session").fetchone() == (300,)
+    assert (code, out) == (-number if number == signal.SIGKILL else 130, b"")
+    if number != signal.SIGKILL:
+        assert seen.endswith(b"interrupted: the old rows stay\r\n")
+    assert _everything(other) == before
     other.close()
+    beside = {found.name for found in tmp_path.iterdir()} - {f"{path.name}-wal", f"{path.name}-shm"}
+    assert beside == {path.name, "scratch"}
+    assert list(scratch.iterdir()) == []
+    assert run_here("rebuild", path).code == 3
+    assert run_here("rebuild", path).code == 0
+
+
+class _Terminal(StringIO):
+    """Standard error on a terminal, interrupted as soon as it has shown progress."""
+
+    interrupted = False
+
+    def isatty(self):
+        return True
+
+    def flush(self):
+        if not self.interrupted and "events/s" in self.getvalue():
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+
+def test_progress_is_taken_away_also_by_an_interrupt_that_comes_while_it_is_written(
+    large, monkeypatch
+):
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["rebuild", str(large)], prog_name="journal")
+
+    assert caught.value.code == 130
+    assert "events/s" in terminal.getvalue()
+    assert terminal.getvalue().rpartition("\r")[2] == "interrupted: the old rows stay\n"
 
 
 @posix

@@ -449,6 +449,39 @@ def test_a_read_ends_where_the_journal_ended_when_it_began(path: Path) -> None:
         assert journal.event_count() == 3500
 
 
+def read_without_end(channel: Channel, path: Path, session: SessionId) -> int:
+    """Read a long session again and again, until told to stop; return how often."""
+    count = 0
+    with Journal.open(path, read_only=True) as journal:
+        channel.send("ready")
+        while not channel._connection.poll():
+            journal.get_events_for_session(session)
+            count += 1
+    return count
+
+
+def test_readers_that_come_one_upon_the_other_do_not_keep_the_wal_growing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is never a moment without one, so now and then it has to be made."""
+    monkeypatch.setattr(opening, "_CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(opening, "_TOO_MANY_PAGES", 400)
+    session = SessionId.new()
+    wal = path.with_name("a.db-wal")
+    sizes = []
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_events(numbered(session, range(5_000)))
+        with Child(read_without_end, path, session) as child:
+            assert child.receive() == "ready"
+            for _ in range(120):
+                journal.append_events([activated(SessionId.new()) for _ in range(50)])
+                sizes.append(wal.stat().st_size)
+            child.send("stop")
+            assert child.receive() > 0
+
+    assert max(sizes) < 8_000_000  # without it 20 million: it grows with every append
+
+
 def test_a_forgotten_iterator_does_not_keep_the_wal_from_being_reused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

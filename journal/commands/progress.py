@@ -29,8 +29,7 @@ class Progress:
         percent = min(100, 100 * done_bytes // self._total_bytes)
         bar = "#" * (percent // 5)
         text = f"[{bar:<20}] {percent} % of {size_text(self._total_bytes)}, {rest}"
-        self._write(f"\r{text:<{self._width}}")
-        self._width = len(text)
+        self._draw(text)
 
     def clear(self) -> None:
         """Take the line away."""
@@ -42,6 +41,11 @@ class Progress:
         """Say a line, in the place of this one, which comes back below."""
         self.clear()
         say(text)
+
+    def _draw(self, text: str) -> None:
+        before, self._width = self._width, max(self._width, len(text))  # it may be interrupted
+        self._write(f"\r{text:<{before}}")
+        self._width = len(text)
 
     def _write(self, text: str) -> None:
         try:

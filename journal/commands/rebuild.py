@@ -54,7 +54,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     """
     output = Output()
     progress = _FoldProgress()
-    # SIGTERM, too, is to end this in good order: it would leave half a build in the file.
+    # SIGTERM, too, is to end this in good order, and to say how.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         reports = _rebuilt(path, names, progress, check=check)
@@ -180,5 +180,4 @@ class _FoldProgress(Progress):
         left_text = f"{left} s" if left < 60 else duration_text(left * 1_000_000_000)
         figures = f"{100 * done // total} %, {folded / seconds:,.0f} events/s, {left_text} left"
         text = f"[{'#' * (20 * done // total):<20}] {figures}"
-        self._write(f"\r{text:<{self._width}}")
-        self._width = len(text)
+        self._draw(text)

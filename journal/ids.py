@@ -113,6 +113,17 @@ class _Id(UUID):
         return {"type": "string", "format": "uuid"}
 
 
+def check_id(value: object, cls: type[_Id]) -> None:
+    """Refuse what is no id of this class: text, or an id of the other one, would find nothing.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, cls):
+        message = f"expected a {cls.__name__}, found a {type(value).__name__}"
+        raise TypeError(message)
+
+
 class SessionId(_Id):
     """The id of a session."""
 

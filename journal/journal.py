@@ -13,7 +13,7 @@ from journal.appending import Appender
 from journal.database import Database
 from journal.errors import JournalError
 from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId
+from journal.ids import SessionId, StreamId, check_id
 from journal.info import JournalInfo, read_info
 from journal.ndjson import LineAppender, LinesAppended, OnError, RejectedLine, append_lines
 from journal.opening import Durability
@@ -40,7 +40,8 @@ class Journal:
     Threads may share a journal, and processes a file: writers queue, readers see one moment of the
     file and are never held up. A journal does not survive a fork; open it again in the child.
 
-    Besides what the methods name, each raises `ClosedError` once the journal is closed,
+    Besides what the methods name, each raises `TypeError` for an id that is none, or one of the
+    other class, `ClosedError` once the journal is closed,
     `StorageError` when the operating system fails, `DamagedError` when the file contradicts
     itself, and `BusyError` when another process holds the file for longer than a minute.
     """
@@ -192,10 +193,12 @@ class Journal:
 
     def get_events_for_session(self, session_id: SessionId) -> list[AnyEvent]:
         """Return the events of a session in append order; see `EventStore`."""
+        check_id(session_id, SessionId)
         return self._reader.session_events(session_id)
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order; see `EventStore`."""
+        check_id(stream_id, StreamId)
         return self._reader.stream_events(stream_id)
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
@@ -242,6 +245,10 @@ class Journal:
         Raises:
             ValueError: `after` is negative, or `since` has no UTC offset.
         """
+        if session_id is not None:
+            check_id(session_id, SessionId)
+        if stream_id is not None:
+            check_id(stream_id, StreamId)
         since_ns = None if since is None else Timestamp.from_datetime(since).epoch_ns
         return self._reader.lines(
             *self._reader.span(after, None),
@@ -263,6 +270,7 @@ class Journal:
         Raises:
             ValueError: `as_of` is neither.
         """
+        check_id(session_id, SessionId)
         return statuses.session(self._projector, session_id, as_of)
 
     def sessions(
@@ -271,11 +279,15 @@ class Journal:
         """Return the sessions in `state`, or all, in the order of their first events.
 
         With `as_of` (see `session`) it folds the events from the first one on.
+
+        Raises:
+            ValueError: `state` or `as_of` is none.
         """
         return statuses.sessions(self._projector, state, as_of)
 
     def stream(self, stream_id: StreamId, *, as_of: AsOf = None) -> StreamStatus | None:
         """Return what has become of a stream; None if it has no events. See `session`."""
+        check_id(stream_id, StreamId)
         return statuses.stream(self._projector, stream_id, as_of)
 
     def streams(
@@ -289,6 +301,8 @@ class Journal:
 
         They come in the order of their first events. See `session` and `sessions` for `as_of`.
         """
+        if session_id is not None:
+            check_id(session_id, SessionId)
         return statuses.streams(self._projector, session_id, state, as_of)
 
     def anomalies(
@@ -298,6 +312,8 @@ class Journal:
 
         Of one session, or all, by position. See `session` and `sessions` for `as_of`.
         """
+        if session_id is not None:
+            check_id(session_id, SessionId)
         return statuses.anomalies(self._projector, session_id, as_of)
 
     def register(self, projection: Projection[Any]) -> None:
@@ -357,7 +373,6 @@ class Journal:
         Raises:
             UnknownProjectionError: a name is not registered.
             FoldError: an `apply` failed; the other projections are rebuilt.
-            RebuildInterruptedError: another rebuild of the same projection began.
             ReadOnlyError: the journal is open for reading only.
         """
         return self._projector.rebuild(names, progress, check=check)

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from journal.errors import ConcurrencyError, KeyConflictError
 from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId
-from journal.rows import content_digest, encode
+from journal.ids import SessionId, StreamId, check_id
+from journal.rows import check_iterable, content_digest, encode
 from journal.store import Appended, check_arguments
 from journal.timestamps import Timestamp
 
@@ -30,6 +30,7 @@ class InMemoryEventStore:
         key: str | None = None,
     ) -> Appended:
         """Append events; see `EventStore.append_events`."""
+        check_iterable(events)
         new = list(events)
         records = encode(new)
         check_arguments(expected_versions, key)
@@ -54,10 +55,12 @@ class InMemoryEventStore:
 
     def get_events_for_session(self, session_id: SessionId) -> list[AnyEvent]:
         """Return the events of a session; see `EventStore`."""
+        check_id(session_id, SessionId)
         return [event for event in self.all_events() if event.session_id == session_id]
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream; see `EventStore`."""
+        check_id(stream_id, StreamId)
         return [event for event in self.all_events() if event.stream_id == stream_id]
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:

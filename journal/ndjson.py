@@ -87,7 +87,14 @@ class LineAppender:
         self.extend((line,))
 
     def extend(self, lines: Iterable[str | bytes]) -> None:
-        """Take lines one by one, as `add` does."""
+        """Take lines one by one, as `add` does.
+
+        Raises:
+            TypeError: `lines` is one text: its lines are meant, not its characters.
+        """
+        if isinstance(lines, str | bytes):
+            message = f"expected an iterable of lines, found one {type(lines).__name__}"
+            raise TypeError(f"{message} (its splitlines() will do)")
         unknown = self._unknown
         for line in lines:
             self._line_number += 1

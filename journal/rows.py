@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from journal import events
@@ -37,6 +38,7 @@ def encode(events: Iterable[AnyEvent]) -> list[Record]:
             with values that do not fit.
     """
     encoders = _ENCODERS
+    check_iterable(events)
     try:
         return [encoders[type(event)](event.__dict__) for event in events]
     except KeyError as error:
@@ -46,6 +48,17 @@ def encode(events: Iterable[AnyEvent]) -> list[Record]:
         raise InvalidEventError(f"an event has no value for its field {error}") from error
     except (AttributeError, TypeError) as error:
         raise InvalidEventError(f"an event holds a value of the wrong type: {error}") from error
+
+
+def check_iterable(events: object) -> None:
+    """Refuse one event (a model can be iterated) and what is no collection at all.
+
+    Raises:
+        InvalidEventError: it is.
+    """
+    if isinstance(events, BaseModel | str | bytes) or not isinstance(events, Iterable):
+        message = f"expected events, as in a list, found one {type(events).__name__}"
+        raise InvalidEventError(message)
 
 
 def canonical_json(record: Record) -> str:

@@ -50,10 +50,18 @@ class EventStore(Protocol):
         """
 
     def get_events_for_session(self, session_id: SessionId) -> list[AnyEvent]:
-        """Return the events of a session in append order; [] for an unknown one."""
+        """Return the events of a session in append order; [] for an unknown one.
+
+        Raises:
+            TypeError: it is no `SessionId`.
+        """
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
-        """Return the events of a stream in append order; [] for an unknown one."""
+        """Return the events of a stream in append order; [] for an unknown one.
+
+        Raises:
+            TypeError: it is no `StreamId`.
+        """
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
         """Return the events whose timestamp is later than `since`, in append order.

@@ -52,6 +52,23 @@ class EventStoreConformance:
         assert store.get_events_for_stream(StreamId.new()) == []
         assert store.get_events_since(datetime(1970, 1, 1, tzinfo=UTC)) == []
 
+    def test_an_id_of_the_other_kind_is_refused(self, store: EventStore) -> None:
+        """A mistake is no empty answer."""
+        same = SessionId.new()
+        wrong: object
+        for wrong in (StreamId(str(same)), str(same), None):
+            with pytest.raises(TypeError, match="expected a SessionId"):
+                store.get_events_for_session(wrong)  # type: ignore[arg-type]
+        for wrong in (same, str(same), None):
+            with pytest.raises(TypeError, match="expected a StreamId"):
+                store.get_events_for_stream(wrong)  # type: ignore[arg-type]
+
+    def test_what_is_no_collection_of_events_is_refused(self, store: EventStore) -> None:
+        """One event is not a list of one."""
+        for wrong in (_activated(SessionId.new()), None, "events", 5):
+            with pytest.raises(InvalidEventError, match="expected events, as in a list, found one"):
+                store.append_events(wrong)  # type: ignore[arg-type]
+
     def test_positions_count_from_one_without_gaps(self, store: EventStore) -> None:
         """Each append says which positions its events got."""
         session_id = SessionId.new()

@@ -299,7 +299,8 @@ def _parse(text: str) -> Any:
         if not text.isascii() or "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        message = f"not JSON: {error.msg[0].lower()}{error.msg[1:]} at character {error.pos + 1}"
+        problem = error.msg[0].lower() + error.msg[1:].removesuffix(" at").split(" (", 1)[0]
+        message = f"not JSON: {problem} at character {error.pos + 1}"
         raise InvalidEventError(message) from None
     except UnicodeEncodeError:
         message = "not Unicode: a string holds a lone surrogate"

@@ -59,8 +59,3 @@ for _command in (
     info,
 ):
     cli.add_command(_command)
-
-
-def main() -> None:
-    """Run the command with the arguments of this process, and exit."""
-    cli(prog_name="journal")

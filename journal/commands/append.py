@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import journal
-from journal.commands.arguments import journal_argument
+from journal.commands.arguments import FileType, journal_argument
 from journal.commands.group import INTERRUPTED, LOSSES, CommandError, os_error_text
 from journal.commands.incoming import Incoming, LineSplitter, TooLong, open_input
 from journal.commands.interrupting import Interruption
@@ -38,13 +38,14 @@ Exit codes:
   1    failed; standard error says why, and what is in the journal
   2    wrong usage; nothing was done
   3    lines were rejected (--on-error skip), all others are in the journal
-  130  interrupted; the complete lines that were read until then are in the journal
+  130  interrupted (Ctrl-C or SIGTERM); every complete line read until then is in
+       the journal, unless it was interrupted a second time
 """
 
 
 @click.command(epilog=_EPILOG, short_help="Append events from lines of JSON.")
 @journal_argument
-@click.argument("file", default="-", type=click.Path(allow_dash=True))
+@click.argument("file", default="-", type=FileType(allow_dash=True))
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -56,7 +57,7 @@ Exit codes:
     "--rejects",
     "rejects_path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FileType(),
     help="Add a JSON object to FILE for each rejected line: line_number, reason and line "
     "(line_base64 where it is not UTF-8). What FILE holds already is kept.",
 )
@@ -76,7 +77,7 @@ Exit codes:
 )
 def append(
     path: Path,
-    file: str,
+    file: Path,
     *,
     on_error: Literal["stop", "skip"],
     rejects_path: Path | None,
@@ -87,12 +88,13 @@ def append(
 
     Without FILE, or with -, they come from standard input. JOURNAL is created if it is not there.
     Lines are committed a thousand at a time, and at the latest a second after they came. Ctrl-C
-    commits what has come; pressed again, it ends at once.
+    commits what has come; pressed again, it ends at once, without what is not committed yet.
     """
-    _refuse_same_file(path, file, rejects_path)
-    name = "standard input" if file == "-" else file
+    source = str(file)
+    _refuse_same_file(path, source, rejects_path)
+    name = "standard input" if source == "-" else source
     with ExitStack() as stack:
-        incoming = Incoming(_opened_input(file, name))  # before anything is created
+        incoming = Incoming(_opened_input(source, name))  # before anything is created
         stack.callback(incoming.close)
         rejects = None if rejects_path is None else stack.enter_context(open_rejects(rejects_path))
         progress = Progress(_size_worth_showing(incoming.stream))

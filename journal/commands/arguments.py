@@ -21,8 +21,22 @@ else:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-journal_argument = click.argument("path", metavar="JOURNAL", type=click.Path(path_type=Path))
-"""The file, as `path`. Whether it is there, and what it is, is for the library to say."""
+
+class FileType(click.Path):
+    """A file. Whether it is there, may be read, and what it is, is for whoever opens it to say."""
+
+    def __init__(self, *, allow_dash: bool = False) -> None:
+        super().__init__(readable=False, allow_dash=allow_dash, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not value:
+            self.fail("expected the name of a file, found ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+journal_argument = click.argument("path", metavar="JOURNAL", type=FileType())
+"""The file, as `path`."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 """As `as_json`."""

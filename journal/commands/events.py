@@ -151,10 +151,10 @@ def _followed(
         output.wait(_POLL_SECONDS)
         if opened.last_position <= seen:
             continue
-        for position, event in opened.read(seen):
+        for position, text in opened.lines(seen):
             seen = position
-            if selection.takes(event):
-                yield position, event.model_dump_json()
+            if selection.takes(journal.parse_event(text, unknown="keep")):
+                yield position, text
 
 
 _HEAD = '{"event_type":"'

@@ -1,5 +1,6 @@
 """How a command ends: what becomes of its errors, of Ctrl-C, and of output that nobody reads."""
 
+import sys
 import traceback
 from os import PathLike
 from typing import Any
@@ -36,6 +37,14 @@ class JournalGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of the commands, in the order of the help."""
         return list(self.commands)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Parse the arguments and run; what click itself prints ends as commands do, too."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # of --help, --version and completion
+            CommandError(os_error_text(error, "standard output")).show()
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; no traceback leaves this without --debug."""

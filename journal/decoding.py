@@ -10,11 +10,13 @@ them is noticed.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import CoreSchema, SchemaValidator, core_schema
+from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
+from journal.errors import DamagedError
 from journal.events import AnyEvent, UnknownEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
@@ -31,7 +33,7 @@ Blueprint = tuple[type[BaseModel], str, bool | None, FieldsOf | None]
 may be), and what makes the fields of the model (None for a kind that has ids and time only)."""
 
 NOT_DECODED = (KeyError, ValueError, TypeError, AttributeError)
-"""What `decode_rows` raises where a row is not what the file format says."""
+"""What is raised where a row is not what the file format says."""
 
 
 def decode(
@@ -39,11 +41,12 @@ def decode(
 ) -> AnyEvent:
     """Put one event together again; see `decode_rows`."""
     row = (0, 0, 0, 0 if stream else None, timestamp_ns, data)
-    (event,) = decode_rows([row], {0: blueprint(kind)}, {0: session}, {0: stream, None: None})
-    return event
+    streams = {0: stream, None: None}
+    return next(decode_rows("", [row], {0: blueprint(kind)}, {0: session}, streams))
 
 
 def decode_rows(
+    path: Path | str,
     rows: Iterable[StoredEvent],
     blueprints: Mapping[int, Blueprint],
     sessions: Mapping[int, SessionId],
@@ -54,42 +57,61 @@ def decode_rows(
     It is written for speed: what most events have is made here, without a call.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError: a row is not what the file format says.
+        DamagedError: a row of the journal at `path` is not what the file format says.
     """
+    position = 0
     second_ns, state = 0, state_of_second(0, 0)
-    for _, kind, session, stream, timestamp_ns, data in rows:
-        cls, event_type, has_stream, fields_of = blueprints[kind]
-        if (stream is None) is has_stream:
-            raise ValueError(f"its kind {'needs a' if has_stream else 'has no'} stream")
-        # What Timestamp.from_epoch_ns(timestamp_ns) makes: most events share a second.
-        below_ns = timestamp_ns - second_ns
-        if not 0 <= below_ns < 1_000_000_000:
-            second = timestamp_ns // 1_000_000_000
-            second_ns = second * 1_000_000_000
+    try:
+        for position, kind, session, stream, timestamp_ns, data in rows:  # noqa: B007 (see below)
+            cls, event_type, has_stream, fields_of = blueprints[kind]
+            if (stream is None) is has_stream:
+                raise ValueError(f"its kind {'needs a' if has_stream else 'has no'} stream")
+            # What Timestamp.from_epoch_ns(timestamp_ns) makes: most events share a second.
             below_ns = timestamp_ns - second_ns
-            state = state_of_second(second, timestamp_ns)
-        timestamp = _new_datetime(Timestamp, (state + below_ns // 1_000).to_bytes(10), UTC)
-        timestamp._epoch_ns = timestamp_ns
-        if fields_of is not None:
-            fields = fields_of(sessions[session], streams[stream], timestamp, data)
-        elif data is not None:
-            raise ValueError("its kind has no data")
-        elif has_stream:
-            fields = {
-                "event_type": event_type,
-                "session_id": sessions[session],
-                "stream_id": streams[stream],
-                "timestamp": timestamp,
-            }
-        else:
-            fields = {
-                "event_type": event_type,
-                "session_id": sessions[session],
-                "timestamp": timestamp,
-            }
-        event = _new(cls)
-        _set_fields(event, fields)
-        yield event
+            if not 0 <= below_ns < 1_000_000_000:
+                second = timestamp_ns // 1_000_000_000
+                second_ns = second * 1_000_000_000
+                below_ns = timestamp_ns - second_ns
+                state = state_of_second(second, timestamp_ns)
+            timestamp = _new_datetime(Timestamp, (state + below_ns // 1_000).to_bytes(10), UTC)
+            timestamp._epoch_ns = timestamp_ns
+            if fields_of is not None:
+                fields = fields_of(sessions[session], streams[stream], timestamp, data)
+            elif data is not None:
+                raise ValueError("its kind has no data")
+            elif has_stream:
+                fields = {
+                    "event_type": event_type,
+                    "session_id": sessions[session],
+                    "stream_id": streams[stream],
+                    "timestamp": timestamp,
+                }
+            else:
+                fields = {
+                    "event_type": event_type,
+                    "session_id": sessions[session],
+                    "timestamp": timestamp,
+                }
+            event = _new(cls)
+            _set_fields(event, fields)
+            yield event
+    except NOT_DECODED as error:
+        raise damaged(path, position, error) from error
+
+
+def damaged(path: Path | str, position: int, error: Exception) -> DamagedError:
+    """Return what is to be said of an event that is not as the file format says."""
+    return DamagedError(path, f"the event at position {position} is damaged: {sentence(error)}")
+
+
+def sentence(error: Exception) -> str:
+    """Return one of `NOT_DECODED` in words."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"its data: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"it names {error}, which is not there"
+    return str(error)
 
 
 _new: Any = object.__new__

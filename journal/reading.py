@@ -6,13 +6,21 @@ from operator import itemgetter
 from typing import Any
 
 import apsw
-from pydantic_core import ValidationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
 from journal.appending import last_position
 from journal.blocks import EVENTS_MAX
 from journal.canonical import object_pieces
 from journal.database import Database
-from journal.decoding import NOT_DECODED, Blueprint, StoredEvent, blueprint, decode_rows
+from journal.decoding import (
+    NOT_DECODED,
+    Blueprint,
+    StoredEvent,
+    blueprint,
+    damaged,
+    decode_rows,
+    sentence,
+)
 from journal.errors import DamagedError
 from journal.events import AnyEvent
 from journal.ids import SessionId, StreamId
@@ -59,7 +67,7 @@ _NAMES_MAX = 50_000
 Names = tuple[
     list[StoredEvent], dict[int, Blueprint], dict[int, SessionId], dict[int | None, StreamId | None]
 ]
-"""Rows, and what the integers in them stand for: the arguments of `decode_rows`."""
+"""Rows, and what the integers in them stand for: what `decode_rows` takes."""
 
 
 class Reader:
@@ -122,16 +130,9 @@ class Reader:
     def _recorded(self, after: int, up_to: int) -> Iterator[Iterable[RecordedEvent]]:
         for names in self._pages(after, up_to):
             positions = map(itemgetter(0), names[0])
+            pairs = zip(positions, decode_rows(self._database.path, *names), strict=True)
             # What RecordedEvent(position, event) makes, in half the time.
-            yield map(
-                _new_tuple, repeat(RecordedEvent), zip(positions, self._events(names), strict=True)
-            )
-
-    def _events(self, names: Names) -> Iterator[AnyEvent]:
-        try:
-            yield from decode_rows(*names)
-        except NOT_DECODED as error:
-            raise self._damaged(names, error) from error
+            yield map(_new_tuple, repeat(RecordedEvent), pairs)
 
     def lines(
         self,
@@ -173,6 +174,7 @@ class Reader:
     ) -> Iterator[tuple[int, str]]:
         rows, _, sessions, streams = names
         kind_names = self._names.kind_names
+        position = 0
         try:
             for position, kind, session, stream, timestamp_ns, data in rows:
                 found = streams[stream]
@@ -180,7 +182,7 @@ class Reader:
                     record = (kind_names[kind], sessions[session], found, timestamp_ns, data)
                     yield position, canonical_json(record)
         except NOT_DECODED as error:
-            raise self._damaged(names, error) from error
+            raise damaged(self._database.path, position, error) from error
 
     def _pages(self, after: int, up_to: int) -> Iterator[Names]:
         """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
@@ -239,34 +241,14 @@ class Reader:
 
     def decoded(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
         """Return the events of rows that were read with this connection."""
-        return list(self._events(self._resolved(connection, rows)))
+        return list(decode_rows(self._database.path, *self._resolved(connection, rows)))
 
     def _resolved(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
         try:
             return self._names.resolve(connection, rows)
         except NOT_DECODED as error:
-            reason = f"the names of kinds or the ids are damaged: {_sentence(error)}"
+            reason = f"the names of kinds or the ids are damaged: {sentence(error)}"
             raise DamagedError(self._database.path, reason) from error
-
-    def _damaged(self, names: Names, error: Exception) -> DamagedError:
-        """Return what is wrong with the first row that is not as the file format says."""
-        rows, kinds, sessions, streams = names
-        for row in rows:
-            try:
-                list(decode_rows([row], kinds, sessions, streams))
-            except NOT_DECODED as found:
-                reason = f"the event at position {row[0]} is damaged: {_sentence(found)}"
-                return DamagedError(self._database.path, reason)
-        return DamagedError(self._database.path, f"an event is damaged: {_sentence(error)}")
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"its data: {first['msg']}"
-    if isinstance(error, KeyError):
-        return f"it names {error}, which is not there"
-    return str(error)
 
 
 def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[StoredEvent]:

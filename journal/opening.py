@@ -47,7 +47,7 @@ _CACHE_KIB = 16 * 1024
 # it: where readers come one upon the other, that has to be waited for, once for so many pages.
 _CHECKPOINT_PAGES = 4_000
 _TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
-_WAIT_FOR_READERS_MS = 1_000
+_WAIT_FOR_READERS_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 
 _SAFE_SINCE = (3, 51, 3)
@@ -285,16 +285,35 @@ def _checkpointer() -> Callable[[apsw.Connection, str, int], int]:
         with suppress(apsw.Error):
             if pages >= waited_at_pages + _TOO_MANY_PAGES:
                 waited_at_pages = pages
-                connection.set_busy_timeout(_WAIT_FOR_READERS_MS)
-                try:
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                finally:
-                    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+                _checkpoint_all(connection)
             elif pages >= _CHECKPOINT_PAGES:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         return apsw.SQLITE_OK
 
     return checkpoint
+
+
+def _checkpoint_all(connection: apsw.Connection) -> None:
+    """Bring all of the -wal into the file, so that it begins anew, if readers soon let us.
+
+    SQLite's own waiting is of no use here: it waits for the place that the oldest reader has taken
+    in the -wal, and the next reader takes the same place before it looks again. A new attempt,
+    however, sees that this one is not in the way.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_READERS_SECONDS
+    connection.set_busy_timeout(0)
+    try:
+        while True:
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            except apsw.BusyError:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.005)
+            else:
+                return
+    finally:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
 
 def _use_wal(connection: apsw.Connection, path: Path) -> None:

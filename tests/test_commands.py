@@ -888,12 +888,28 @@ def test_a_full_disk_is_no_traceback_whatever_is_printed(arguments):
     assert re.fullmatch(r"Error: .*no space left on device\n", result.err)
 
 
+_FROM_THE_FIRST_LINE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python itself may be interrupted with a traceback
+from journal.__main__ import main
+print("up", flush=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 @posix
 def test_ctrl_c_at_any_moment_shows_no_traceback(path):
     """While the command is loaded, at work, and when all is done."""
     codes = []
-    for milliseconds in range(40, 400, 20):  # before that, Python itself is not up yet
-        process = start("append", path, MIXED)
+    for milliseconds in range(10, 370, 30):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _FROM_THE_FIRST_LINE, "append", path, MIXED],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdout.readline() == b"up\n"
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGINT)
         codes.append(ended(process).code)
@@ -905,7 +921,7 @@ def test_ctrl_c_at_any_moment_shows_no_traceback(path):
 @posix
 def test_ctrl_c_ends_following_quietly_whenever_it_comes(path):
     make(path, *[activated(1)] * 50)
-    for milliseconds in range(0, 60, 4):
+    for milliseconds in range(0, 60, 6):
         process = start("events", path, "--follow", "--after", "1")
         process.stdout.read(1)
         with journal.Journal.open(path) as opened:

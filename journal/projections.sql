@@ -103,7 +103,7 @@ SELECT
     p.anomalies AS anomalies,
     b.position AS as_of_position
 FROM projection AS b
-    JOIN projection_session AS p
+    CROSS JOIN projection_session AS p
     JOIN session AS s ON s.id = p.session
 WHERE b.name = 'sessions';
 
@@ -135,7 +135,7 @@ SELECT
     p.anomalies AS anomalies,
     b.position AS as_of_position
 FROM projection AS b
-    JOIN projection_stream AS p
+    CROSS JOIN projection_stream AS p
     JOIN stream AS t ON t.id = p.stream
     JOIN session AS s ON s.id = p.session
 WHERE b.name = 'streams';

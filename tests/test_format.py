@@ -395,3 +395,12 @@ def test_the_live_file_is_a_third_of_its_ndjson(tmp_path: Path) -> None:
         journal.append_ndjson(repeated())
 
     assert (tmp_path / "a.db").stat().st_size <= 0.35 * size
+
+
+def test_views_join_in_words_that_duckdb_takes_too() -> None:
+    """It reads the text of a view with a parser of its own, which wants ON after JOIN."""
+    for name in ("schema.sql", "projections.sql"):
+        sql = resources.files("journal").joinpath(name).read_text("utf-8")
+        joins = re.findall(r"(CROSS )?JOIN [a-z_]+ AS [a-z](?: (ON) |\n)", sql)
+        assert len(joins) == len(re.findall(r"\bJOIN\b", sql)) > 2
+        assert all(bool(cross) != bool(on) for cross, on in joins), name

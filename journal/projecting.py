@@ -348,7 +348,11 @@ class Projector:
         if not _has_tables(connection):
             return {}
         rows: Iterable[Any] = connection.execute("SELECT name, version, position FROM projection")
-        return {name: _Stored(version, position) for name, version, position in rows}
+        return {
+            name: _Stored(version, position)
+            for name, version, position in rows
+            if isinstance(version, int) and isinstance(position, int)  # else it is made anew
+        }
 
     def _stored(self, connection: apsw.Connection, fold: AnyFold) -> _Stored | None:
         return self._all_stored(connection).get(fold.names[0])

@@ -1788,6 +1788,20 @@ def test_a_read_only_journal_sees_what_others_append_and_catch_up(path: Path) ->
 # Damage
 
 
+@pytest.mark.parametrize("damage", ["position = 'x'", "version = x'00'", "position = 1.5"])
+def test_a_checkpoint_that_was_damaged_makes_the_projection_anew(path: Path, damage: str) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events(random_events(50))
+        journal.sessions()
+    change(path, f"UPDATE projection SET {damage}")
+
+    with Journal.open(path, read_only=True) as journal:
+        check_right(journal)
+    with Journal.open(path) as journal:
+        check_right(journal)
+        assert journal.rebuild()[0].changes == ()
+
+
 @pytest.mark.parametrize(
     "sql",
     [

@@ -2,8 +2,8 @@
 
 What was validated when it came in is not validated again, but for what a damaged file could show:
 the data of a row is checked while it is parsed, which costs next to nothing. A model is made of its
-fields alone, through the slot that pydantic's BaseModel declares for them, in a sixth of the time
-of `model_construct`; `values.Value` answers for the slots that are left empty. `test_events`
+fields alone, through the slot that pydantic's BaseModel declares for them, in a fraction of the
+time of `model_construct`; `values.Value` answers for the slots that are left empty. `test_events`
 compares the result with a model that was built the public way, so that a pydantic that changes
 them is noticed.
 """

@@ -151,7 +151,7 @@ class Lifecycle:
         self._last_session = last_session
         self._last_stream = last_stream
 
-    def fold(self, events: Iterable[Event]) -> int:  # noqa: C901 (calls would cost too much)
+    def fold(self, events: Iterable[Event]) -> int:  # noqa: C901, PLR0912 (calls cost too much)
         """Fold events, given in order of position; return the last position, 0 for no events.
 
         Raises:
@@ -180,8 +180,10 @@ class Lifecycle:
                 stream[T_EVENT_COUNT] += 1
                 stream[T_LAST_SEQ] = position
                 is_foreign = stream[T_SESSION] != session_key
-                # The most frequent, so without a call.
-                if kind == _PATCH_FRAMES_GENERATED and not is_foreign:
+                # The two most frequent come first, and without a call.
+                if kind == _PATCH_FRAMES_GENERATED:
+                    if is_foreign:
+                        self._check(stream, session, kind, position, session_key, stream_key)
                     frames, size, priority = from_json(data)  # type: ignore[arg-type]
                     stream[T_FRAMES] += frames
                     stream[T_BYTES] += size
@@ -232,7 +234,7 @@ class Lifecycle:
     ) -> State:
         """Return a stream that is not in memory; a new one if this is its first event.
 
-        Of a new one, the event that made it is counted, but for what it does beyond that.
+        In a new one no event is counted yet: that is for the caller.
         """
         if key > self._last_stream:
             self._last_stream = key
@@ -391,14 +393,6 @@ def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any, key: int) -> 
     (stream[T_ERROR],) = from_json(data)
 
 
-def _patches_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
-    frames, size, priority = from_json(data)
-    stream[T_FRAMES] += frames
-    stream[T_BYTES] += size
-    if stream[T_PRIORITY] is None or priority > stream[T_PRIORITY]:
-        stream[T_PRIORITY] = priority
-
-
 def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
     stream[T_FRAMES] += 1
     stream[T_BYTES] += int(data[1:-1])
@@ -444,7 +438,6 @@ _STREAM_STEPS: list[StreamStep] = _by_code(
         "stream_failed": _failed,
         "stream_cancelled": _ended(STREAM_CANCELLED),
         "skeleton_generated": _skeleton_generated,
-        "patch_frames_generated": _patches_generated,
         "stream_config_updated": _config_updated,
     }
 )

@@ -1,36 +1,52 @@
 """Stored values back to events.
 
 What was validated when it came in is not validated again, but for what a damaged file could show:
-the data of a row is checked while it is parsed, which costs next to nothing. A model is made of its
-fields alone, through the slot that pydantic's BaseModel declares for them, in a fraction of the
-time of `model_construct`; `values.Value` answers for the slots that are left empty. `test_events`
-compares the result with a model that was built the public way, so that a pydantic that changes
-them is noticed.
+the data of a row is checked while it is parsed, which costs next to nothing. A model is made by
+filling the dictionary of a new instance, in a fraction of the time of `model_construct`;
+`values.Value` answers for what else pydantic's BaseModel would have set. `test_events` compares the
+result with a model that was built the public way, so that a pydantic that changes it is noticed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
+from pydantic_core import (
+    CoreSchema,
+    SchemaValidator,
+    ValidationError,
+    core_schema,
+    from_json,
+    to_json,
+)
 
-from journal.errors import DamagedError
+from journal.canonical import object_pieces
+from journal.errors import DamagedError, JournalError
 from journal.events import AnyEvent, UnknownEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
 from journal.rows import EVENT_CLASSES
-from journal.timestamps import Timestamp, state_of_second
-from journal.values import PerformanceMetrics, PriorityDistribution, SessionState
+from journal.timestamps import Timestamp, parse_canonical, state_of_second
+from journal.values import PerformanceMetrics, PriorityDistribution, SessionState, Value
 
 StoredEvent = tuple[int, int, int, int | None, int, str | None]
 """seq, kind, session, stream, timestamp, data, as the file has them."""
 
-FieldsOf = Callable[[SessionId, StreamId | None, Timestamp, Any], dict[str, Any]]
-Blueprint = tuple[type[BaseModel], str, bool | None, FieldsOf | None]
+Fields = dict[str, Any]
+Fill = Callable[[Fields, Any, Timestamp], None]
+Blueprint = tuple[type[Value], str, bool | None, Fill | None]
 """What events of a kind are built from: model, event_type, whether there is a stream (None: there
-may be), and what makes the fields of the model (None for a kind that has ids and time only)."""
+may be), and what adds the values in the data and the timestamp to the fields (None: no data)."""
+
+
+class Names(NamedTuple):
+    """What the small integers in rows stand for."""
+
+    kinds: Mapping[int, Blueprint]
+    sessions: Mapping[int, SessionId]
+    streams: Mapping[int | None, StreamId | None]
+
 
 NOT_DECODED = (KeyError, ValueError, TypeError, AttributeError)
 """What is raised where a row is not what the file format says."""
@@ -41,60 +57,66 @@ def decode(
 ) -> AnyEvent:
     """Put one event together again; see `decode_rows`."""
     row = (0, 0, 0, 0 if stream else None, timestamp_ns, data)
-    streams = {0: stream, None: None}
-    return next(decode_rows("", [row], {0: blueprint(kind)}, {0: session}, streams))
+    names = Names({0: blueprint(kind)}, {0: session}, {0: stream, None: None})
+    ((_, event),) = decode_rows("", [row], names, lambda: names)
+    return event
 
 
 def decode_rows(
-    path: Path | str,
-    rows: Iterable[StoredEvent],
-    blueprints: Mapping[int, Blueprint],
-    sessions: Mapping[int, SessionId],
-    streams: Mapping[int | None, StreamId | None],
-) -> Iterator[AnyEvent]:
-    """Yield the event of each row when it is asked for.
+    path: Path | str, rows: Iterable[StoredEvent], names: Names, learn: Callable[[], Names]
+) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield the position and the event of each row when it is asked for.
 
     It is written for speed: what most events have is made here, without a call.
 
+    Args:
+        path: of the journal, for errors.
+        rows: as they were read.
+        names: what is known already of what the rows name.
+        learn: returns all of it that there is; called when something is not known.
+
     Raises:
-        DamagedError: a row of the journal at `path` is not what the file format says.
+        DamagedError: a row is not what the file format says.
+        JournalError: whatever `learn` raises.
     """
     position = 0
-    second_ns, state = 0, state_of_second(0, 0)
+    kinds, sessions, streams = names
+    second_ns = next_second_ns = state = 0
     try:
-        for position, kind, session, stream, timestamp_ns, data in rows:  # noqa: B007 (see below)
-            cls, event_type, has_stream, fields_of = blueprints[kind]
+        for position, kind, session, stream, timestamp_ns, data in rows:
+            try:
+                cls, event_type, has_stream, fill = kinds[kind]
+                session_id, stream_id = sessions[session], streams[stream]
+            except KeyError:
+                kinds, sessions, streams = learn()
+                cls, event_type, has_stream, fill = kinds[kind]
+                session_id, stream_id = sessions[session], streams[stream]
             if (stream is None) is has_stream:
                 raise ValueError(f"its kind {'needs a' if has_stream else 'has no'} stream")
             # What Timestamp.from_epoch_ns(timestamp_ns) makes: most events share a second.
-            below_ns = timestamp_ns - second_ns
-            if not 0 <= below_ns < 1_000_000_000:
+            if not second_ns <= timestamp_ns < next_second_ns:
                 second = timestamp_ns // 1_000_000_000
                 second_ns = second * 1_000_000_000
-                below_ns = timestamp_ns - second_ns
+                next_second_ns = second_ns + 1_000_000_000
                 state = state_of_second(second, timestamp_ns)
-            timestamp = _new_datetime(Timestamp, (state + below_ns // 1_000).to_bytes(10), UTC)
+            microsecond = (timestamp_ns - second_ns) // 1_000
+            timestamp = _new_datetime(Timestamp, (state + microsecond).to_bytes(10), UTC)
             timestamp._epoch_ns = timestamp_ns
-            if fields_of is not None:
-                fields = fields_of(sessions[session], streams[stream], timestamp, data)
-            elif data is not None:
-                raise ValueError("its kind has no data")
-            elif has_stream:
-                fields = {
-                    "event_type": event_type,
-                    "session_id": sessions[session],
-                    "stream_id": streams[stream],
-                    "timestamp": timestamp,
-                }
-            else:
-                fields = {
-                    "event_type": event_type,
-                    "session_id": sessions[session],
-                    "timestamp": timestamp,
-                }
             event = _new(cls)
-            _set_fields(event, fields)
-            yield event
+            fields = event.__dict__
+            fields["event_type"] = event_type
+            fields["session_id"] = session_id
+            if has_stream is not False:
+                fields["stream_id"] = stream_id
+            if fill is not None:
+                fill(fields, data, timestamp)
+            elif data is None:
+                fields["timestamp"] = timestamp
+            else:
+                raise ValueError("its kind has no data")
+            yield position, event
+    except JournalError:
+        raise
     except NOT_DECODED as error:
         raise damaged(path, position, error) from error
 
@@ -116,13 +138,6 @@ def sentence(error: Exception) -> str:
 
 _new: Any = object.__new__
 _new_datetime: Any = datetime.__new__
-_set_fields = BaseModel.__dict__["__dict__"].__set__
-
-
-def _built(cls: type[BaseModel], fields: dict[str, Any]) -> Any:
-    model = _new(cls)
-    _set_fields(model, fields)
-    return model
 
 
 def _parser(*types: CoreSchema) -> Callable[[Any], tuple[Any, ...]]:
@@ -150,112 +165,60 @@ _metrics_values = _parser(
 )
 
 
-# The fields of each kind that has data, in the order of its model. Every function takes the same
-# arguments.
+# What each kind has besides its ids, in the order of its model.
 
 
-def _timed_out(
-    session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _timed_out(fields: Fields, data: str, timestamp: Timestamp) -> None:
     state, seconds = _timed_out_values(data)
-    return {
-        "event_type": "session_timed_out",
-        "session_id": session,
-        "original_state": SessionState(state),
-        "timeout_duration": seconds,
-        "timestamp": timestamp,
-    }
+    fields["original_state"] = SessionState(state)
+    fields["timeout_duration"] = seconds
+    fields["timestamp"] = timestamp
 
 
-def _extended(
-    session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _extended(fields: Fields, data: str, timestamp: Timestamp) -> None:
     seconds, expires_at = _extended_values(data)
-    return {
-        "event_type": "session_timeout_extended",
-        "session_id": session,
-        "additional_seconds": seconds,
-        "new_expires_at": Timestamp.parse(expires_at),
-        "timestamp": timestamp,
-    }
+    fields["additional_seconds"] = seconds
+    fields["new_expires_at"] = parse_canonical(expires_at)
+    fields["timestamp"] = timestamp
 
 
-def _failed(
-    session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _failed(fields: Fields, data: str, timestamp: Timestamp) -> None:
     (error,) = _text_value(data)
-    return {
-        "event_type": "stream_failed",
-        "session_id": session,
-        "stream_id": stream,
-        "error": error,
-        "timestamp": timestamp,
-    }
+    fields["error"] = error
+    fields["timestamp"] = timestamp
 
 
-def _skeleton(
-    session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _skeleton(fields: Fields, data: str, timestamp: Timestamp) -> None:
     (size,) = _integer_value(data)
-    return {
-        "event_type": "skeleton_generated",
-        "session_id": session,
-        "stream_id": stream,
-        "frame_size_bytes": size,
-        "timestamp": timestamp,
-    }
+    fields["frame_size_bytes"] = size
+    fields["timestamp"] = timestamp
 
 
-def _patches(
-    session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _patches(fields: Fields, data: str, timestamp: Timestamp) -> None:
     count, size, priority = _patches_values(data)
-    return {
-        "event_type": "patch_frames_generated",
-        "session_id": session,
-        "stream_id": stream,
-        "frame_count": count,
-        "total_bytes": size,
-        "highest_priority": priority,
-        "timestamp": timestamp,
-    }
+    fields["frame_count"] = count
+    fields["total_bytes"] = size
+    fields["highest_priority"] = priority
+    fields["timestamp"] = timestamp
 
 
-def _batched(
-    session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _batched(fields: Fields, data: str, timestamp: Timestamp) -> None:
     (count,) = _integer_value(data)
-    return {
-        "event_type": "frames_batched",
-        "session_id": session,
-        "frame_count": count,
-        "timestamp": timestamp,
-    }
+    fields["frame_count"] = count
+    fields["timestamp"] = timestamp
 
 
-def _threshold(
-    session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
+def _threshold(fields: Fields, data: str, timestamp: Timestamp) -> None:
     old, new, reason = _threshold_values(data)
-    return {
-        "event_type": "priority_threshold_adjusted",
-        "session_id": session,
-        "old_threshold": old,
-        "new_threshold": new,
-        "reason": reason,
-        "timestamp": timestamp,
-    }
+    fields["old_threshold"] = old
+    fields["new_threshold"] = new
+    fields["reason"] = reason
+    fields["timestamp"] = timestamp
 
 
-def _metrics(
-    session: SessionId, _: StreamId | None, timestamp: Timestamp, data: str
-) -> dict[str, Any]:
-    return {
-        "event_type": "performance_metrics_recorded",
-        "session_id": session,
-        "metrics": metrics_of(data),
-        "timestamp": timestamp,
-    }
+def _metrics(fields: Fields, data: str, timestamp: Timestamp) -> None:
+    fields["metrics"] = metrics_of(data)
+    fields["timestamp"] = timestamp
 
 
 def metrics_of(data: str) -> PerformanceMetrics:
@@ -265,42 +228,47 @@ def metrics_of(data: str) -> PerformanceMetrics:
         ValueError: it is none.
     """
     frames, size, average, critical, high, medium, low, background, latency = _metrics_values(data)
-    distribution = {
-        "critical_frames": critical,
-        "high_frames": high,
-        "medium_frames": medium,
-        "low_frames": low,
-        "background_frames": background,
-    }
-    metrics = {
-        "frames_per_second": frames,
-        "bytes_per_second": size,
-        "average_frame_size": average,
-        "priority_distribution": _built(PriorityDistribution, distribution),
-        "latency_ms": latency,
-    }
-    found: PerformanceMetrics = _built(PerformanceMetrics, metrics)
-    return found
+    distribution = _new(PriorityDistribution)
+    counts = distribution.__dict__
+    counts["critical_frames"] = critical
+    counts["high_frames"] = high
+    counts["medium_frames"] = medium
+    counts["low_frames"] = low
+    counts["background_frames"] = background
+    metrics: PerformanceMetrics = _new(PerformanceMetrics)
+    fields = metrics.__dict__
+    fields["frames_per_second"] = frames
+    fields["bytes_per_second"] = size
+    fields["average_frame_size"] = average
+    fields["priority_distribution"] = distribution
+    fields["latency_ms"] = latency
+    return metrics
 
 
-def _unknown(kind: str) -> FieldsOf:
-    def fields(
-        session: SessionId, stream: StreamId | None, timestamp: Timestamp, data: Any
-    ) -> dict[str, Any]:
+def _unknown(names: Sequence[str] | None) -> Fill:
+    """Return what adds the last fields of an `UnknownEvent`.
+
+    `names` are those of the values in its data, where a newer version of the journal, which knew
+    the kind, has stored it by fields; None where its data is its text.
+    """
+
+    def fill(fields: Fields, data: Any, timestamp: Timestamp) -> None:
+        if names is not None:
+            found = {name: value for name, value in fields.items() if value is not None}
+            found.update(zip(names, from_json(data or "[]"), strict=True))
+            found["timestamp"] = timestamp.rfc3339()
+            *pieces, end = object_pieces([*found])
+            pairs = zip(pieces, found.values(), strict=True)
+            data = f"{{{''.join(piece + to_json(value).decode() for piece, value in pairs)}{end}}}"
         if not (isinstance(data, str) and data.startswith("{")):
             raise ValueError("it has lost its text")
-        return {
-            "event_type": kind,
-            "session_id": session,
-            "stream_id": stream,
-            "timestamp": timestamp,
-            "original_json": data,
-        }
+        fields["timestamp"] = timestamp
+        fields["original_json"] = data
 
-    return fields
+    return fill
 
 
-_FIELDS_OF: dict[str, FieldsOf] = {
+_FILLS: dict[str, Fill] = {
     "session_timed_out": _timed_out,
     "session_timeout_extended": _extended,
     "stream_failed": _failed,
@@ -312,11 +280,14 @@ _FIELDS_OF: dict[str, FieldsOf] = {
 }
 
 _BLUEPRINTS: dict[str, Blueprint] = {
-    name: (EVENT_CLASSES[name], name, kind.has_stream, _FIELDS_OF.get(name))
+    name: (EVENT_CLASSES[name], name, kind.has_stream, _FILLS.get(name))
     for name, kind in KINDS.items()
 }
 
 
-def blueprint(kind: str) -> Blueprint:
-    """Return what events of a kind are built from; `UnknownEvent` for a kind that is not known."""
-    return _BLUEPRINTS.get(kind) or (UnknownEvent, kind, None, _unknown(kind))
+def blueprint(kind: str, names: Sequence[str] | None = None) -> Blueprint:
+    """Return what events of a kind are built from; `UnknownEvent` for a kind that is not known.
+
+    `names` are those of the values in the data of a kind that is not known, None for whole texts.
+    """
+    return _BLUEPRINTS.get(kind) or (UnknownEvent, kind, None, _unknown(names))

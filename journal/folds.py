@@ -294,10 +294,10 @@ class CustomStates:
         """Fold the events of these rows, which follow `position`."""
         remaining = iter(rows)
         while page := list(islice(remaining, _DECODED_AT_ONCE)):
-            events = self._reader.decoded(self._connection, page)
-            for (self.position, *_), event in zip(page, events, strict=True):
+            for position, event in self._reader.decoded(self._connection, page):
+                self.position = position
                 if not isinstance(event, UnknownEvent):
-                    self._apply(self.position, event)
+                    self._apply(position, event)
 
     def _apply(self, position: int, event: DomainEvent) -> None:
         projection = self._projection

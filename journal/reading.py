@@ -1,8 +1,8 @@
 """Reading: rows back to events, by chain, by range of positions or by range of time."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain, repeat
-from operator import itemgetter
 from typing import Any
 
 import apsw
@@ -10,24 +10,24 @@ from pydantic_core import from_json, to_json
 
 from journal.appending import last_position
 from journal.blocks import EVENTS_MAX
-from journal.canonical import object_pieces
 from journal.database import Database
 from journal.decoding import (
     NOT_DECODED,
     Blueprint,
+    Names,
     StoredEvent,
     blueprint,
     damaged,
     decode_rows,
     sentence,
 )
-from journal.errors import DamagedError
+from journal.errors import DamagedError, JournalError
 from journal.events import AnyEvent
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
 from journal.rows import canonical_json
 from journal.store import RecordedEvent
-from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoch_ns
+from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
 
 _COLUMNS = "seq, kind, session, stream, timestamp, data"
 
@@ -64,12 +64,6 @@ ORDER BY 1
 _NAMES_MAX = 50_000
 
 
-Names = tuple[
-    list[StoredEvent], dict[int, Blueprint], dict[int, SessionId], dict[int | None, StreamId | None]
-]
-"""Rows, and what the integers in them stand for: what `decode_rows` takes."""
-
-
 class Reader:
     """Reads one journal file. Threads may share it.
 
@@ -79,7 +73,7 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._names = _Names()
+        self._known = _Known()
 
     def last_position(self) -> int:
         """Return the position of the latest event, 0 where there never was one."""
@@ -111,28 +105,33 @@ class Reader:
     def session_events(self, session_id: SessionId) -> list[AnyEvent]:
         """Return the events of a session in append order."""
         with self._database.read() as connection:
-            return self.decoded(connection, self.session_rows(connection, session_id))
+            return self._events(connection, self.session_rows(connection, session_id))
 
     def stream_events(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order."""
         with self._database.read() as connection:
-            return self.decoded(connection, self.stream_rows(connection, stream_id))
+            return self._events(connection, self.stream_rows(connection, stream_id))
 
     def events_since(self, since_ns: int) -> list[AnyEvent]:
         """Return the events with a timestamp later than `since_ns`, in append order."""
         with self._database.read() as connection:
-            return self.decoded(connection, _since(connection, since_ns))
+            return self._events(connection, _since(connection, since_ns))
 
     def events(self, after: int, up_to: int) -> Iterator[RecordedEvent]:
         """Yield the events at positions from `after` (exclusive) to `up_to` (inclusive)."""
         return chain.from_iterable(self._recorded(after, up_to))
 
     def _recorded(self, after: int, up_to: int) -> Iterator[Iterable[RecordedEvent]]:
-        for names in self._pages(after, up_to):
-            positions = map(itemgetter(0), names[0])
-            pairs = zip(positions, decode_rows(self._database.path, *names), strict=True)
+        for rows in self._pages(after, up_to):
             # What RecordedEvent(position, event) makes, in half the time.
-            yield map(_new_tuple, repeat(RecordedEvent), pairs)
+            yield map(_new_tuple, repeat(RecordedEvent), self._decoded(rows))
+
+    def _decoded(self, rows: list[StoredEvent]) -> Iterator[tuple[int, AnyEvent]]:
+        def learn() -> Names:
+            with self._database.read() as connection:
+                return self._named(connection, rows)
+
+        return decode_rows(self._database.path, rows, self._known.names, learn)
 
     def lines(
         self,
@@ -148,8 +147,8 @@ class Reader:
             pages = self._pages(after, up_to)
         else:
             pages = iter([self._selected(after, up_to, session_id, stream_id, since_ns)])
-        for names in pages:
-            yield from self._texts(names, stream_id, since_ns)
+        for rows in pages:
+            yield from self._texts(rows, stream_id, since_ns)
 
     def _selected(
         self,
@@ -158,7 +157,7 @@ class Reader:
         session_id: SessionId | None,
         stream_id: StreamId | None,
         since_ns: int | None,
-    ) -> Names:
+    ) -> list[StoredEvent]:
         """Return the events of a session, else of a stream, else since an instant."""
         with self._database.read() as connection:
             if session_id is not None:
@@ -167,24 +166,35 @@ class Reader:
                 rows = self.stream_rows(connection, stream_id)
             else:
                 rows = _since(connection, since_ns or 0)
-            return self._resolved(connection, [row for row in rows if after < row[0] <= up_to])
+            return [row for row in rows if after < row[0] <= up_to]
 
     def _texts(
-        self, names: Names, stream_id: StreamId | None, since_ns: int | None
+        self, rows: list[StoredEvent], stream_id: StreamId | None, since_ns: int | None
     ) -> Iterator[tuple[int, str]]:
-        rows, _, sessions, streams = names
-        kind_names = self._names.kind_names
+        with self._database.read() as connection:
+            kinds, sessions, streams = self._named(connection, rows)
         position = 0
         try:
-            for position, kind, session, stream, timestamp_ns, data in rows:
+            for row in rows:
+                position, kind, session, stream, timestamp_ns, data = row
+                _, name, _, _ = kinds[kind]
                 found = streams[stream]
-                if stream_id in (None, found) and (since_ns is None or timestamp_ns > since_ns):
-                    record = (kind_names[kind], sessions[session], found, timestamp_ns, data)
-                    yield position, canonical_json(record)
+                if stream_id not in (None, found):
+                    continue
+                if since_ns is not None and timestamp_ns <= since_ns:
+                    continue
+                if name in KINDS:
+                    text = canonical_json((name, sessions[session], found, timestamp_ns, data))
+                else:
+                    ((_, event),) = self._decoded([row])
+                    text = event.model_dump_json()
+                yield position, text
+        except JournalError:
+            raise
         except NOT_DECODED as error:
             raise damaged(self._database.path, position, error) from error
 
-    def _pages(self, after: int, up_to: int) -> Iterator[Names]:
+    def _pages(self, after: int, up_to: int) -> Iterator[list[StoredEvent]]:
         """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
 
         A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
@@ -192,7 +202,6 @@ class Reader:
         while after < up_to:
             with self._database.read() as connection:
                 rows = _page(connection, after, up_to)
-                names = self._resolved(connection, rows)
             if not rows or rows[-1][0] - after != len(rows):
                 missing = after + 1
                 for row in rows:
@@ -202,7 +211,7 @@ class Reader:
                 reason = f"is damaged: the event at position {missing} is missing"
                 raise DamagedError(self._database.path, reason)
             after += len(rows)
-            yield names
+            yield rows
 
     def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[StoredEvent]:
         """Return the rows of a session's events, first to last."""
@@ -239,13 +248,19 @@ class Reader:
         rows.reverse()
         return rows
 
-    def decoded(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
-        """Return the events of rows that were read with this connection."""
-        return list(decode_rows(self._database.path, *self._resolved(connection, rows)))
+    def decoded(
+        self, connection: apsw.Connection, rows: list[StoredEvent]
+    ) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield position and event of rows that were read with this connection."""
+        learn = partial(self._named, connection, rows)
+        return decode_rows(self._database.path, rows, self._known.names, learn)
 
-    def _resolved(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
+    def _events(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
+        return [event for _, event in self.decoded(connection, rows)]
+
+    def _named(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
         try:
-            return self._names.resolve(connection, rows)
+            return self._known.learn(connection, rows)
         except NOT_DECODED as error:
             reason = f"the names of kinds or the ids are damaged: {sentence(error)}"
             raise DamagedError(self._database.path, reason) from error
@@ -279,18 +294,21 @@ def _page(connection: apsw.Connection, after: int, up_to: int) -> list[StoredEve
 _new_tuple: Any = tuple.__new__
 
 
-class _Names:
-    """What the small integers in the rows stand for: those met lately."""
+class _Known:
+    """What the small integers in rows stand for: those met lately."""
 
     def __init__(self) -> None:
-        self.kind_names: dict[int, str] = {}
         self._kinds: dict[int, Blueprint] = {}
-        self._foreign: dict[int, tuple[str, ...]] = {}
         self._sessions: dict[int, SessionId] = {}
         self._streams: dict[int | None, StreamId | None] = {None: None}
 
-    def resolve(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
-        """Return the rows, and what every integer in them stands for, if it is there.
+    @property
+    def names(self) -> Names:
+        """What is known."""
+        return Names(self._kinds, self._sessions, self._streams)
+
+    def learn(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
+        """Return what every integer in the rows stands for, if it is there.
 
         Raises:
             ValueError, TypeError: what an integer stands for is not what the format says.
@@ -313,47 +331,14 @@ class _Names:
                 unknown_streams = {row[3] for row in rows}
             for key, uuid in uuids(connection, "stream", unknown_streams):
                 streams[key] = StreamId.from_bytes(uuid)
-        if self._foreign:
-            rows = [self._made_whole(row, sessions, streams) for row in rows]
-        return rows, kinds, sessions, streams
+        return Names(kinds, sessions, streams)
 
     def _learn_kinds(self, connection: apsw.Connection) -> None:
         for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
             if not isinstance(name, str):
                 raise TypeError(f"kind {code} has no name")
-            self._kinds[code] = blueprint(name)
-            self.kind_names[code] = name
-            if name not in KINDS and fields is not None:
-                self._foreign[code] = tuple(from_json(fields))
-
-    def _made_whole(
-        self,
-        row: StoredEvent,
-        sessions: dict[int, SessionId],
-        streams: dict[int | None, StreamId | None],
-    ) -> StoredEvent:
-        """Give a row the whole JSON text, if a newer version stored it by fields."""
-        position, kind, session, stream, timestamp_ns, data = row
-        names = self._foreign.get(kind)
-        if names is None:
-            return row
-        stream_id = streams[stream]
-        values: list[Any] = from_json(data) if data else []
-        all_names = ["event_type", "session_id", *names, "timestamp"]
-        all_values = [
-            self.kind_names[kind],
-            sessions[session],
-            *values,
-            text_from_epoch_ns(timestamp_ns),
-        ]
-        if stream_id is not None:
-            all_names.insert(2, "stream_id")
-            all_values.insert(2, stream_id)
-        *pieces, end = object_pieces(all_names)
-        text = "".join(
-            piece + to_json(value).decode() for piece, value in zip(pieces, all_values, strict=True)
-        )
-        return position, kind, session, stream, timestamp_ns, f"{{{text}{end}}}"
+            names = None if fields is None or name in KINDS else from_json(fields)
+            self._kinds[code] = blueprint(name, names)
 
 
 def uuids(

@@ -25,6 +25,7 @@ from journal.timestamps import (
     MIN_EPOCH_NS,
     Timestamp,
     epoch_ns_from_text,
+    parse_canonical,
     text_from_epoch_ns,
 )
 
@@ -409,6 +410,27 @@ def test_an_integer_survives_the_way_through_text_and_through_a_timestamp(ns: in
     assert Timestamp.from_epoch_ns(ns).epoch_ns == ns
     assert Timestamp.parse(text).epoch_ns == ns
     assert Timestamp.from_epoch_ns(ns).rfc3339() == text
+
+
+@given(st.one_of(close_ns, int64_ns, epoch_ns))
+@example(FIRST_NS)
+@example(LAST_NS)
+@example(-1)
+def test_canonical_text_is_parsed_as_all_text_is(ns: int) -> None:
+    text = text_from_epoch_ns(ns)
+    for _ in range(2):  # the second time, the second is known
+        found = parse_canonical(text)
+        assert (found, found.epoch_ns, type(found)) == (Timestamp.parse(text), ns, Timestamp)
+        assert found.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-01T00:00:00.12345678xZ", "2026-01-01T00:00:61.123456789Z"]
+)
+def test_what_is_not_canonical_at_all_is_refused_by_the_parser_of_canonical_text(text: str) -> None:
+    parse_canonical("2026-01-01T00:00:00.123456789Z")
+    with pytest.raises(ValueError, match="2026"):
+        parse_canonical(text)
 
 
 @given(epoch_ns)

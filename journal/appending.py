@@ -123,7 +123,7 @@ def last_position(connection: apsw.Connection) -> int:
     """Return the position of the latest event, 0 where there never was one."""
     latest: int = connection.execute(
         "SELECT max(ifnull((SELECT max(seq) FROM event), 0),"
-        " ifnull((SELECT max(last_seq) FROM block), 0))"
+        " ifnull((SELECT last_seq FROM block ORDER BY first_seq DESC LIMIT 1), 0))"
     ).get
     if not isinstance(latest, int):
         raise DamagedError(connection.filename, "the last position is damaged")

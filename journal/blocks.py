@@ -82,7 +82,9 @@ class Tail:
     """The events after the last sealed block: where they begin, how large they are, their hash."""
 
     def __init__(self, connection: apsw.Connection, position: int) -> None:
-        sealed = connection.execute("SELECT max(last_seq) FROM block WHERE sealed").get
+        sealed = connection.execute(
+            "SELECT last_seq FROM block WHERE sealed ORDER BY first_seq DESC LIMIT 1"
+        ).get
         self.first = (sealed or 0) + 1
         self._data_size: int = connection.execute(
             "SELECT ifnull(sum(length(data)), 0) FROM event WHERE seq >= ?", (self.first,)

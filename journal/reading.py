@@ -56,7 +56,8 @@ FROM (
 WHERE e.timestamp > ?1
 UNION ALL
 SELECT {_COLUMNS} FROM event
-WHERE seq > ifnull((SELECT max(last_seq) FROM block), 0) AND timestamp > ?1
+WHERE timestamp > ?1
+    AND seq > ifnull((SELECT last_seq FROM block ORDER BY first_seq DESC LIMIT 1), 0)
 ORDER BY 1
 """
 """Reads only the blocks that hold something later, and what came after the last block."""

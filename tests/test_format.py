@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ from typing import Any
 import apsw
 import pytest
 
-from journal import Journal, SessionId, Timestamp, UnknownEvent, blocks, parse_event, reading
+from journal import (
+    Journal,
+    SessionId,
+    Timestamp,
+    UnknownEvent,
+    appending,
+    blocks,
+    parse_event,
+    reading,
+)
 from journal.kinds import KINDS
 from journal.opening import APPLICATION_ID, FORMAT_VERSION
 
@@ -299,24 +309,31 @@ def test_a_page_is_read_by_range(file: apsw.Connection) -> None:
     )
 
 
-def steps(file: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> int:
-    """Return how many instructions of SQLite's machine a query takes."""
-    cursor = file.cursor()
-    cursor.execute(sql, parameters)
-    statement_steps = 0
+def steps(file: apsw.Connection, ask: Callable[[apsw.Connection], object]) -> int:
+    """Return how many instructions of SQLite's machine an answer takes."""
+    ask(file)  # so that statements are prepared
+    count = 0
 
-    def count() -> bool:
-        nonlocal statement_steps
-        statement_steps += 1
+    def note() -> bool:
+        nonlocal count
+        count += 1
         return False
 
-    file.set_progress_handler(count, 1)
-    file.cursor().execute(sql, parameters).fetchall()
+    file.set_progress_handler(note, 1)
+    ask(file)
     file.set_progress_handler(None)
-    return statement_steps
+    return count
 
 
-def test_since_costs_what_it_finds_even_after_a_clock_that_ran_fast(tmp_path: Path) -> None:
+@pytest.fixture
+def few_and_many_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[apsw.Connection, apsw.Connection]:
+    """Return connections to journals of a hundred blocks and of a thousand, of ten events each.
+
+    Each second there is an event, but for the first, when the clock ran far ahead.
+    """
+    monkeypatch.setattr(blocks, "EVENTS_MAX", 10)
     session = SessionId.new()
 
     def line(second: int) -> str:
@@ -327,18 +344,33 @@ def test_since_costs_what_it_finds_even_after_a_clock_that_ran_fast(tmp_path: Pa
         )
 
     def build(name: str, count: int) -> apsw.Connection:
-        seconds = [9_000_000_000, *range(1, count)]  # the first clock was far ahead
         with Journal.open(tmp_path / name, durability="normal") as journal:
-            journal.append_ndjson(line(second) for second in seconds)
+            journal.append_ndjson(map(line, [9_000_000_000, *range(1, count)]))
         return apsw.Connection(str(tmp_path / name))
 
-    small, large = build("small.db", 2_000), build("large.db", 20_000)
+    return build("few.db", 1_000), build("many.db", 10_000)
 
-    since = (19_990 * 1_000_000_000,)
-    assert len(large.execute(reading.SINCE_SQL, since).fetchall()) == 10
-    assert steps(large, reading.SINCE_SQL, since) < 2 * steps(
-        small, reading.SINCE_SQL, (1_990 * 1_000_000_000,)
-    )
+
+def test_since_costs_what_it_finds_however_many_blocks_there_are(
+    few_and_many_blocks: tuple[apsw.Connection, apsw.Connection],
+) -> None:
+    few, many = few_and_many_blocks
+
+    def since(second: int) -> Callable[[apsw.Connection], list[Any]]:
+        return lambda file: file.execute(reading.SINCE_SQL, (second * 1_000_000_000,)).fetchall()
+
+    assert len(since(9_990)(many)) == 10
+    assert steps(many, since(9_990)) == steps(few, since(990))
+
+
+@pytest.mark.parametrize("ask", [appending.last_position, lambda file: blocks.Tail(file, 1)])
+def test_the_end_is_found_in_the_same_steps_however_many_blocks_there_are(
+    few_and_many_blocks: tuple[apsw.Connection, apsw.Connection],
+    ask: Callable[[apsw.Connection], object],
+) -> None:
+    few, many = few_and_many_blocks
+
+    assert steps(many, ask) == steps(few, ask)
 
 
 # Files of others

@@ -47,6 +47,9 @@ Progress = Callable[[int, int], None]
 EVENTS_AT_ONCE = 10_000
 """How many events are folded in one transaction: it takes some hundredths of a second."""
 
+_EVENTS_BESIDE = 4_000
+"""The same where nobody waits: what ends meanwhile stays in memory, and had better fit a cache."""
+
 AnyFold = Fold[States]
 
 _KNOWN_CODES = frozenset(kind.code for kind in KINDS.values())
@@ -301,7 +304,7 @@ class Projector:
         while True:
             connection.execute("BEGIN")
             last = last_position(connection)
-            _fold_batch(connection, states, last)
+            _fold_batch(connection, states, min(last, states.position + _EVENTS_BESIDE))
             states.make_room()
             connection.execute("COMMIT")
             if states.position == last:

@@ -21,6 +21,7 @@ from journal.opening import (
     open_reader,
     open_writer,
     read_only_target,
+    wait_for_locks,
 )
 
 _IDLE_READERS_MAX = 4
@@ -186,7 +187,7 @@ class Database:
         reader outlives the writers, the file would be left without what was committed last.
         """
         with suppress(apsw.Error):  # somebody is at it, and closes later; it is no loss
-            writer.set_busy_timeout(0)
+            wait_for_locks(writer, 0)
             writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
@@ -195,11 +196,11 @@ class Database:
         if wait_ms == BUSY_TIMEOUT_MS:
             connection.execute("BEGIN IMMEDIATE")
             return
-        connection.set_busy_timeout(wait_ms)
+        wait_for_locks(connection, wait_ms)
         try:
             connection.execute("BEGIN IMMEDIATE")
         finally:
-            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            wait_for_locks(connection, BUSY_TIMEOUT_MS)
 
     def _notice_other_writers(self, connection: apsw.Connection) -> None:
         data_version = connection.pragma("data_version")

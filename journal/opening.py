@@ -38,6 +38,9 @@ FORMAT_VERSION = 1
 BUSY_TIMEOUT_MS = 60_000
 """How long a connection waits for a lock; other writers hold it for milliseconds."""
 
+_WAIT_MS_MAX = 25
+"""How long it waits until it tries again: a millisecond at first, then ever longer."""
+
 # The heads of sessions and streams are updated all over their tables, so their pages should stay in
 # memory: 2 MB, the default, holds those of some twenty thousand.
 _CACHE_KIB = 16 * 1024
@@ -85,7 +88,7 @@ def open_writer(path: Path, durability: Durability, *, create: bool = True) -> a
         # Until it is known to be ours, closing it must leave its -wal as it is.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         _check_writable(connection, path)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        wait_for_locks(connection, BUSY_TIMEOUT_MS)
         if _is_blank(connection):
             _create_journal(connection)
         _check_identity(connection, path)
@@ -113,7 +116,7 @@ def open_reader(target: str, path: Path) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | _UNSHARED
     connection = apsw.Connection(target, flags=flags)
     try:
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        wait_for_locks(connection, BUSY_TIMEOUT_MS)
         _check_identity(connection, path)
         connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
@@ -275,6 +278,23 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
         raise errors.NewerFormatError(path, expected=FORMAT_VERSION, found=found)
 
 
+def wait_for_locks(connection: apsw.Connection, timeout_ms: int) -> None:
+    """Have a connection wait at most so long for locks that others hold.
+
+    Not by SQLite's own busy timeout, which would sleep through an interrupt (Ctrl-C).
+    """
+    deadline = 0.0
+
+    def wait(attempts: int) -> bool:
+        nonlocal deadline
+        if attempts == 0:
+            deadline = time.monotonic() + timeout_ms / 1000
+        time.sleep(min(attempts + 1, _WAIT_MS_MAX) / 1000)
+        return time.monotonic() < deadline
+
+    connection.set_busy_handler(wait if timeout_ms else None)
+
+
 def _checkpointer() -> Callable[[apsw.Connection, str, int], int]:
     """Return what brings the -wal into the file when it has grown long; called after each commit.
 
@@ -306,7 +326,7 @@ def _checkpoint_all(connection: apsw.Connection) -> None:
     however, sees that this one is not in the way.
     """
     deadline = time.monotonic() + _WAIT_FOR_READERS_SECONDS
-    connection.set_busy_timeout(0)
+    wait_for_locks(connection, 0)
     try:
         while True:
             try:
@@ -318,7 +338,7 @@ def _checkpoint_all(connection: apsw.Connection) -> None:
             else:
                 return
     finally:
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        wait_for_locks(connection, BUSY_TIMEOUT_MS)
 
 
 def _use_wal(connection: apsw.Connection, path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import random
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -213,6 +215,39 @@ def test_a_writer_waits_for_another_process_and_says_so_when_it_takes_too_long(
         assert journal.append_events([activated(session)]) == Appended(2, 2)
 
     assert len(check_file(path, closed=True)) == 2
+
+
+def test_ctrl_c_ends_the_wait_for_another_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = SessionId.new()
+    waited = threading.Event()
+
+    def interrupt() -> None:
+        waited.wait()
+        signal.raise_signal(signal.SIGINT)  # Python's handler runs in the main thread
+
+    def sleep(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        waited.set()
+        sleep(seconds)
+
+    monkeypatch.setattr(opening.time, "sleep", sleep)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Journal.open(path) as journal:
+            with contextlib.closing(apsw.Connection(str(path))) as other:
+                other.execute("BEGIN IMMEDIATE")
+                thread = threading.Thread(target=interrupt)
+                thread.start()
+                with pytest.raises(KeyboardInterrupt):  # and not BusyError, after a minute
+                    journal.append_events([activated(session)])
+                thread.join()
+
+            assert journal.append_events([activated(session)]) == Appended(1, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert len(check_file(path, closed=True)) == 1
 
 
 def close_while_threads_work(path: Path, reads_before: int) -> None:

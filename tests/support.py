@@ -35,6 +35,7 @@ from journal.rows import canonical_json
 ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "1"))
 """Multiplies the rounds of whatever is random: JOURNAL_TEST_ROUNDS=50 for a long run."""
 
+DATA = Path(__file__).parent / "data"
 NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)
 NOBODY = 65534
 TIMEOUT_S = 60.0
@@ -42,6 +43,11 @@ TIMEOUT_S = 60.0
 
 
 # Events
+
+
+def lines_of(name: str) -> list[str]:
+    """Return the lines of a file of the reference implementation's output."""
+    return (DATA / name).read_text("utf-8").removesuffix("\n").split("\n")
 
 
 def activated(session_id: SessionId, second: float = 0) -> SessionActivated:

@@ -4,12 +4,12 @@ import copy
 import json
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import pydantic
 import pytest
+from support import lines_of
 
 import journal
 from journal import (
@@ -31,9 +31,8 @@ from journal.kinds import KINDS
 from journal.rows import EVENT_CLASSES, encode
 from journal.values import Value
 
-DATA = Path(__file__).parent / "data"
-LINES = (DATA / "kinds.ndjson").read_text("utf-8").removesuffix("\n").split("\n")
-FACTS = (DATA / "kinds.facts.ndjson").read_text("utf-8").removesuffix("\n").split("\n")
+LINES = lines_of("kinds.ndjson")
+FACTS = lines_of("kinds.facts.ndjson")
 
 
 def test_every_fact_of_the_reference_holds() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 import pytest
+from support import lines_of
 
 from journal import (
     Journal,
@@ -26,13 +27,8 @@ from journal import (
 from journal.kinds import KINDS
 from journal.opening import APPLICATION_ID, FORMAT_VERSION
 
-DATA = Path(__file__).parent / "data"
 SCHEMA = resources.files("journal").joinpath("schema.sql").read_text("utf-8")
 FORMAT = resources.files("journal").joinpath("FORMAT.md").read_text("utf-8")
-
-
-def lines_of(name: str) -> list[str]:
-    return (DATA / name).read_text("utf-8").removesuffix("\n").split("\n")
 
 
 @pytest.fixture

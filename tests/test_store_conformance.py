@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import lines_of
 
 from journal import (
     EventStore,
@@ -17,12 +18,6 @@ from journal import (
     parse_event,
 )
 from journal.testing import EventStoreConformance
-
-DATA = Path(__file__).parent / "data"
-
-
-def lines_of(name: str) -> list[str]:
-    return (DATA / name).read_text("utf-8").removesuffix("\n").split("\n")
 
 
 class TestInMemoryEventStore(EventStoreConformance):

@@ -1,12 +1,12 @@
 """The wire: what the reference accepts and rejects, and that both readers agree."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import lines_of
 
 from journal import (
     InvalidEventError,
@@ -19,7 +19,6 @@ from journal import (
 from journal.kinds import KINDS
 from journal.rows import canonical_json
 
-DATA = Path(__file__).parent / "data"
 SESSION = "67e55044-10b1-426f-9247-bb680e5fe0c8"
 STREAM = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
 
@@ -31,10 +30,6 @@ DEVIATIONS = {
     '"26-01-01T00:00:00Z"': "out of range",
     '"metrics":[1.5': "expected a valid dictionary",
 }
-
-
-def lines_of(name: str) -> list[str]:
-    return (DATA / name).read_text("utf-8").removesuffix("\n").split("\n")
 
 
 def batched(**fields: Any) -> str:

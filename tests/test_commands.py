@@ -648,8 +648,13 @@ def test_wrong_usage_says_what_was_expected(path, tmp_path):
     file = tmp_path / "some.ndjson"
     file.write_bytes(activated(1))
     cases = {
-        ("events", path, "--session", "x"): "'--session': 'x' is not a UUID (expected 32 hex",
-        ("events", path, "--stream", "\x1b"): "'--stream': '\\x1b' is not a UUID (expected 32 hex",
+        ("events", path, "--session", "x"): "'--session': 'x' is not a session's id (expected 32 ",
+        (
+            "events",
+            path,
+            "--stream",
+            "\x1b",
+        ): "'--stream': '\\x1b' is not a stream's id (expected 32 ",
         ("events", path, "--since", "2026-01-01"): "'2026-01-01' is not RFC 3339 text like 2026-",
         ("events", path, "--since", "2026-01-01T00:00:00"): "has no UTC offset, expected one",
         ("events", path, "--after", "-1"): "'--after': -1 is not in the range x>=0",

@@ -270,6 +270,18 @@ def test_a_session_can_be_named_by_how_it_begins(path, mixed):
     )
 
 
+def test_events_are_selected_by_how_an_id_begins(mixed):
+    stream = json.loads(lines_of(run_here("streams", mixed, "--json"))[0])["stream_id"]
+    for option, found in (("--session", BUSY), ("--stream", stream)):
+        expected = run_here("events", mixed, option, found)
+        assert lines_of(expected)
+        assert run_here("events", mixed, option, found[:8]) == expected
+
+    assert run_here("events", mixed, "--stream", "0000").err == (
+        f"Error: {mixed}: has no stream whose id begins with 0000\n"
+    )
+
+
 # One session
 
 

@@ -13,8 +13,6 @@ from journal.commands.output import one_line
 from journal.kinds import KINDS
 
 if TYPE_CHECKING:
-    from journal import SessionId
-
     _ParamType = click.ParamType[Any, Any]
 else:
     _ParamType = click.ParamType  # generic since click 8.5
@@ -42,30 +40,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 """As `as_json`."""
 
 
-class ParsedType(_ParamType):
-    """A value that a class of the library reads from text.
+class TimeType(_ParamType):
+    """An instant."""
 
-    Args:
-        name: what the help calls it.
-        class_name: the class, which is not imported before it is used. Its `parse` raises
-            ValueError for a text that is none.
-    """
-
-    def __init__(self, name: str, class_name: str) -> None:
-        self.name = name
-        self._class_name = class_name
+    name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value."""
+        """Return a `Timestamp`."""
         try:
-            return getattr(journal, self._class_name).parse(value)
+            return journal.Timestamp.parse(value)
         except ValueError as error:
             self.fail(one_line(str(error)), param, ctx)
-
-
-SESSION_ID = ParsedType("id", "SessionId")
-STREAM_ID = ParsedType("id", "StreamId")
-TIME = ParsedType("time", "Timestamp")
 
 
 class KindType(_ParamType):
@@ -165,14 +150,21 @@ _ID_DIGITS = 32
 _PREFIX_DIGITS_MIN = 4
 
 
-class SessionPrefixType(_ParamType):
-    """The id of a session, or the beginning of one, for `lookups.session_named` to look up."""
+class PrefixType(_ParamType):
+    """An id, or the beginning of one, for `lookups` to look up.
+
+    Args:
+        owner: whose id it is: "session" or "stream".
+        class_name: the class of the id, which is not imported before it is used.
+    """
 
     name = "id"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> "SessionId | str":
+    def __init__(self, owner: str, class_name: str) -> None:
+        self._owner = owner
+        self._class_name = class_name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the id; of a prefix, its hexadecimal digits in lower case."""
         digits = value.replace("-", "").lower()
         if _PREFIX_DIGITS_MIN <= len(digits) < _ID_DIGITS and re.fullmatch("[0-9a-f]+", digits):
@@ -180,8 +172,12 @@ class SessionPrefixType(_ParamType):
             if value.lower().rstrip("-") in (digits, "-".join(filter(None, parts))):
                 return str(digits)
         try:
-            return journal.SessionId.parse(value)
+            return getattr(journal, self._class_name).parse(value)
         except ValueError:
             expected = "32 hexadecimal digits as 8-4-4-4-12, or at least the first 4 of them"
-            message = f"{one_line(repr(value))} is not a session's id (expected {expected})"
+            message = f"{one_line(repr(value))} is not a {self._owner}'s id (expected {expected})"
             self.fail(message, param, ctx)
+
+
+SESSION = PrefixType("session", "SessionId")
+STREAM = PrefixType("stream", "StreamId")

@@ -10,12 +10,13 @@ import click
 
 import journal
 from journal.commands.arguments import (
-    SESSION_ID,
-    STREAM_ID,
-    TIME,
+    SESSION,
+    STREAM,
     KindType,
+    TimeType,
     journal_argument,
 )
+from journal.commands.lookups import session_named, stream_named
 from journal.commands.output import Output, one_line, say
 from journal.kinds import KINDS
 
@@ -57,11 +58,11 @@ class _Selection(NamedTuple):
 
 @click.command(epilog=_EPILOG, short_help="Print events, oldest first.")
 @journal_argument
-@click.option("--session", "session_id", type=SESSION_ID, help="Only of this session.")
-@click.option("--stream", "stream_id", type=STREAM_ID, help="Only of this stream.")
+@click.option("--session", type=SESSION, help="Only of this session: its id, or how that begins.")
+@click.option("--stream", type=STREAM, help="Only of this stream, likewise.")
 @click.option(
     "--since",
-    type=TIME,
+    type=TimeType(),
     help="Only with a timestamp later than this, as 2026-01-31T12:00:00Z (RFC 3339).",
 )
 @click.option(
@@ -82,8 +83,8 @@ class _Selection(NamedTuple):
 def events(
     path: Path,
     *,
-    session_id: "SessionId | None",
-    stream_id: "StreamId | None",
+    session: "SessionId | str | None",
+    stream: "StreamId | str | None",
     since: "Timestamp | None",
     kinds: tuple[str, ...],
     after: int,
@@ -97,8 +98,13 @@ def events(
     canonical.
     """
     output = Output()
-    selection = _Selection(session_id, stream_id, since, frozenset(kinds))
     with journal.Journal.open(path, read_only=True) as opened:
+        selection = _Selection(
+            session_id=None if session is None else session_named(opened, session),
+            stream_id=None if stream is None else stream_named(opened, stream),
+            since=since,
+            kinds=frozenset(kinds),
+        )
         _warn_of_kinds(opened, selection.kinds)
         lines = _lines(opened, after, selection)
         if follow:

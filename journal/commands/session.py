@@ -9,7 +9,7 @@ import click
 
 import journal
 from journal.commands.arguments import (
-    SessionPrefixType,
+    SESSION,
     as_of_option,
     journal_argument,
     json_option,
@@ -79,7 +79,7 @@ class _Found(NamedTuple):
 
 @click.command(epilog=_EPILOG, short_help="Show one session, its streams and its events.")
 @journal_argument
-@click.argument("named", metavar="ID", type=SessionPrefixType())
+@click.argument("named", metavar="ID", type=SESSION)
 @as_of_option
 @json_option
 @wide_option

@@ -8,8 +8,8 @@ import click
 
 import journal
 from journal.commands.arguments import (
+    SESSION,
     STREAM_STATES,
-    SessionPrefixType,
     as_of_option,
     journal_argument,
     json_option,
@@ -75,7 +75,7 @@ WIDE_COLUMNS = (
 @click.option(
     "--session",
     "named",
-    type=SessionPrefixType(),
+    type=SESSION,
     help="Only those of this session: its id, or how that begins.",
 )
 @state_option(STREAM_STATES)

@@ -9,6 +9,7 @@ result with a model that was built the public way, so that a pydantic that chang
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import length_hint
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,21 @@ from journal.values import PerformanceMetrics, PriorityDistribution, SessionStat
 StoredEvent = tuple[int, int, int, int | None, int, str | None]
 """seq, kind, session, stream, timestamp, data, as the file has them."""
 
+
+class Page(NamedTuple):
+    """Some stored events."""
+
+    positions: Sequence[int]
+    rows: list[tuple[int, int, int | None, int, str | None]]
+    """kind, session, stream, timestamp, data: the positions, where they are known, cost time."""
+
+    @classmethod
+    def of(cls, events: Iterable[StoredEvent]) -> "Page":
+        """Return a page of whole rows."""
+        events = list(events)
+        return cls([event[0] for event in events], [event[1:] for event in events])
+
+
 Fields = dict[str, Any]
 Fill = Callable[[Fields, Any, Timestamp], None]
 Blueprint = tuple[type[Value], str, bool | None, Fill | None]
@@ -56,34 +72,34 @@ def decode(
     kind: str, session: SessionId, stream: StreamId | None, timestamp_ns: int, data: str | None
 ) -> AnyEvent:
     """Put one event together again; see `decode_rows`."""
-    row = (0, 0, 0, 0 if stream else None, timestamp_ns, data)
+    row = (0, 0, 0 if stream else None, timestamp_ns, data)
     names = Names({0: blueprint(kind)}, {0: session}, {0: stream, None: None})
-    ((_, event),) = decode_rows("", [row], names, lambda: names)
+    (event,) = decode_rows("", Page([0], [row]), names, lambda: names)
     return event
 
 
 def decode_rows(
-    path: Path | str, rows: Iterable[StoredEvent], names: Names, learn: Callable[[], Names]
-) -> Iterator[tuple[int, AnyEvent]]:
-    """Yield the position and the event of each row when it is asked for.
+    path: Path | str, page: Page, names: Names, learn: Callable[[], Names]
+) -> Iterator[AnyEvent]:
+    """Yield the event of each row of a page when it is asked for.
 
     It is written for speed: what most events have is made here, without a call.
 
     Args:
         path: of the journal, for errors.
-        rows: as they were read.
-        names: what is known already of what the rows name.
+        page: as it was read.
+        names: what is known already of what its rows name.
         learn: returns all of it that there is; called when something is not known.
 
     Raises:
         DamagedError: a row is not what the file format says.
         JournalError: whatever `learn` raises.
     """
-    position = 0
+    remaining = iter(page.rows)
     kinds, sessions, streams = names
     second_ns = next_second_ns = state = 0
     try:
-        for position, kind, session, stream, timestamp_ns, data in rows:
+        for kind, session, stream, timestamp_ns, data in remaining:
             try:
                 cls, event_type, has_stream, fill = kinds[kind]
                 session_id, stream_id = sessions[session], streams[stream]
@@ -114,10 +130,11 @@ def decode_rows(
                 fields["timestamp"] = timestamp
             else:
                 raise ValueError("its kind has no data")
-            yield position, event
+            yield event
     except JournalError:
         raise
     except NOT_DECODED as error:
+        position = page.positions[len(page.rows) - length_hint(remaining) - 1]
         raise damaged(path, position, error) from error
 
 

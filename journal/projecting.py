@@ -34,7 +34,7 @@ from journal.folds import (
 from journal.ids import SessionId, StreamId
 from journal.kinds import KINDS
 from journal.opening import BUSY_TIMEOUT_MS
-from journal.reading import PAGE_SQL, Reader, uuids
+from journal.reading import RANGE_SQL, Reader, uuids
 from journal.readmodels import Change, Projection, ProjectionStatus, RebuildReport
 from journal.timestamps import Timestamp
 
@@ -170,7 +170,7 @@ class Projector:
             else:
                 states = fold.states(connection, "main", stored.position)
             if states.position < last_position(connection):
-                rows: Any = connection.execute(PAGE_SQL, (states.position, 2**63 - 1, -1))
+                rows: Any = connection.execute(RANGE_SQL, (states.position, 2**63 - 1))
                 states.fold(_as_of(rows, as_of))
             yield connection, states
 
@@ -383,7 +383,7 @@ class Projector:
 def _fold_batch(connection: apsw.Connection, states: States, up_to: int) -> None:
     """Fold the next events, in memory."""
     end = min(states.position + EVENTS_AT_ONCE, up_to)
-    rows = connection.execute(PAGE_SQL, (states.position, end, -1))
+    rows = connection.execute(RANGE_SQL, (states.position, end))
     try:
         states.fold(rows)
     finally:  # an error that is kept would keep the cursor, and that the transaction

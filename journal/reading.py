@@ -15,6 +15,7 @@ from journal.decoding import (
     NOT_DECODED,
     Blueprint,
     Names,
+    Page,
     StoredEvent,
     blueprint,
     damaged,
@@ -46,7 +47,13 @@ SELECT {_COLUMNS} FROM chain
 SESSION_CHAIN_SQL = _CHAIN_SQL.format(prev="session_prev")
 STREAM_CHAIN_SQL = _CHAIN_SQL.format(prev="stream_prev")
 
-PAGE_SQL = f"SELECT {_COLUMNS} FROM event WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+RANGE_SQL = f"SELECT {_COLUMNS} FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
+
+PAGE_SQL = (
+    "SELECT kind, session, stream, timestamp, data"
+    " FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
+)
+"""Without the positions, which are known: they have no gaps."""
 
 SINCE_SQL = f"""
 SELECT e.seq, e.kind, e.session, e.stream, e.timestamp, e.data
@@ -123,16 +130,17 @@ class Reader:
         return chain.from_iterable(self._recorded(after, up_to))
 
     def _recorded(self, after: int, up_to: int) -> Iterator[Iterable[RecordedEvent]]:
-        for rows in self._pages(after, up_to):
+        for page in self._pages(after, up_to):
+            pairs = zip(page.positions, self._decoded(page), strict=True)
             # What RecordedEvent(position, event) makes, in half the time.
-            yield map(_new_tuple, repeat(RecordedEvent), self._decoded(rows))
+            yield map(_new_tuple, repeat(RecordedEvent), pairs)
 
-    def _decoded(self, rows: list[StoredEvent]) -> Iterator[tuple[int, AnyEvent]]:
+    def _decoded(self, page: Page) -> Iterator[AnyEvent]:
         def learn() -> Names:
             with self._database.read() as connection:
-                return self._named(connection, rows)
+                return self._named(connection, page)
 
-        return decode_rows(self._database.path, rows, self._known.names, learn)
+        return decode_rows(self._database.path, page, self._known.names, learn)
 
     def lines(
         self,
@@ -148,8 +156,8 @@ class Reader:
             pages = self._pages(after, up_to)
         else:
             pages = iter([self._selected(after, up_to, session_id, stream_id, since_ns)])
-        for rows in pages:
-            yield from self._texts(rows, stream_id, since_ns)
+        for page in pages:
+            yield from self._texts(page, stream_id, since_ns)
 
     def _selected(
         self,
@@ -158,7 +166,7 @@ class Reader:
         session_id: SessionId | None,
         stream_id: StreamId | None,
         since_ns: int | None,
-    ) -> list[StoredEvent]:
+    ) -> Page:
         """Return the events of a session, else of a stream, else since an instant."""
         with self._database.read() as connection:
             if session_id is not None:
@@ -167,17 +175,17 @@ class Reader:
                 rows = self.stream_rows(connection, stream_id)
             else:
                 rows = _since(connection, since_ns or 0)
-            return [row for row in rows if after < row[0] <= up_to]
+            return Page.of(row for row in rows if after < row[0] <= up_to)
 
     def _texts(
-        self, rows: list[StoredEvent], stream_id: StreamId | None, since_ns: int | None
+        self, page: Page, stream_id: StreamId | None, since_ns: int | None
     ) -> Iterator[tuple[int, str]]:
         with self._database.read() as connection:
-            kinds, sessions, streams = self._named(connection, rows)
+            kinds, sessions, streams = self._named(connection, page)
         position = 0
         try:
-            for row in rows:
-                position, kind, session, stream, timestamp_ns, data = row
+            for position, row in zip(*page, strict=True):
+                kind, session, stream, timestamp_ns, data = row
                 _, name, _, _ = kinds[kind]
                 found = streams[stream]
                 if stream_id not in (None, found):
@@ -187,7 +195,7 @@ class Reader:
                 if name in KINDS:
                     text = canonical_json((name, sessions[session], found, timestamp_ns, data))
                 else:
-                    ((_, event),) = self._decoded([row])
+                    (event,) = self._decoded(Page([position], [row]))
                     text = event.model_dump_json()
                 yield position, text
         except JournalError:
@@ -195,24 +203,21 @@ class Reader:
         except NOT_DECODED as error:
             raise damaged(self._database.path, position, error) from error
 
-    def _pages(self, after: int, up_to: int) -> Iterator[list[StoredEvent]]:
+    def _pages(self, after: int, up_to: int) -> Iterator[Page]:
         """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
 
         A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
         """
         while after < up_to:
             with self._database.read() as connection:
-                rows = _page(connection, after, up_to)
-            if not rows or rows[-1][0] - after != len(rows):
-                missing = after + 1
-                for row in rows:
-                    if row[0] != missing:
-                        break
-                    missing += 1
-                reason = f"is damaged: the event at position {missing} is missing"
-                raise DamagedError(self._database.path, reason)
-            after += len(rows)
-            yield rows
+                end = _end_of_page(connection, after, up_to)
+                rows: list[Any] = connection.execute(PAGE_SQL, (after, end)).fetchall()
+                if len(rows) != end - after:
+                    missing = _first_missing(connection, after, end)
+                    reason = f"is damaged: the event at position {missing} is missing"
+                    raise DamagedError(self._database.path, reason)
+            yield Page(range(after + 1, end + 1), rows)
+            after = end
 
     def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[StoredEvent]:
         """Return the rows of a session's events, first to last."""
@@ -253,15 +258,17 @@ class Reader:
         self, connection: apsw.Connection, rows: list[StoredEvent]
     ) -> Iterator[tuple[int, AnyEvent]]:
         """Yield position and event of rows that were read with this connection."""
-        learn = partial(self._named, connection, rows)
-        return decode_rows(self._database.path, rows, self._known.names, learn)
+        page = Page.of(rows)
+        learn = partial(self._named, connection, page)
+        events = decode_rows(self._database.path, page, self._known.names, learn)
+        return zip(page.positions, events, strict=True)
 
     def _events(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
         return [event for _, event in self.decoded(connection, rows)]
 
-    def _named(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
+    def _named(self, connection: apsw.Connection, page: Page) -> Names:
         try:
-            return self._known.learn(connection, rows)
+            return self._known.learn(connection, page)
         except NOT_DECODED as error:
             reason = f"the names of kinds or the ids are damaged: {sentence(error)}"
             raise DamagedError(self._database.path, reason) from error
@@ -274,22 +281,31 @@ def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -
 
 def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
     if since_ns < MIN_EPOCH_NS:  # every timestamp is later
-        return _fetch(connection, PAGE_SQL, (0, 2**63 - 1, -1))
+        return _fetch(connection, RANGE_SQL, (0, 2**63 - 1))
     return _fetch(connection, SINCE_SQL, (min(since_ns, MAX_EPOCH_NS),))
 
 
-def _page(connection: apsw.Connection, after: int, up_to: int) -> list[StoredEvent]:
-    """Return the next rows: those of one block, or of what comes after the last one.
+def _end_of_page(connection: apsw.Connection, after: int, up_to: int) -> int:
+    """Return the last position of what is good to hold in memory at once.
 
-    So they are good to hold in memory at once: a block ends before its data gets too large.
+    That is what is left of a block, which ends before its data gets too large, or as many events
+    after the last block.
     """
-    end: Any = connection.execute(
+    end = min(up_to, after + EVENTS_MAX)
+    last: Any = connection.execute(
         "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
         (after + 1,),
     ).get
-    if isinstance(end, int) and after < end < up_to:
-        up_to = end
-    return _fetch(connection, PAGE_SQL, (after, up_to, EVENTS_MAX))
+    return last if isinstance(last, int) and after < last < end else end
+
+
+def _first_missing(connection: apsw.Connection, after: int, end: int) -> int:
+    """Return the first position of a range at which there is no event."""
+    rows = _fetch(connection, RANGE_SQL, (after, end))
+    return next(
+        (wanted for wanted, row in enumerate(rows, start=after + 1) if row[0] != wanted),
+        after + len(rows) + 1,
+    )
 
 
 _new_tuple: Any = tuple.__new__
@@ -308,28 +324,28 @@ class _Known:
         """What is known."""
         return Names(self._kinds, self._sessions, self._streams)
 
-    def learn(self, connection: apsw.Connection, rows: list[StoredEvent]) -> Names:
-        """Return what every integer in the rows stands for, if it is there.
+    def learn(self, connection: apsw.Connection, page: Page) -> Names:
+        """Return what every integer in the rows of a page stands for, if it is there.
 
         Raises:
             ValueError, TypeError: what an integer stands for is not what the format says.
         """
         # Local references: another thread may replace a full dictionary meanwhile.
         kinds, sessions, streams = self._kinds, self._sessions, self._streams
-        if not kinds.keys() >= {row[1] for row in rows}:
+        if not kinds.keys() >= {row[0] for row in page.rows}:
             self._learn_kinds(connection)
-        unknown_sessions = {row[2] for row in rows}.difference(sessions)
+        unknown_sessions = {row[1] for row in page.rows}.difference(sessions)
         if unknown_sessions:
             if len(sessions) > _NAMES_MAX:
                 sessions = self._sessions = {}
-                unknown_sessions = {row[2] for row in rows}
+                unknown_sessions = {row[1] for row in page.rows}
             for key, uuid in uuids(connection, "session", unknown_sessions):
                 sessions[key] = SessionId.from_bytes(uuid)
-        unknown_streams = {row[3] for row in rows}.difference(streams)
+        unknown_streams = {row[2] for row in page.rows}.difference(streams)
         if unknown_streams:
             if len(streams) > _NAMES_MAX:
                 streams = self._streams = {None: None}
-                unknown_streams = {row[3] for row in rows}
+                unknown_streams = {row[2] for row in page.rows}
             for key, uuid in uuids(connection, "stream", unknown_streams):
                 streams[key] = StreamId.from_bytes(uuid)
         return Names(kinds, sessions, streams)

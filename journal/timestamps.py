@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 __all__ = [
+    "KNOWN_SECONDS",
     "MAX_EPOCH_NS",
     "MIN_EPOCH_NS",
     "Timestamp",
     "epoch_ns_from_text",
-    "parse_canonical",
+    "parse_and_remember",
     "state_of_second",
     "text_from_epoch_ns",
 ]
@@ -540,32 +541,21 @@ def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
     cache[key] = value
 
 
-# Text to value.
+# Text to value, in two steps for whoever reads many: a known second, and what is below it.
 
-_POINTED_SECONDS: Final[dict[str, tuple[int, int]]] = {}  # state and ns of "2026-01-01T00:00:00."
+KNOWN_SECONDS: Final[dict[str, tuple[int, int]]] = {}
+"""Of seconds met before, by text like "2026-01-01T00:00:00.": what `state_of_second` returns, and
+the nanoseconds since 1970-01-01T00:00:00Z."""
 
 
-def parse_canonical(text: str) -> Timestamp:
-    """Return ``Timestamp.parse(text)`` for text that was written by `text_from_epoch_ns`.
-
-    It is fast for nine fraction digits in a second met before. Raises `ValueError` as
-    `Timestamp.parse` does.
-    """
-    digits = text[20:29]
-    try:
-        state, second_ns = _POINTED_SECONDS[text[:20]]
-        if len(text) == 30 and digits.isdigit():
-            below = int(digits)
-            timestamp: Timestamp = _new(Timestamp, (state + below // 1_000).to_bytes(10), _UTC)
-            timestamp._epoch_ns = second_ns + below
-            return timestamp
-    except KeyError:
-        pass
+def parse_and_remember(text: str) -> Timestamp:
+    """Return ``Timestamp.parse(text)``, and remember its second if it is written in full."""
     timestamp = Timestamp.parse(text)
-    if len(text) == 30 and digits.isdigit():
-        second = timestamp._epoch_ns // _NS_PER_SECOND
-        state = state_of_second(second, timestamp._epoch_ns)
-        _remember(_POINTED_SECONDS, text[:20], (state, second * _NS_PER_SECOND))
+    ns = timestamp.epoch_ns
+    second = ns // _NS_PER_SECOND
+    head = text_from_epoch_ns(second * _NS_PER_SECOND)[:-1] + "."
+    if text.startswith(head) and text.endswith("Z"):
+        _remember(KNOWN_SECONDS, head, (state_of_second(second, ns), second * _NS_PER_SECOND))
     return timestamp
 
 

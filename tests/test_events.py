@@ -209,8 +209,8 @@ def test_an_unknown_event_says_what_its_text_says(changes: dict[str, Any]) -> No
 
 
 def test_a_decoded_event_is_the_same_as_a_validated_one() -> None:
-    """`rows` builds models through pydantic's slots; this notices if those change."""
-    for line in LINES:
+    """`decoding` fills models itself; this notices if pydantic's change."""
+    for line in LINES * 2:  # the second time, its times are of seconds met before
         decoded = decode(*encode([parse_event(line)])[0])
         validated = type(decoded).model_validate(json.loads(line))
 
@@ -232,6 +232,43 @@ def test_a_decoded_event_is_the_same_as_a_validated_one() -> None:
         assert hash(decoded) == hash(validated)
         assert repr(decoded) == repr(validated)
         assert decoded.model_dump() == validated.model_dump()
+
+
+@pytest.mark.parametrize("fraction", ["", ".5", ".123456", ".000000001", ".999999999"])
+@pytest.mark.parametrize("seconds", [0, 60, 2**64 - 1])
+def test_an_extended_lease_is_decoded_as_it_was(fraction: str, seconds: int) -> None:
+    for _ in range(2):
+        event = journal.SessionTimeoutExtended(
+            session_id=SessionId.new(),
+            additional_seconds=seconds,
+            new_expires_at=Timestamp.parse(f"2026-01-01T00:00:59{fraction}Z"),
+            timestamp=datetime.now(UTC),
+        )
+        decoded = decode(*encode([event])[0])
+        assert decoded == event
+        assert decoded.model_dump_json() == event.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        "",
+        '[,"2026-01-01T00:00:59.123456789Z"]',
+        '[-1.5,"2026-01-01T00:00:59.123456789Z"]',
+        '["1","2026-01-01T00:00:59.123456789Z"]',
+        '[1,"2026-01-01T00:00:59.12345678xZ"]',
+        '[1,"2026-01-01T00:00:59.+23456789Z"]',
+        '[1,"2026-01-01T00:00:61.123456789Z"]',
+        '[1,2,"2026-01-01T00:00:59.123456789Z"]',
+    ],
+)
+def test_a_damaged_lease_is_not_decoded(data: str | None) -> None:
+    kind, session = "session_timeout_extended", SessionId.new()
+    decode(kind, session, None, 1, '[1,"2026-01-01T00:00:59.123456789Z"]')  # the second is known
+
+    with pytest.raises(journal.DamagedError):
+        decode(kind, session, None, 1, data)
 
 
 @pytest.mark.parametrize("frame_count", [5.0, "5", True, -1, 2**64, None])

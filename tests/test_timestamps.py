@@ -25,7 +25,8 @@ from journal.timestamps import (
     MIN_EPOCH_NS,
     Timestamp,
     epoch_ns_from_text,
-    parse_canonical,
+    parse_and_remember,
+    state_of_second,
     text_from_epoch_ns,
 )
 
@@ -412,25 +413,25 @@ def test_an_integer_survives_the_way_through_text_and_through_a_timestamp(ns: in
     assert Timestamp.from_epoch_ns(ns).rfc3339() == text
 
 
-@given(st.one_of(close_ns, int64_ns, epoch_ns))
+@given(epoch_ns)
 @example(FIRST_NS)
 @example(LAST_NS)
 @example(-1)
-def test_canonical_text_is_parsed_as_all_text_is(ns: int) -> None:
+def test_a_second_is_remembered_by_its_text(ns: int) -> None:
     text = text_from_epoch_ns(ns)
-    for _ in range(2):  # the second time, the second is known
-        found = parse_canonical(text)
-        assert (found, found.epoch_ns, type(found)) == (Timestamp.parse(text), ns, Timestamp)
-        assert found.tzinfo is UTC
+    found = parse_and_remember(text)
+
+    assert (found, found.epoch_ns, type(found)) == (Timestamp.parse(text), ns, Timestamp)
+    if "." in text:
+        state, second_ns = timestamps.KNOWN_SECONDS[text[:20]]
+        assert second_ns == ns // SECOND * SECOND
+        assert state == state_of_second(ns // SECOND, ns)
 
 
-@pytest.mark.parametrize(
-    "text", ["2026-01-01T00:00:00.12345678xZ", "2026-01-01T00:00:61.123456789Z"]
-)
-def test_what_is_not_canonical_at_all_is_refused_by_the_parser_of_canonical_text(text: str) -> None:
-    parse_canonical("2026-01-01T00:00:00.123456789Z")
-    with pytest.raises(ValueError, match="2026"):
-        parse_canonical(text)
+@pytest.mark.parametrize("text", ["1999-01-01T00:00:00.5+01:00", "1999-1-1T00:00:00.5Z"])
+def test_other_spellings_of_a_second_are_not_remembered(text: str) -> None:
+    assert parse_and_remember(text) == Timestamp.parse(text)
+    assert not [known for known in timestamps.KNOWN_SECONDS if known in text]
 
 
 @given(epoch_ns)

@@ -19,11 +19,9 @@ from journal.errors import DamagedError, FoldError
 from journal.events import DomainEvent, UnknownEvent
 from journal.lifecycle import (
     FOLD_VERSION,
-    LAST_SEQ,
     LIVE,
     SESSION_COLUMNS,
     STREAM_COLUMNS,
-    T_LAST_SEQ,
     AnomalyFound,
     Lifecycle,
     State,
@@ -40,7 +38,6 @@ COUNTER_MAX = 2**63 - 1
 
 # What has ended is not likely to be needed again. The less of it there is in memory, the more of
 # what is in use fits into the processor's cache: with 5,000 a fold takes a tenth longer.
-_IN_MEMORY_MAX = 5_000
 _ENDED_IN_MEMORY_MAX = 500
 _DECODED_AT_ONCE = 1_000
 
@@ -92,7 +89,7 @@ def _insert(
     connection: apsw.Connection,
     table: str,
     columns: tuple[str, ...],
-    rows: Iterable[tuple[Any, ...]],
+    rows: Iterable[Iterable[Any]],
 ) -> None:
     """Write rows, their counters no larger than SQLite's largest integer."""
     remaining = iter(rows)
@@ -111,9 +108,7 @@ def _storable(value: Any) -> Any:
 
 # The built-ins
 
-_SESSION_ROW = ("session", *SESSION_COLUMNS)
-_STREAM_ROW = ("stream", *STREAM_COLUMNS)
-_ANOMALY_ROW = ("position", "session", "stream", "event_type", "state", "reason")
+_ANOMALY_COLUMNS = ("position", "session", "stream", "event_type", "state", "reason")
 
 
 class LifecycleFold:
@@ -122,9 +117,9 @@ class LifecycleFold:
     names: tuple[str, ...] = ("sessions", "streams")
     version = FOLD_VERSION
     tables: dict[str, tuple[str, ...]] = {  # noqa: RUF012 (read only)
-        "projection_session": _SESSION_ROW,
-        "projection_stream": _STREAM_ROW,
-        "projection_anomaly": _ANOMALY_ROW,
+        "projection_session": SESSION_COLUMNS,
+        "projection_stream": STREAM_COLUMNS,
+        "projection_anomaly": _ANOMALY_COLUMNS,
     }
     owner: str | None = None
 
@@ -142,7 +137,6 @@ class LifecycleStates:
         self.position = position
         self._connection = connection
         self._schema = schema
-        self._written_to = position
         self.lifecycle = Lifecycle(
             self,
             last_session=self._largest("projection_session", "session"),
@@ -158,15 +152,9 @@ class LifecycleStates:
             raise DamagedError(self._connection.filename, f"{reason}: {error}") from error
 
     def write(self) -> None:
-        """Write what changed, and forget what has ended if there is much of it."""
-        lifecycle, before = self.lifecycle, self._written_to
-        self._write(
-            [key for key, session in lifecycle.sessions.items() if session[LAST_SEQ] > before],
-            [key for key, stream in lifecycle.streams.items() if stream[T_LAST_SEQ] > before],
-        )
-        self._written_to = self.position
-        if len(lifecycle.sessions) + len(lifecycle.streams) > _IN_MEMORY_MAX:
-            lifecycle.forget_ended()
+        """Write what is in memory, which is what has changed, and drop it."""
+        self._write(self.lifecycle.sessions, self.lifecycle.streams)
+        self.lifecycle.forget_all()
 
     def make_room(self) -> None:
         """Write and drop what has ended, if there is much of it."""
@@ -179,42 +167,42 @@ class LifecycleStates:
         )
         lifecycle.forget_ended()
 
-    def _write(self, session_keys: list[int], stream_keys: list[int]) -> None:
+    def _write(self, session_keys: Iterable[int], stream_keys: Iterable[int]) -> None:
         sessions, streams = self.lifecycle.sessions, self.lifecycle.streams
-        session_rows = (_row_of_session(key, sessions[key]) for key in session_keys)
-        stream_rows = ((key, *streams[key]) for key in stream_keys)
-        self._insert("projection_session", _SESSION_ROW, session_rows)
-        self._insert("projection_stream", _STREAM_ROW, stream_rows)
-        self._insert("projection_anomaly", _ANOMALY_ROW, self.lifecycle.anomalies)
+        session_rows = (_row_of_session(sessions[key]) for key in session_keys)
+        stream_rows = (streams[key] for key in stream_keys)
+        self._insert("projection_session", SESSION_COLUMNS, session_rows)
+        self._insert("projection_stream", STREAM_COLUMNS, stream_rows)
+        self._insert("projection_anomaly", _ANOMALY_COLUMNS, self.lifecycle.anomalies)
         self.lifecycle.anomalies.clear()
 
     def session(self, key: int) -> State | None:
         """Return the stored state of a session."""
-        for row in self._read("projection_session", _SESSION_ROW, "WHERE session = ?", key):
+        for row in self._read("projection_session", SESSION_COLUMNS, "WHERE session = ?", key):
             return _session_of(row)
         return None
 
     def stream(self, key: int) -> State | None:
         """Return the stored state of a stream."""
-        for row in self._read("projection_stream", _STREAM_ROW, "WHERE stream = ?", key):
-            return list(row[1:])
+        for row in self._read("projection_stream", STREAM_COLUMNS, "WHERE stream = ?", key):
+            return list(row)
         return None
 
     def all_sessions(self) -> dict[int, State]:
         """Return every session, in the order of their first events."""
-        rows = self._read("projection_session", _SESSION_ROW)
+        rows = self._read("projection_session", SESSION_COLUMNS)
         stored = {row[0]: _session_of(row) for row in rows}
         return dict(sorted({**stored, **self.lifecycle.sessions}.items()))
 
     def all_streams(self) -> dict[int, State]:
         """Return every stream, in the order of their first events."""
-        rows = self._read("projection_stream", _STREAM_ROW)
-        stored = {row[0]: list(row[1:]) for row in rows}
+        rows = self._read("projection_stream", STREAM_COLUMNS)
+        stored = {row[0]: list(row) for row in rows}
         return dict(sorted({**stored, **self.lifecycle.streams}.items()))
 
     def all_anomalies(self) -> list[AnomalyFound]:
         """Return every anomaly, by position."""
-        rows = self._read("projection_anomaly", _ANOMALY_ROW, "ORDER BY position")
+        rows = self._read("projection_anomaly", _ANOMALY_COLUMNS, "ORDER BY position")
         return [*(AnomalyFound(*row) for row in rows), *self.lifecycle.anomalies]
 
     def _read(
@@ -225,9 +213,7 @@ class LifecycleStates:
         sql = f"SELECT {', '.join(columns)} FROM {self._schema}.{table} {rest}"
         return self._connection.execute(sql, parameters)
 
-    def _insert(
-        self, table: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]
-    ) -> None:
+    def _insert(self, table: str, columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
         _insert(self._connection, f"{self._schema}.{table}", columns, rows)
 
     def _largest(self, table: str, column: str) -> int:
@@ -239,13 +225,13 @@ class LifecycleStates:
         return largest
 
 
-def _row_of_session(key: int, session: State) -> tuple[Any, ...]:
+def _row_of_session(session: State) -> tuple[Any, ...]:
     live = session[LIVE]
-    return (key, *session[:LIVE], to_json(list(live)).decode() if live else None)
+    return (*session[:LIVE], to_json(list(live)).decode() if live else None)
 
 
 def _session_of(row: Any) -> State:
-    *columns, live = row[1:]
+    *columns, live = row
     return [*columns, dict.fromkeys(from_json(live)) if live else {}]
 
 

@@ -6,7 +6,7 @@ among them that the end of a session cancels its active streams although no even
 
 A rebuild folds every event there is, so this is written for speed: it takes the plain values of
 events, known by small integers, and keeps each state as a list, whose places are named below. A
-list is made five times as fast as an object, and is nearly a row. Nothing here knows of SQLite:
+list is made five times as fast as an object, and is a row as it is. Nothing here knows of SQLite:
 states that are not in memory are asked of a `Source`.
 """
 
@@ -25,6 +25,7 @@ State = list[Any]
 """The state of a session or of a stream. Times are nanoseconds since 1970, or None."""
 
 SESSION_COLUMNS = (
+    "session",  # its key
     "state",
     "activated_at",
     "ended_at",
@@ -38,10 +39,10 @@ SESSION_COLUMNS = (
     "batched_frames",
     "metrics",  # the data of the latest performance_metrics_recorded
     "anomalies",
-    "last_seq",  # position of the event that changed it last
     "live_streams",  # a dict whose keys are those that are Preparing or Streaming
 )
 STREAM_COLUMNS = (
+    "stream",  # its key
     "session",  # that it belongs to
     "state",
     "error",
@@ -54,11 +55,11 @@ STREAM_COLUMNS = (
     "highest_priority",
     "config_updates",
     "anomalies",
-    "last_seq",
 )
 
 # Places in the state of a session,
 (
+    KEY,
     STATE,
     ACTIVATED_AT,
     ENDED_AT,
@@ -72,12 +73,12 @@ STREAM_COLUMNS = (
     BATCHED,
     METRICS,
     ANOMALIES,
-    LAST_SEQ,
     LIVE,
 ) = range(len(SESSION_COLUMNS))
 
 # and in that of a stream.
 (
+    T_KEY,
     T_SESSION,
     T_STATE,
     T_ERROR,
@@ -90,7 +91,6 @@ STREAM_COLUMNS = (
     T_PRIORITY,
     T_CONFIG_UPDATES,
     T_ANOMALIES,
-    T_LAST_SEQ,
 ) = range(len(STREAM_COLUMNS))
 
 INITIALIZING, ACTIVE, _, SESSION_COMPLETED, SESSION_FAILED = (state.value for state in SessionState)
@@ -158,6 +158,7 @@ class Lifecycle:
             UnfoldableError: an event, or the state before it, is not what the format says.
         """
         sessions, streams = self.sessions, self.streams
+        data: Any
         position = 0
         try:
             for position, kind, session_key, stream_key, at_ns, data in events:
@@ -167,24 +168,22 @@ class Lifecycle:
                 if session is None:
                     session = self._session(session_key)
                 session[EVENT_COUNT] += 1
-                session[LAST_SEQ] = position
                 if stream_key is None:
-                    _SESSION_STEPS[kind](self, session, at_ns, data, session_key)
+                    _SESSION_STEPS[kind](self, session, at_ns, data, position)
                     continue
                 stream = streams.get(stream_key)
                 if stream is None:
-                    stream = self._stream(stream_key, session, session_key, kind, at_ns, position)
-                    if stream[T_EVENT_COUNT] == 0 and kind == _STREAM_CREATED:
+                    stream = self._stream(stream_key, session, kind, at_ns, position)
+                    if kind == _STREAM_CREATED and stream[T_EVENT_COUNT] == 0:
                         stream[T_EVENT_COUNT] = 1
                         continue
                 stream[T_EVENT_COUNT] += 1
-                stream[T_LAST_SEQ] = position
                 is_foreign = stream[T_SESSION] != session_key
                 # The two most frequent come first, and without a call.
                 if kind == _PATCH_FRAMES_GENERATED:
                     if is_foreign:
-                        self._check(stream, session, kind, position, session_key, stream_key)
-                    frames, size, priority = from_json(data)  # type: ignore[arg-type]
+                        self._check(stream, session, kind, position)
+                    frames, size, priority = from_json(data)
                     stream[T_FRAMES] += frames
                     stream[T_BYTES] += size
                     highest = stream[T_PRIORITY]
@@ -192,12 +191,12 @@ class Lifecycle:
                         stream[T_PRIORITY] = priority
                     continue
                 if is_foreign or stream[T_STATE] not in _LEGAL_FROM[kind]:
-                    self._check(stream, session, kind, position, session_key, stream_key)
+                    self._check(stream, session, kind, position)
                 if kind == _STREAM_STARTED and stream[T_STATE] == PREPARING:
                     stream[T_STATE] = STREAMING
                     stream[T_STARTED_AT] = at_ns
                 else:
-                    _STREAM_STEPS[kind](self, stream, at_ns, data, stream_key)
+                    _STREAM_STEPS[kind](self, stream, at_ns, data)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise UnfoldableError(position, f"{type(error).__name__}: {error}") from error
         return position
@@ -213,6 +212,11 @@ class Lifecycle:
         self.ended_sessions.clear()
         self.ended_streams.clear()
 
+    def forget_all(self) -> None:
+        """Drop everything from memory; the source must have it by now."""
+        for collection in (self.sessions, self.streams, self.ended_sessions, self.ended_streams):
+            collection.clear()
+
     def _session(self, key: int) -> State:
         """Return the state of a session, which is made if it is new."""
         session = self.sessions.get(key)
@@ -223,15 +227,13 @@ class Lifecycle:
         else:
             session = self._source.session(key)
         if session is None:
-            session = [INITIALIZING, None, None, None, 0, 0, 0, 0, 0, None, 0, None, 0, 0, {}]
+            session = [key, INITIALIZING, None, None, None, 0, 0, 0, 0, 0, None, 0, None, 0, {}]
         elif session[STATE] in _ENDED_STATES:
             self.ended_sessions.append(key)
         self.sessions[key] = session
         return session
 
-    def _stream(
-        self, key: int, session: State, session_key: int, kind: int, at_ns: int, position: int
-    ) -> State:
+    def _stream(self, key: int, session: State, kind: int, at_ns: int, position: int) -> State:
         """Return a stream that is not in memory; a new one if this is its first event.
 
         In a new one no event is counted yet: that is for the caller.
@@ -243,8 +245,7 @@ class Lifecycle:
                 self.ended_streams.append(key)
             self.streams[key] = stored
             return stored
-        stream: State
-        stream = [session_key, PREPARING, None, at_ns, None, None, 0, 0, 0, None, 0, 0, position]
+        stream = [key, session[KEY], PREPARING, None, at_ns, None, None, 0, 0, 0, None, 0, 0]
         self.streams[key] = stream
         session[TOTAL] += 1
         session[LIVE][key] = None
@@ -256,48 +257,54 @@ class Lifecycle:
         else:
             state = None
             reason = "the first event of a stream is to be stream_created"
-        found = AnomalyFound(position, session_key, key, _NAMES[kind], state, reason)
-        self._anomaly(session, stream, found)
+        self._anomaly(session, stream, kind, position, state, reason)
         return stream
 
-    def _check(
-        self, stream: State, session: State, kind: int, position: int, session_key: int, key: int
-    ) -> None:
+    def _check(self, stream: State, session: State, kind: int, position: int) -> None:
         """Note what is wrong with an event of a stream that was there before."""
         if stream[T_EVENT_COUNT] == 1:  # this is the first, and was noted
             return
         state = stream[T_STATE]
-        if stream[T_SESSION] != session_key:
+        if stream[T_SESSION] != session[KEY]:
             reason = "the stream belongs to another session"
         elif kind == _STREAM_CREATED:
             reason = f"the stream was created before, and is {state}"
         else:
             legal = " or ".join(sorted(_LEGAL_FROM[kind]))
             reason = f"legal in {legal}, but the stream is {state}"
-        found = AnomalyFound(position, session_key, key, _NAMES[kind], state, reason)
-        self._anomaly(session, stream, found)
+        self._anomaly(session, stream, kind, position, state, reason)
 
-    def _anomaly(self, session: State, stream: State | None, found: AnomalyFound) -> None:
+    def _anomaly(
+        self,
+        session: State,
+        stream: State | None,
+        kind: int,
+        position: int,
+        state: str | None,
+        reason: str,
+    ) -> None:
+        stream_key = None
         session[ANOMALIES] += 1
         if stream is not None:
+            stream_key = stream[T_KEY]
             stream[T_ANOMALIES] += 1
+        found = AnomalyFound(position, session[KEY], stream_key, _NAMES[kind], state, reason)
         self.anomalies.append(found)
 
     # What the steps below have in common
 
-    def check_session(self, session: State, key: int, kind: int, legal: str) -> None:
+    def check_session(self, session: State, kind: int, legal: str, position: int) -> None:
         """Note an event of a session that came in another state than the one it is legal in."""
         state = session[STATE]
         if state != legal:
             reason = f"legal in {legal}, but the session is {state}"
-            found = AnomalyFound(session[LAST_SEQ], key, None, _NAMES[kind], state, reason)
-            self._anomaly(session, None, found)
+            self._anomaly(session, None, kind, position, state, reason)
 
-    def end_session(self, session: State, key: int, state: str, at_ns: int) -> None:
+    def end_session(self, session: State, state: str, at_ns: int) -> None:
         """End a session, and cancel those of its streams that are still active."""
         session[STATE] = state
         session[ENDED_AT] = at_ns
-        self.ended_sessions.append(key)
+        self.ended_sessions.append(session[KEY])
         live = session[LIVE]
         if not live:
             return
@@ -307,14 +314,14 @@ class Lifecycle:
                 raise LookupError(f"stream {stream_key}, which is active, is not there")
             stream[T_STATE] = STREAM_CANCELLED
             stream[T_ENDED_AT] = at_ns
-            stream[T_LAST_SEQ] = session[LAST_SEQ]
             self.streams[stream_key] = stream
         self.ended_streams.extend(live)
         session[CANCELLED] += len(live)
         session[LIVE] = {}
 
-    def move_stream(self, stream: State, key: int, state: str) -> None:
+    def move_stream(self, stream: State, state: str) -> None:
         """Change the state of a stream, and the counts of the session that it belongs to."""
+        key = stream[T_KEY]
         owner = self._session(stream[T_SESSION])
         old, stream[T_STATE] = stream[T_STATE], state
         if old in _COUNTED_AT:
@@ -325,80 +332,82 @@ class Lifecycle:
             self.ended_streams.append(key)
         else:
             owner[LIVE][key] = None
-        owner[LAST_SEQ] = stream[T_LAST_SEQ]
 
 
 # What each event does. The functions of a group take the same arguments, used or not.
 
-SessionStep = Callable[[Lifecycle, State, int, str | None, int], None]
-StreamStep = Callable[[Lifecycle, State, int, str | None, int], None]
+SessionStep = Callable[[Lifecycle, State, int, Any, int], None]
+"""Takes a session, and the time, data and position of the event."""
+
+StreamStep = Callable[[Lifecycle, State, int, Any], None]
+"""Takes a stream, and the time and data of the event."""
 
 
-def _activated(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
-    life.check_session(session, key, _SESSION_ACTIVATED, INITIALIZING)
+def _activated(life: Lifecycle, session: State, at_ns: int, _: Any, position: int) -> None:
+    life.check_session(session, _SESSION_ACTIVATED, INITIALIZING, position)
     session[STATE] = ACTIVE
     session[ACTIVATED_AT] = at_ns
     session[ENDED_AT] = None
 
 
-def _closed(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
-    life.check_session(session, key, _SESSION_CLOSED, ACTIVE)
-    life.end_session(session, key, SESSION_COMPLETED, at_ns)
+def _closed(life: Lifecycle, session: State, at_ns: int, _: Any, position: int) -> None:
+    life.check_session(session, _SESSION_CLOSED, ACTIVE, position)
+    life.end_session(session, SESSION_COMPLETED, at_ns)
 
 
-def _broke_off(life: Lifecycle, session: State, at_ns: int, _: str | None, key: int) -> None:
-    life.end_session(session, key, SESSION_FAILED, at_ns)
+def _broke_off(life: Lifecycle, session: State, at_ns: int, _: Any, _position: int) -> None:
+    life.end_session(session, SESSION_FAILED, at_ns)
 
 
-def _extended(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+def _extended(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
     session[EXPIRES_AT] = data[data.index('"') + 1 : -2]
 
 
-def _frames_batched(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+def _frames_batched(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
     session[BATCHED] += int(data[1:-1])
 
 
-def _threshold_adjusted(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+def _threshold_adjusted(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
     session[THRESHOLD] = int(data.split(",", 2)[1])
 
 
-def _metrics_recorded(_: Lifecycle, session: State, _at: int, data: Any, _key: int) -> None:
+def _metrics_recorded(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
     session[METRICS] = data
 
 
-def _created_again(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
-    life.move_stream(stream, key, PREPARING)
+def _created_again(life: Lifecycle, stream: State, at_ns: int, _: Any) -> None:
+    life.move_stream(stream, PREPARING)
     stream[T_CREATED_AT] = at_ns
     stream[T_STARTED_AT] = stream[T_ENDED_AT] = stream[T_ERROR] = None
 
 
-def _started_again(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
-    life.move_stream(stream, key, STREAMING)
+def _started_again(life: Lifecycle, stream: State, at_ns: int, _: Any) -> None:
+    life.move_stream(stream, STREAMING)
     stream[T_ENDED_AT] = stream[T_ERROR] = None
     stream[T_STARTED_AT] = at_ns
 
 
 def _ended(state: str) -> StreamStep:
-    def ended(life: Lifecycle, stream: State, at_ns: int, _: str | None, key: int) -> None:
-        life.move_stream(stream, key, state)
+    def ended(life: Lifecycle, stream: State, at_ns: int, _: Any) -> None:
+        life.move_stream(stream, state)
         stream[T_ENDED_AT] = at_ns
         stream[T_ERROR] = None
 
     return ended
 
 
-def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any, key: int) -> None:
-    life.move_stream(stream, key, STREAM_FAILED)
+def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any) -> None:
+    life.move_stream(stream, STREAM_FAILED)
     stream[T_ENDED_AT] = at_ns
     (stream[T_ERROR],) = from_json(data)
 
 
-def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any, _key: int) -> None:
+def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any) -> None:
     stream[T_FRAMES] += 1
     stream[T_BYTES] += int(data[1:-1])
 
 
-def _config_updated(_: Lifecycle, stream: State, _at: int, _data: str | None, _key: int) -> None:
+def _config_updated(_: Lifecycle, stream: State, _at: int, _data: Any) -> None:
     stream[T_CONFIG_UPDATES] += 1
 
 

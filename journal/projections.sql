@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS projection_session (
     batched_frames     INTEGER NOT NULL,
     metrics            TEXT,              -- event.data of the latest performance_metrics_recorded
     anomalies          INTEGER NOT NULL,
-    last_seq           INTEGER NOT NULL,  -- position of the event that changed it last
     live_streams       TEXT               -- JSON array of stream.id: those Preparing or Streaming
 );
 
@@ -42,8 +41,7 @@ CREATE TABLE IF NOT EXISTS projection_stream (
     bytes              INTEGER NOT NULL,
     highest_priority   INTEGER,
     config_updates     INTEGER NOT NULL,
-    anomalies          INTEGER NOT NULL,
-    last_seq           INTEGER NOT NULL
+    anomalies          INTEGER NOT NULL
 );
 
 -- Events that the protocol could not have produced where they stand.

@@ -355,7 +355,7 @@ class Program:
         self.machine = test_model.JournalMachine()
         for owner, name, limit in [
             (projecting, "EVENTS_AT_ONCE", 50),
-            (folds, "_IN_MEMORY_MAX", 3),
+            (folds, "_ENDED_IN_MEMORY_MAX", 3),
         ]:
             self.machine.patch.setattr(owner, name, limit)
         self.state = test_lifecycle.NOTHING

@@ -468,11 +468,11 @@ def open_new(path: Path) -> Journal:
 
 
 @contextmanager
-def new_journal(*, events_at_once: int = 10_000, in_memory_max: int = 20_000) -> Iterator[Journal]:
+def new_journal(*, events_at_once: int = 10_000, ended_max: int = 500) -> Iterator[Journal]:
     """Open a journal in a folder that goes away, with these limits set for so long."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(projecting, "EVENTS_AT_ONCE", events_at_once)
-        patch.setattr(folds, "_IN_MEMORY_MAX", in_memory_max)
+        patch.setattr(folds, "_ENDED_IN_MEMORY_MAX", ended_max)
         with open_new(Path(folder) / "a.db") as journal:
             yield journal
 
@@ -489,16 +489,16 @@ def thorough(examples: int) -> settings:
 @given(
     batches=_BATCHES,
     events_at_once=st.sampled_from([1, 2, 3, 7, 10_000]),
-    in_memory_max=st.sampled_from([0, 0, 20_000]),
+    ended_max=st.sampled_from([0, 0, 500]),
 )
 def test_however_it_is_read_the_fold_equals_the_plain_fold(
-    batches: list[tuple[list[AnyEvent], str]], events_at_once: int, in_memory_max: int
+    batches: list[tuple[list[AnyEvent], str]], events_at_once: int, ended_max: int
 ) -> None:
     recorded = list(enumerate((event for batch, _ in batches for event in batch), 1))
     expected = plain_fold(recorded)
     note(f"{expected.state}")
 
-    with new_journal(events_at_once=events_at_once, in_memory_max=in_memory_max) as journal:
+    with new_journal(events_at_once=events_at_once, ended_max=ended_max) as journal:
         journal.register(PLAIN)
         for batch, read in batches:
             journal.append_events(batch)

@@ -420,7 +420,6 @@ def test_memory_follows_the_states_in_use(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 50)
-    monkeypatch.setattr(folds, "_IN_MEMORY_MAX", 100)
     monkeypatch.setattr(folds, "_ENDED_IN_MEMORY_MAX", 100)
     held = []
     write = folds.LifecycleStates.write
@@ -1504,7 +1503,7 @@ _BEYOND_READING = {
     "a session is not of this file": (
         "INSERT INTO projection_session SELECT 999, state, activated_at, ended_at,"
         " expires_at, event_count, total_streams, completed_streams, failed_streams,"
-        " cancelled_streams, priority_threshold, batched_frames, metrics, anomalies, last_seq,"
+        " cancelled_streams, priority_threshold, batched_frames, metrics, anomalies,"
         " NULL FROM projection_session"
     ),
     "what is to be text is not UTF-8": (

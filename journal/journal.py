@@ -1,6 +1,7 @@
 """The journal: an event store in one SQLite file."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -80,8 +81,13 @@ class Journal:
         if durability not in ("full", "normal"):
             message = f"durability: expected 'full' or 'normal', found {durability!r}"
             raise ValueError(message)
-        absolute = Path(path).absolute()
-        return cls(Database(absolute, read_only=read_only, durability=durability))
+        database = Database(Path(path).absolute(), read_only=read_only, durability=durability)
+        try:
+            return cls(database)
+        except BaseException:
+            with suppress(JournalError):  # what went wrong first is what to tell
+                database.close()
+            raise
 
     def close(self) -> None:
         """Close the journal; closing it again does nothing.

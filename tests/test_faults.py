@@ -390,6 +390,33 @@ def fail_at(disk: Disk, at: int, *, times: float, full: bool = False) -> None:
     disk.before = before
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # apsw's, of `Disk`
+def test_an_opening_that_fails_leaves_nothing_open_even_if_its_error_is_kept(
+    tmp_path: Path,
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    with Disk() as disk, Journal.open(new / "a.db"):
+        total = disk.operations
+    kept = []
+
+    for at in range(total):
+        path = tmp_path / str(at) / "a.db"
+        path.parent.mkdir()
+        with Disk() as disk, contextlib.suppress(JournalError):
+            fail_at(disk, at, times=3)
+            try:
+                Journal.open(path).close()
+            except JournalError as error:
+                kept.append(error)  # with its traceback, and all variables
+                raise
+        assert not [one for one in apsw.connections() if one and one.filename == str(path)]
+        Journal.open(path).close()
+        check_usable(path)
+
+    assert len(kept) > total / 2
+
+
 @pytest.mark.usefixtures("_small")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # apsw's, of `Disk`
 @pytest.mark.parametrize("times", [1, 3, float("inf")])

@@ -216,6 +216,7 @@ def become_nobody() -> None:
         raise Skip("file permissions work otherwise here")
     if os.geteuid() != 0:
         return
+    Path.cwd().as_uri()  # imports a module, which may lie where only root can go
     try:
         os.setgroups([])
         os.setgid(NOBODY)

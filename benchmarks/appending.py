@@ -14,8 +14,8 @@ from benchmarks.measure import Figure, Settings, in_turns, percentiles_ms, timed
 from benchmarks.plain_models import parse_plain
 from benchmarks.workload import expected, mixed_lines, open_lines, remove, verify
 from journal import DomainEvent, Journal
-from journal.blocks import Tail
-from journal.opening import Durability, open_writer
+from journal.file.blocks import Tail
+from journal.file.opening import Durability, open_writer
 
 BATCH_EVENTS = 1_000
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from journal.opening import open_reader
+from journal.file.opening import open_reader
 
 Rows = list[tuple[Any, ...]]
 

@@ -32,52 +32,52 @@ if TYPE_CHECKING:
     from journal.errors import UnknownKindError as UnknownKindError
     from journal.errors import UnknownProjectionError as UnknownProjectionError
     from journal.errors import UnsafeSQLiteError as UnsafeSQLiteError
-    from journal.event_ids import EventId as EventId
-    from journal.events import AnyEvent as AnyEvent
-    from journal.events import DomainEvent as DomainEvent
-    from journal.events import FramesBatched as FramesBatched
-    from journal.events import PatchFramesGenerated as PatchFramesGenerated
-    from journal.events import PerformanceMetricsRecorded as PerformanceMetricsRecorded
-    from journal.events import PriorityThresholdAdjusted as PriorityThresholdAdjusted
-    from journal.events import SessionActivated as SessionActivated
-    from journal.events import SessionClosed as SessionClosed
-    from journal.events import SessionExpired as SessionExpired
-    from journal.events import SessionTimedOut as SessionTimedOut
-    from journal.events import SessionTimeoutExtended as SessionTimeoutExtended
-    from journal.events import SkeletonGenerated as SkeletonGenerated
-    from journal.events import StreamCancelled as StreamCancelled
-    from journal.events import StreamCompleted as StreamCompleted
-    from journal.events import StreamConfigUpdated as StreamConfigUpdated
-    from journal.events import StreamCreated as StreamCreated
-    from journal.events import StreamFailed as StreamFailed
-    from journal.events import StreamStarted as StreamStarted
-    from journal.events import UnknownEvent as UnknownEvent
-    from journal.ids import SessionId as SessionId
-    from journal.ids import StreamId as StreamId
-    from journal.info import JournalInfo as JournalInfo
+    from journal.events.event_id import EventId as EventId
+    from journal.events.ids import SessionId as SessionId
+    from journal.events.ids import StreamId as StreamId
+    from journal.events.models import AnyEvent as AnyEvent
+    from journal.events.models import DomainEvent as DomainEvent
+    from journal.events.models import FramesBatched as FramesBatched
+    from journal.events.models import PatchFramesGenerated as PatchFramesGenerated
+    from journal.events.models import PerformanceMetricsRecorded as PerformanceMetricsRecorded
+    from journal.events.models import PriorityThresholdAdjusted as PriorityThresholdAdjusted
+    from journal.events.models import SessionActivated as SessionActivated
+    from journal.events.models import SessionClosed as SessionClosed
+    from journal.events.models import SessionExpired as SessionExpired
+    from journal.events.models import SessionTimedOut as SessionTimedOut
+    from journal.events.models import SessionTimeoutExtended as SessionTimeoutExtended
+    from journal.events.models import SkeletonGenerated as SkeletonGenerated
+    from journal.events.models import StreamCancelled as StreamCancelled
+    from journal.events.models import StreamCompleted as StreamCompleted
+    from journal.events.models import StreamConfigUpdated as StreamConfigUpdated
+    from journal.events.models import StreamCreated as StreamCreated
+    from journal.events.models import StreamFailed as StreamFailed
+    from journal.events.models import StreamStarted as StreamStarted
+    from journal.events.models import UnknownEvent as UnknownEvent
+    from journal.events.timestamps import Timestamp as Timestamp
+    from journal.events.values import PerformanceMetrics as PerformanceMetrics
+    from journal.events.values import PriorityDistribution as PriorityDistribution
+    from journal.events.values import PriorityPercentages as PriorityPercentages
+    from journal.events.values import SessionState as SessionState
+    from journal.events.values import StreamState as StreamState
+    from journal.events.wire import parse_event as parse_event
+    from journal.file.info import JournalInfo as JournalInfo
+    from journal.file.ndjson import LineAppender as LineAppender
+    from journal.file.ndjson import LinesAppended as LinesAppended
+    from journal.file.ndjson import RejectedLine as RejectedLine
     from journal.journal import Journal as Journal
     from journal.memory import InMemoryEventStore as InMemoryEventStore
-    from journal.ndjson import LineAppender as LineAppender
-    from journal.ndjson import LinesAppended as LinesAppended
-    from journal.ndjson import RejectedLine as RejectedLine
-    from journal.readmodels import Anomaly as Anomaly
-    from journal.readmodels import Change as Change
-    from journal.readmodels import Projection as Projection
-    from journal.readmodels import ProjectionStatus as ProjectionStatus
-    from journal.readmodels import RebuildReport as RebuildReport
-    from journal.readmodels import SessionStatus as SessionStatus
-    from journal.readmodels import StreamStatus as StreamStatus
+    from journal.projections.results import Anomaly as Anomaly
+    from journal.projections.results import Change as Change
+    from journal.projections.results import Projection as Projection
+    from journal.projections.results import ProjectionStatus as ProjectionStatus
+    from journal.projections.results import RebuildReport as RebuildReport
+    from journal.projections.results import SessionStatus as SessionStatus
+    from journal.projections.results import StreamStatus as StreamStatus
     from journal.store import Appended as Appended
     from journal.store import EventStore as EventStore
     from journal.store import EventSubscriber as EventSubscriber
     from journal.store import RecordedEvent as RecordedEvent
-    from journal.timestamps import Timestamp as Timestamp
-    from journal.values import PerformanceMetrics as PerformanceMetrics
-    from journal.values import PriorityDistribution as PriorityDistribution
-    from journal.values import PriorityPercentages as PriorityPercentages
-    from journal.values import SessionState as SessionState
-    from journal.values import StreamState as StreamState
-    from journal.wire import parse_event as parse_event
 
 __version__ = VERSION
 
@@ -104,52 +104,52 @@ _HOMES = {
     "UnknownKindError": "errors",
     "UnknownProjectionError": "errors",
     "UnsafeSQLiteError": "errors",
-    "EventId": "event_ids",
-    "AnyEvent": "events",
-    "DomainEvent": "events",
-    "FramesBatched": "events",
-    "PatchFramesGenerated": "events",
-    "PerformanceMetricsRecorded": "events",
-    "PriorityThresholdAdjusted": "events",
-    "SessionActivated": "events",
-    "SessionClosed": "events",
-    "SessionExpired": "events",
-    "SessionTimedOut": "events",
-    "SessionTimeoutExtended": "events",
-    "SkeletonGenerated": "events",
-    "StreamCancelled": "events",
-    "StreamCompleted": "events",
-    "StreamConfigUpdated": "events",
-    "StreamCreated": "events",
-    "StreamFailed": "events",
-    "StreamStarted": "events",
-    "UnknownEvent": "events",
-    "SessionId": "ids",
-    "StreamId": "ids",
-    "JournalInfo": "info",
+    "EventId": "events.event_id",
+    "AnyEvent": "events.models",
+    "DomainEvent": "events.models",
+    "FramesBatched": "events.models",
+    "PatchFramesGenerated": "events.models",
+    "PerformanceMetricsRecorded": "events.models",
+    "PriorityThresholdAdjusted": "events.models",
+    "SessionActivated": "events.models",
+    "SessionClosed": "events.models",
+    "SessionExpired": "events.models",
+    "SessionTimedOut": "events.models",
+    "SessionTimeoutExtended": "events.models",
+    "SkeletonGenerated": "events.models",
+    "StreamCancelled": "events.models",
+    "StreamCompleted": "events.models",
+    "StreamConfigUpdated": "events.models",
+    "StreamCreated": "events.models",
+    "StreamFailed": "events.models",
+    "StreamStarted": "events.models",
+    "UnknownEvent": "events.models",
+    "SessionId": "events.ids",
+    "StreamId": "events.ids",
+    "JournalInfo": "file.info",
     "Journal": "journal",
     "InMemoryEventStore": "memory",
-    "LineAppender": "ndjson",
-    "LinesAppended": "ndjson",
-    "RejectedLine": "ndjson",
-    "Anomaly": "readmodels",
-    "Change": "readmodels",
-    "Projection": "readmodels",
-    "ProjectionStatus": "readmodels",
-    "RebuildReport": "readmodels",
-    "SessionStatus": "readmodels",
-    "StreamStatus": "readmodels",
+    "LineAppender": "file.ndjson",
+    "LinesAppended": "file.ndjson",
+    "RejectedLine": "file.ndjson",
+    "Anomaly": "projections.results",
+    "Change": "projections.results",
+    "Projection": "projections.results",
+    "ProjectionStatus": "projections.results",
+    "RebuildReport": "projections.results",
+    "SessionStatus": "projections.results",
+    "StreamStatus": "projections.results",
     "Appended": "store",
     "EventStore": "store",
     "EventSubscriber": "store",
     "RecordedEvent": "store",
-    "Timestamp": "timestamps",
-    "PerformanceMetrics": "values",
-    "PriorityDistribution": "values",
-    "PriorityPercentages": "values",
-    "SessionState": "values",
-    "StreamState": "values",
-    "parse_event": "wire",
+    "Timestamp": "events.timestamps",
+    "PerformanceMetrics": "events.values",
+    "PriorityDistribution": "events.values",
+    "PriorityPercentages": "events.values",
+    "SessionState": "events.values",
+    "StreamState": "events.values",
+    "parse_event": "events.wire",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list all the same)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from journal.ids import SessionId
-    from journal.ndjson import LinesAppended
+    from journal.events.ids import SessionId
+    from journal.file.ndjson import LinesAppended
 
 
 class JournalError(Exception):

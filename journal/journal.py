@@ -9,18 +9,22 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from journal import statuses
-from journal.appending import Appender
-from journal.database import Database
 from journal.errors import JournalError
-from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId, check_id
-from journal.info import JournalInfo, read_info
-from journal.ndjson import LineAppender, LinesAppended, OnError, RejectedLine, append_lines
-from journal.opening import Durability
-from journal.projecting import AsOf, Progress, Projector
-from journal.reading import Reader
-from journal.readmodels import (
+from journal.events.ids import SessionId, StreamId, check_id
+from journal.events.models import AnyEvent
+from journal.events.records import encode
+from journal.events.timestamps import Timestamp
+from journal.events.values import SessionState, StreamState
+from journal.events.wire import Unknown
+from journal.file.appending import Appender
+from journal.file.connections import Database
+from journal.file.info import JournalInfo, read_info
+from journal.file.ndjson import LineAppender, LinesAppended, OnError, RejectedLine, append_lines
+from journal.file.opening import Durability
+from journal.file.reading import Reader
+from journal.projections import queries
+from journal.projections.projector import AsOf, Progress, Projector
+from journal.projections.results import (
     Anomaly,
     Projection,
     ProjectionStatus,
@@ -28,11 +32,7 @@ from journal.readmodels import (
     SessionStatus,
     StreamStatus,
 )
-from journal.rows import encode
 from journal.store import Appended, RecordedEvent, check_arguments
-from journal.timestamps import Timestamp
-from journal.values import SessionState, StreamState
-from journal.wire import Unknown
 
 
 class Journal:
@@ -277,7 +277,7 @@ class Journal:
             ValueError: `as_of` is neither.
         """
         check_id(session_id, SessionId)
-        return statuses.session(self._projector, session_id, as_of)
+        return queries.session(self._projector, session_id, as_of)
 
     def sessions(
         self, state: SessionState | None = None, *, as_of: AsOf = None
@@ -289,12 +289,12 @@ class Journal:
         Raises:
             ValueError: `state` or `as_of` is none.
         """
-        return statuses.sessions(self._projector, state, as_of)
+        return queries.sessions(self._projector, state, as_of)
 
     def stream(self, stream_id: StreamId, *, as_of: AsOf = None) -> StreamStatus | None:
         """Return what has become of a stream; None if it has no events. See `session`."""
         check_id(stream_id, StreamId)
-        return statuses.stream(self._projector, stream_id, as_of)
+        return queries.stream(self._projector, stream_id, as_of)
 
     def streams(
         self,
@@ -309,7 +309,7 @@ class Journal:
         """
         if session_id is not None:
             check_id(session_id, SessionId)
-        return statuses.streams(self._projector, session_id, state, as_of)
+        return queries.streams(self._projector, session_id, state, as_of)
 
     def anomalies(
         self, session_id: SessionId | None = None, *, as_of: AsOf = None
@@ -320,7 +320,7 @@ class Journal:
         """
         if session_id is not None:
             check_id(session_id, SessionId)
-        return statuses.anomalies(self._projector, session_id, as_of)
+        return queries.anomalies(self._projector, session_id, as_of)
 
     def register(self, projection: Projection[Any]) -> None:
         """Add a projection of your own. It is kept in the file, and caught up when it is read.

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from journal.errors import ConcurrencyError, KeyConflictError
-from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId, check_id
-from journal.rows import check_iterable, content_digest, encode
+from journal.events.ids import SessionId, StreamId, check_id
+from journal.events.models import AnyEvent
+from journal.events.records import check_iterable, content_digest, encode
+from journal.events.timestamps import Timestamp
 from journal.store import Appended, check_arguments
-from journal.timestamps import Timestamp
 
 
 class InMemoryEventStore:

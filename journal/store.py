@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId
+from journal.events.ids import SessionId, StreamId
+from journal.events.models import AnyEvent
 
 
 class Appended(NamedTuple):

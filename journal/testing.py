@@ -16,11 +16,17 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from journal.errors import ConcurrencyError, InvalidEventError, KeyConflictError
-from journal.events import AnyEvent, SessionActivated, SessionClosed, StreamCreated, StreamFailed
-from journal.ids import SessionId, StreamId
+from journal.events.ids import SessionId, StreamId
+from journal.events.models import (
+    AnyEvent,
+    SessionActivated,
+    SessionClosed,
+    StreamCreated,
+    StreamFailed,
+)
+from journal.events.timestamps import Timestamp
+from journal.events.wire import parse_event
 from journal.store import Appended, EventStore
-from journal.timestamps import Timestamp
-from journal.wire import parse_event
 
 _NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)
 

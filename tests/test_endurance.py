@@ -34,11 +34,9 @@ from journal import (
     StreamFailed,
     StreamId,
     Timestamp,
-    blocks,
-    folds,
-    opening,
-    projecting,
 )
+from journal.file import blocks, opening
+from journal.projections import projector, tables
 
 pytestmark = pytest.mark.slow
 
@@ -354,8 +352,8 @@ class Program:
         self.events = drawn_events(500, seed)
         self.machine = test_model.JournalMachine()
         for owner, name, limit in [
-            (projecting, "EVENTS_AT_ONCE", 50),
-            (folds, "_ENDED_IN_MEMORY_MAX", 3),
+            (projector, "EVENTS_AT_ONCE", 50),
+            (tables, "_ENDED_IN_MEMORY_MAX", 3),
         ]:
             self.machine.patch.setattr(owner, name, limit)
         self.state = test_lifecycle.NOTHING

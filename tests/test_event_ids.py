@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from journal.event_ids import debug_text, event_id, siphash13
-from journal.wire import parse_event
+from journal.events.event_id import debug_text, event_id, siphash13
+from journal.events.wire import parse_event
 
 DATA = Path(__file__).parent / "data"
 

@@ -26,10 +26,10 @@ from journal import (
     Timestamp,
     parse_event,
 )
-from journal.decoding import decode
-from journal.kinds import KINDS
-from journal.rows import EVENT_CLASSES, encode
-from journal.values import Value
+from journal.events.decoding import decode
+from journal.events.kinds import KINDS
+from journal.events.records import EVENT_CLASSES, encode
+from journal.events.values import Value
 
 LINES = lines_of("kinds.ndjson")
 FACTS = lines_of("kinds.facts.ndjson")

@@ -37,12 +37,9 @@ from journal import (
     StorageFullError,
     StreamFailed,
     StreamId,
-    appending,
-    blocks,
-    database,
-    opening,
     parse_event,
 )
+from journal.file import appending, blocks, connections, opening
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -1065,8 +1062,8 @@ POINTS: list[tuple[Any, str]] = [
     (blocks.Tail, "add"),
     (blocks, "write"),
     (blocks, "digest"),
-    (database.Database, "_notice_other_writers"),
-    (database.Database, "_commit"),
+    (connections.Database, "_notice_other_writers"),
+    (connections.Database, "_commit"),
 ]
 
 

@@ -19,16 +19,14 @@ from journal import (
     SessionId,
     Timestamp,
     UnknownEvent,
-    appending,
-    blocks,
     parse_event,
-    reading,
 )
-from journal.kinds import KINDS
-from journal.opening import APPLICATION_ID, FORMAT_VERSION
+from journal.events.kinds import KINDS
+from journal.file import appending, blocks, reading
+from journal.file.opening import APPLICATION_ID, FORMAT_VERSION
 
-SCHEMA = resources.files("journal").joinpath("schema.sql").read_text("utf-8")
-FORMAT = resources.files("journal").joinpath("FORMAT.md").read_text("utf-8")
+SCHEMA = resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
+FORMAT = resources.files("journal.file").joinpath("FORMAT.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -428,8 +426,8 @@ def test_the_live_file_is_a_third_of_its_ndjson(tmp_path: Path) -> None:
 
 def test_views_join_in_words_that_duckdb_takes_too() -> None:
     """It reads the text of a view with a parser of its own, which wants ON after JOIN."""
-    for name in ("schema.sql", "projections.sql"):
-        sql = resources.files("journal").joinpath(name).read_text("utf-8")
+    for room, name in (("file", "schema.sql"), ("projections", "projections.sql")):
+        sql = resources.files(f"journal.{room}").joinpath(name).read_text("utf-8")
         joins = re.findall(r"(CROSS )?JOIN [a-z_]+ AS [a-z](?: (ON) |\n)", sql)
         assert len(joins) == len(re.findall(r"\bJOIN\b", sql)) > 2
         assert all(bool(cross) != bool(on) for cross, on in joins), name

@@ -51,10 +51,9 @@ from journal import (
     StreamStatus,
     Timestamp,
     UnknownEvent,
-    folds,
     parse_event,
-    projecting,
 )
+from journal.projections import projector, tables
 
 DATA = Path(__file__).parent / "data"
 
@@ -471,8 +470,8 @@ def open_new(path: Path) -> Journal:
 def new_journal(*, events_at_once: int = 10_000, ended_max: int = 500) -> Iterator[Journal]:
     """Open a journal in a folder that goes away, with these limits set for so long."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projecting, "EVENTS_AT_ONCE", events_at_once)
-        patch.setattr(folds, "_ENDED_IN_MEMORY_MAX", ended_max)
+        patch.setattr(projector, "EVENTS_AT_ONCE", events_at_once)
+        patch.setattr(tables, "_ENDED_IN_MEMORY_MAX", ended_max)
         with open_new(Path(folder) / "a.db") as journal:
             yield journal
 

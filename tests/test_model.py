@@ -51,15 +51,11 @@ from journal import (
     StreamId,
     StreamStarted,
     Timestamp,
-    appending,
-    blocks,
-    ndjson,
-    opening,
     parse_event,
-    reading,
 )
-from journal.kinds import KINDS
-from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
+from journal.events.kinds import KINDS
+from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
+from journal.file import appending, blocks, ndjson, opening, reading
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (appending, "_HEADS_MAX", 3),

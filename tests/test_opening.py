@@ -33,8 +33,8 @@ from journal import (
     SessionId,
     StorageError,
     UnsafeSQLiteError,
-    opening,
 )
+from journal.file import opening
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 

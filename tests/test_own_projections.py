@@ -32,10 +32,9 @@ from journal import (
     StreamId,
     Timestamp,
     UnknownProjectionError,
-    folds,
-    projecting,
 )
 from journal.errors import JournalError
+from journal.projections import projector, tables
 
 A, B, C = SESSIONS
 X, Y = STREAMS[:2]
@@ -400,7 +399,7 @@ def test_a_read_only_journal_folds_in_memory(path: Path) -> None:
 def test_an_apply_that_changes_its_state_in_place_gives_the_same_states(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 2)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 2)
     initial: dict[str, list[str]] = {"seen": []}
 
     def apply(state: dict[str, list[str]], event: DomainEvent) -> dict[str, list[str]]:
@@ -489,7 +488,7 @@ def test_a_fold_that_fails_names_the_projection_and_the_position_and_keeps_its_c
     fail: Callable[[], Any],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 1)
     journal.register(failing_at(4, fail))
     journal.register(KINDS)
     journal.append_events([activated(A)] * 2)
@@ -648,8 +647,8 @@ def test_an_error_that_is_kept_does_not_keep_anybody_from_writing(
 def test_a_projection_of_many_keys_is_folded_in_bounded_memory(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 250)
-    monkeypatch.setattr(folds, "_DECODED_AT_ONCE", 50)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 250)
+    monkeypatch.setattr(tables, "_DECODED_AT_ONCE", 50)
 
     def apply(_state: str, event: DomainEvent) -> str:
         return str(event.session_id) * 100

@@ -32,10 +32,11 @@ from commands_support import (
 )
 
 import journal
-from journal.commands import cli, folding
-from journal.commands.arguments import SESSION_STATES, STREAM_STATES
-from journal.commands.tables import Column, Look, table
-from journal.commands.times import Clock, ago_text, duration_text
+from journal.commands import cli
+from journal.commands.console import rebuild_hint
+from journal.commands.console.arguments import SESSION_STATES, STREAM_STATES
+from journal.commands.console.tables import Column, Look, table
+from journal.commands.console.times import Clock, ago_text, duration_text
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 
@@ -674,7 +675,7 @@ def test_what_is_no_journal_is_left_alone(tmp_path, path):
 
 
 def test_much_that_is_folded_in_memory_is_pointed_out(large, mixed, tmp_path, monkeypatch):
-    monkeypatch.setattr(folding, "_WORTH_A_HINT", 5_000)
+    monkeypatch.setattr(rebuild_hint, "_WORTH_A_HINT", 5_000)
     path = Path(shutil.copy(mixed, tmp_path / "my file.db"))
     hint = f"folding 5,442 events in memory; run `journal rebuild '{path}'` once to keep it\n"
 

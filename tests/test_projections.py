@@ -43,11 +43,10 @@ from journal import (
     StreamId,
     StreamStarted,
     UnknownProjectionError,
-    folds,
-    opening,
-    projecting,
 )
-from journal.folds import LifecycleFold
+from journal.file import opening
+from journal.projections import projector, tables
+from journal.projections.tables import LifecycleFold
 
 DATA = Path(__file__).parent / "data"
 TABLES = ("projection_session", "projection_stream", "projection_anomaly", "projection_state")
@@ -404,7 +403,7 @@ def test_projections_say_how_far_they_are(journal: Journal) -> None:
 def test_catching_up_commits_in_steps_so_that_appenders_are_not_held_up(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(new_sessions(35))
 
     with recording_writes(journal) as statements:
@@ -419,23 +418,23 @@ def test_catching_up_commits_in_steps_so_that_appenders_are_not_held_up(
 def test_memory_follows_the_states_in_use(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 50)
-    monkeypatch.setattr(folds, "_ENDED_IN_MEMORY_MAX", 100)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 50)
+    monkeypatch.setattr(tables, "_ENDED_IN_MEMORY_MAX", 100)
     held = []
-    write = folds.LifecycleStates.write
+    write = tables.LifecycleStates.write
 
-    def noting(states: folds.LifecycleStates) -> None:
+    def noting(states: tables.LifecycleStates) -> None:
         write(states)
         held.append(len(states.lifecycle.sessions) + len(states.lifecycle.streams))
 
-    monkeypatch.setattr(folds.LifecycleStates, "write", noting)
-    make_room = folds.LifecycleStates.make_room
+    monkeypatch.setattr(tables.LifecycleStates, "write", noting)
+    make_room = tables.LifecycleStates.make_room
 
-    def noting_room(states: folds.LifecycleStates) -> None:
+    def noting_room(states: tables.LifecycleStates) -> None:
         make_room(states)
         held.append(len(states.lifecycle.sessions) + len(states.lifecycle.streams))
 
-    monkeypatch.setattr(folds.LifecycleStates, "make_room", noting_room)
+    monkeypatch.setattr(tables.LifecycleStates, "make_room", noting_room)
     for _ in range(30):
         session_ids = [SessionId.new() for _ in range(20)]
         journal.append_events([activated(one) for one in session_ids])
@@ -466,7 +465,7 @@ def steps_then_death(connection: apsw.Connection, steps: int) -> None:
 
 
 def catch_up_and_die(_channel: Channel, path: Path, steps: int, events_at_once: int) -> None:
-    projecting.EVENTS_AT_ONCE = events_at_once
+    projector.EVENTS_AT_ONCE = events_at_once
     journal = Journal.open(path)
     assert journal._database._writer is not None
     steps_then_death(journal._database._writer, steps)
@@ -520,7 +519,7 @@ Step = tuple[str, int, int]
 
 def note_folded(note: Callable[[Step], None]) -> None:
     """Have every step noted that is folded into tables: which, position before and after."""
-    fold_batch = projecting._fold_batch
+    fold_batch = projector._fold_batch
 
     def noting(connection: apsw.Connection, states: Any, up_to: int) -> None:
         before = states.position
@@ -528,21 +527,21 @@ def note_folded(note: Callable[[Step], None]) -> None:
         if states.position != before:
             note((states._schema, before, states.position))
 
-    projecting._fold_batch = noting
+    projector._fold_batch = noting
 
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     """The steps folded in this process."""
-    monkeypatch.setattr(projecting, "_fold_batch", projecting._fold_batch)  # put back afterwards
+    monkeypatch.setattr(projector, "_fold_batch", projector._fold_batch)  # put back afterwards
     steps: list[Step] = []
     note_folded(steps.append)
     return steps
 
 
 def catch_up_noting(channel: Channel, path: Path, version: int) -> tuple[list[Step], list[int]]:
-    projecting.EVENTS_AT_ONCE = 100
-    projecting._WAIT_MS = 60_000  # nobody gives up and folds in memory
+    projector.EVENTS_AT_ONCE = 100
+    projector._WAIT_MS = 60_000  # nobody gives up and folds in memory
     LifecycleFold.version = version
     folded: list[Step] = []
     note_folded(folded.append)
@@ -612,8 +611,8 @@ def test_processes_that_find_a_projection_stale_at_once_answer_right(
 def test_threads_that_catch_up_at_once_do_the_work_once(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step]
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 20)
-    monkeypatch.setattr(projecting, "_WAIT_MS", 60_000)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
+    monkeypatch.setattr(projector, "_WAIT_MS", 60_000)
     journal.append_events(random_events(500))
     start = threading.Barrier(4)
 
@@ -697,7 +696,7 @@ def test_whoever_finds_that_another_has_come_further_meanwhile_leaves_it_there(
 
 
 def append_and_look(channel: Channel, path: Path, seed: int) -> int:
-    projecting.EVENTS_AT_ONCE = 5
+    projector.EVENTS_AT_ONCE = 5
     count = 0
     with Journal.open(path, durability="normal") as journal:
         channel.meet()
@@ -800,7 +799,7 @@ def test_while_another_holds_the_lock_the_rest_is_folded_in_memory(
     locked: Any,
     caught_up_to: int,
 ) -> None:
-    monkeypatch.setattr(projecting, "_WAIT_MS", 20)
+    monkeypatch.setattr(projector, "_WAIT_MS", 20)
     events = random_events(60)
     journal.register(Projection("count", 1, 0, lambda count, _: count + 1))
     journal.append_events(events[:caught_up_to])
@@ -829,7 +828,7 @@ def test_while_another_holds_the_lock_the_rest_is_folded_in_memory(
 def test_a_stale_projection_is_folded_in_memory_while_another_holds_the_lock(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "_WAIT_MS", 20)
+    monkeypatch.setattr(projector, "_WAIT_MS", 20)
     journal.append_events(random_events(60))
     expected = answers(journal)
     change(path, "UPDATE projection_session SET event_count = 4711")
@@ -854,7 +853,7 @@ def test_a_reader_who_renews_a_stale_projection_never_waits_long_for_the_lock(
     journal.append_events(random_events(50))
     journal.sessions()
     monkeypatch.setattr(LifecycleFold, "version", 2)
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     write = journal._database.write
     waits = []
 
@@ -868,7 +867,7 @@ def test_a_reader_who_renews_a_stale_projection_never_waits_long_for_the_lock(
 
     assert [one.stale for one in journal.projections()] == [False, False]
     assert waits
-    assert max(waits) <= projecting._WAIT_MS
+    assert max(waits) <= projector._WAIT_MS
 
 
 # Staleness
@@ -903,10 +902,10 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
     journal.sessions()
     change(path, "UPDATE projection_session SET event_count = 4711")  # what the old fold made
     monkeypatch.setattr(LifecycleFold, "version", 2)
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     sql = "SELECT count(*), min(event_count), max(event_count), max(as_of_position) FROM sessions"
     seen: list[Any] = []
-    replace = projecting._replace
+    replace = projector._replace
 
     def looking(connection: apsw.Connection) -> None:
         connection.set_exec_trace(lambda *_: seen.append(query(path, sql)[0]) is None)
@@ -916,7 +915,7 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
         seen.append("replaced")
 
     watch_rebuilds(journal, looking)
-    monkeypatch.setattr(projecting, "_replace", replacing)
+    monkeypatch.setattr(projector, "_replace", replacing)
 
     journal.sessions()
 
@@ -929,7 +928,7 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
 def test_programs_of_two_versions_at_once_do_not_both_show(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(new_sessions(30))
     with Journal.open(path) as newer:
         newer._projector._lifecycle.version = 2
@@ -947,7 +946,7 @@ def test_programs_of_two_versions_at_once_do_not_both_show(
 def test_a_rebuild_reports_progress_and_finds_nothing_changed(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 20)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
     journal.append_events(random_events(50))
     expected = answers(journal)
     told: list[tuple[int, int]] = []
@@ -1051,7 +1050,7 @@ def append_when_told(channel: Channel, path: Path) -> None:
 def test_a_rebuild_does_not_hold_the_lock_while_it_folds(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(new_sessions(50))
     journal.sessions()
     spoil(path)
@@ -1083,7 +1082,7 @@ def test_a_rebuild_does_not_hold_the_lock_while_it_folds(
 def test_a_rebuild_takes_in_what_was_appended_until_its_last_transaction(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(random_events(50))
     journal.sessions()
     change(path, "UPDATE projection_session SET priority_threshold = 7 WHERE session = 2")
@@ -1108,7 +1107,7 @@ def test_a_rebuild_takes_in_what_was_appended_until_its_last_transaction(
 def test_beside_a_rebuild_writers_write_and_readers_see_whole_states_only(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 300)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 300)
     journal.append_events(new_sessions(2_000))
     journal.sessions()
     stop = threading.Event()
@@ -1191,7 +1190,7 @@ def test_an_interrupted_rebuild_leaves_the_old_in_place_and_nothing_else(
     at: int,
     check: bool,
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(random_events(50))
     expected = answers(journal)
     before = spoil(path)
@@ -1219,7 +1218,7 @@ def test_a_rebuild_interrupted_in_its_last_transaction_leaves_the_old_in_place(
     journal.append_events(random_events(50))
     expected = answers(journal)
     before = spoil(path)
-    home = projecting if at == "_replace" else projecting.Projector
+    home = projector if at == "_replace" else projector.Projector
     function = getattr(home, at)
 
     def interrupted(*arguments: Any) -> None:
@@ -1328,7 +1327,7 @@ def drawn(draw: random.Random, places: list[tuple[str, int]]) -> tuple[str, int]
 
 
 def rebuild_and_die(_channel: Channel, path: Path, where: str, number: int, check: bool) -> None:
-    projecting.EVENTS_AT_ONCE = 20
+    projector.EVENTS_AT_ONCE = 20
     journal = Journal.open(path)
     die_while_folding_beside(journal, where, number)
     journal.rebuild(check=check)
@@ -1340,7 +1339,7 @@ def rebuild_and_die(_channel: Channel, path: Path, where: str, number: int, chec
 def test_a_rebuild_that_was_killed_leaves_the_old_in_place_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 20)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
     draw = random.Random(seed)
     events = random_events(200, seed)
     expected = plain_fold(list(enumerate(events, 1)))
@@ -1373,7 +1372,7 @@ def test_a_rebuild_that_was_killed_leaves_the_old_in_place_and_nothing_else(
 
 def find_stale_and_die(_channel: Channel, path: Path, where: str, number: int) -> None:
     LifecycleFold.version = 2
-    projecting.EVENTS_AT_ONCE = 20
+    projector.EVENTS_AT_ONCE = 20
     journal = Journal.open(path)
     die_while_folding_beside(journal, where, number)
     journal.sessions()
@@ -1385,7 +1384,7 @@ def find_stale_and_die(_channel: Channel, path: Path, where: str, number: int) -
 def test_whoever_is_killed_while_renewing_a_stale_projection_leaves_it_to_the_next_one(
     path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step], seed: int
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 20)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
     draw = random.Random(seed)
     events = random_events(400, seed)
     with Journal.open(path) as journal:
@@ -1536,7 +1535,7 @@ def test_a_rebuild_replaces_rows_that_cannot_even_be_read(
 def test_a_check_that_cannot_catch_up_leaves_rows_and_checkpoint_together(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     broken, sound = SessionId.new(), SessionId.new()
     place = {"session_id": broken, "stream_id": StreamId.new()}
     journal.append_events([activated(broken), StreamCreated(**place, timestamp=NOON)])
@@ -1569,7 +1568,7 @@ def test_a_table_that_is_gone_is_damage(journal: Journal, path: Path, table: str
 def test_of_two_rebuilds_at_once_the_later_finds_nothing_changed(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(random_events(50))
     expected = answers(journal)
     right = stored(path)
@@ -1592,7 +1591,7 @@ def test_of_two_rebuilds_at_once_the_later_finds_nothing_changed(
 def test_rebuilds_of_different_projections_at_once_do_not_disturb_each_other(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, longer: str
 ) -> None:
-    monkeypatch.setattr(projecting, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
     journal.append_events(random_events(50))
     with Journal.open(path) as other:
         for one in (journal, other):
@@ -1620,7 +1619,7 @@ def test_rebuilds_of_different_projections_at_once_do_not_disturb_each_other(
 
 
 def rebuild_until_told(channel: Channel, path: Path, seed: int) -> int:
-    projecting.EVENTS_AT_ONCE = 7
+    projector.EVENTS_AT_ONCE = 7
     draw = random.Random(seed)
     rebuilt = 0
     with Journal.open(path, durability="normal") as journal:

@@ -36,9 +36,8 @@ from journal import (
     SessionId,
     StreamFailed,
     StreamId,
-    blocks,
-    opening,
 )
+from journal.file import blocks, opening
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What `journal.timestamps` promises of instants, their text and their integers."""
+"""What `journal.events.timestamps` promises of instants, their text and their integers."""
 
 # Naive datetimes and pickles are among the things under test.
 # ruff: noqa: DTZ001
@@ -19,8 +19,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from journal import timestamps
-from journal.timestamps import (
+from journal.events import timestamps
+from journal.events.timestamps import (
     MAX_EPOCH_NS,
     MIN_EPOCH_NS,
     Timestamp,

@@ -14,10 +14,10 @@ from journal import (
     UnknownEvent,
     UnknownKindError,
     parse_event,
-    wire,
 )
-from journal.kinds import KINDS
-from journal.rows import canonical_json
+from journal.events import wire
+from journal.events.kinds import KINDS
+from journal.events.records import canonical_json
 
 SESSION = "67e55044-10b1-426f-9247-bb680e5fe0c8"
 STREAM = "f47ac10b-58cc-4372-a567-0e02b2c3d479"

@@ -11,8 +11,8 @@ import click
 from journal._version import VERSION
 from journal.commands.anomalies import anomalies
 from journal.commands.append import append
+from journal.commands.console.group import JournalGroup
 from journal.commands.events import events
-from journal.commands.group import JournalGroup
 from journal.commands.info import info
 from journal.commands.projections import projections
 from journal.commands.rebuild import rebuild

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 import journal
-from journal.commands.arguments import as_of_option, journal_argument, json_option, wide_option
-from journal.commands.folding import hint_at_rebuild
-from journal.commands.output import Output, counted, say
-from journal.commands.tables import (
+from journal.commands.console.arguments import (
+    as_of_option,
+    journal_argument,
+    json_option,
+    wide_option,
+)
+from journal.commands.console.output import Output, counted, say
+from journal.commands.console.rebuild_hint import hint_at_rebuild
+from journal.commands.console.tables import (
     NOTHING,
     Column,
     anomalies_text,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import journal
-from journal.commands.arguments import FileType, journal_argument
-from journal.commands.group import INTERRUPTED, LOSSES, CommandError, os_error_text
-from journal.commands.incoming import Incoming, LineSplitter, TooLong, open_input
-from journal.commands.interrupting import Interruption
-from journal.commands.output import counted, one_line, say, size_text
-from journal.commands.progress import Progress
-from journal.commands.rejects import TOO_LONG_REASON, Rejects, open_rejects
+from journal.commands.console.arguments import FileType, journal_argument
+from journal.commands.console.group import INTERRUPTED, LOSSES, CommandError, os_error_text
+from journal.commands.console.incoming import Incoming, LineSplitter, TooLong, open_input
+from journal.commands.console.interrupting import Interruption
+from journal.commands.console.output import counted, one_line, say, size_text
+from journal.commands.console.progress import Progress
+from journal.commands.console.rejects import TOO_LONG_REASON, Rejects, open_rejects
 from journal.errors import JournalError, LineRejectedError, UnknownKindError
 
 if TYPE_CHECKING:

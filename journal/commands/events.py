@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 import journal
-from journal.commands.arguments import (
+from journal.commands.console.arguments import (
     SESSION,
     STREAM,
     KindType,
     TimeType,
     journal_argument,
 )
-from journal.commands.lookups import session_named, stream_named
-from journal.commands.output import Output, one_line, say
-from journal.kinds import KINDS
+from journal.commands.console.lookups import session_named, stream_named
+from journal.commands.console.output import Output, one_line, say
+from journal.events.kinds import KINDS
 
 if TYPE_CHECKING:
     from journal import AnyEvent, Journal, SessionId, StreamId, Timestamp

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 import journal
-from journal.commands.arguments import journal_argument, json_option
-from journal.commands.output import Output, counted, one_line, size_text
+from journal.commands.console.arguments import journal_argument, json_option
+from journal.commands.console.output import Output, counted, one_line, size_text
 
 if TYPE_CHECKING:
     from journal import JournalInfo

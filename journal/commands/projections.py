@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 import journal
-from journal.commands.arguments import journal_argument, json_option
-from journal.commands.output import Output, counted, one_line, say
-from journal.commands.tables import NOTHING, Column, look_of, table
+from journal.commands.console.arguments import journal_argument, json_option
+from journal.commands.console.output import Output, counted, one_line, say
+from journal.commands.console.tables import NOTHING, Column, look_of, table
 
 if TYPE_CHECKING:
     from journal import ProjectionStatus

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import journal
-from journal.commands.arguments import journal_argument, json_option
-from journal.commands.group import INTERRUPTED, CommandError
-from journal.commands.output import Output, OutputClosed, counted, one_line, say
-from journal.commands.progress import Progress
-from journal.commands.times import duration_text
+from journal.commands.console.arguments import journal_argument, json_option
+from journal.commands.console.group import INTERRUPTED, CommandError
+from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
+from journal.commands.console.progress import Progress
+from journal.commands.console.times import duration_text
 
 if TYPE_CHECKING:
     from journal import Change, ProjectionStatus, RebuildReport

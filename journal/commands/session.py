@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 import journal
-from journal.commands.arguments import (
+from journal.commands.console.arguments import (
     SESSION,
     as_of_option,
     journal_argument,
     json_option,
     wide_option,
 )
-from journal.commands.group import CommandError
-from journal.commands.lookups import session_named
-from journal.commands.output import Output, counted, one_line, size_text
-from journal.commands.streams import WIDE_COLUMNS, wide_row
-from journal.commands.tables import (
+from journal.commands.console.group import CommandError
+from journal.commands.console.lookups import session_named
+from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.tables import (
     NOTHING,
     Column,
     Look,
@@ -32,7 +31,8 @@ from journal.commands.tables import (
     shortened,
     table,
 )
-from journal.commands.times import Clock, ago_text, duration_text
+from journal.commands.console.times import Clock, ago_text, duration_text
+from journal.commands.streams import WIDE_COLUMNS, wide_row
 
 if TYPE_CHECKING:
     from journal import AnyEvent, Journal, SessionId, SessionStatus, StreamStatus, Timestamp

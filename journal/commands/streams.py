@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 import journal
-from journal.commands.arguments import (
+from journal.commands.console.arguments import (
     SESSION,
     STREAM_STATES,
     as_of_option,
@@ -16,10 +16,10 @@ from journal.commands.arguments import (
     state_option,
     wide_option,
 )
-from journal.commands.folding import hint_at_rebuild
-from journal.commands.lookups import session_named
-from journal.commands.output import Output, say
-from journal.commands.tables import (
+from journal.commands.console.lookups import session_named
+from journal.commands.console.output import Output, say
+from journal.commands.console.rebuild_hint import hint_at_rebuild
+from journal.commands.console.tables import (
     NOTHING,
     Column,
     anomalies_text,

@@ -22,8 +22,8 @@ from pydantic_core import to_json
 
 from journal import errors
 from journal._version import VERSION
-from journal.kinds import KINDS
-from journal.timestamps import text_from_epoch_ns
+from journal.events.kinds import KINDS
+from journal.events.timestamps import text_from_epoch_ns
 
 Durability = Literal["full", "normal"]
 """What an append waits for.
@@ -228,7 +228,9 @@ def _create_journal(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_blank(connection):
-            connection.execute(resources.files("journal").joinpath("schema.sql").read_text("utf-8"))
+            connection.execute(
+                resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
+            )
             connection.executemany(
                 "INSERT INTO kind (code, name, fields) VALUES (?, ?, ?)",
                 [

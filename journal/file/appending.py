@@ -6,12 +6,12 @@ from typing import Any
 
 import apsw
 
-from journal.blocks import BlockRow, Tail
-from journal.blocks import write as write_block
-from journal.database import Database
 from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
-from journal.ids import SessionId
-from journal.rows import Record, content_digest
+from journal.events.ids import SessionId
+from journal.events.records import Record, content_digest
+from journal.file.blocks import BlockRow, Tail
+from journal.file.blocks import write as write_block
+from journal.file.connections import Database
 from journal.store import Appended
 
 # The heads of sessions in use come back with one look-up each, so a bound costs little.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from journal.commands.output import OutputClosed, one_line, say
+from journal.commands.console.output import OutputClosed, one_line, say
 from journal.errors import JournalError
 
 LOSSES = 3

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Final
 
-from journal.commands.output import say, size_text
+from journal.commands.console.output import say, size_text
 
 _INTERVAL_SECONDS: Final = 0.2
 

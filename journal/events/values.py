@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from journal.canonical import rust_floats
+from journal.events.canonical import rust_floats
 
 
 def _encodable(text: str) -> str:

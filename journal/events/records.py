@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from journal import events
-from journal.canonical import line, quoted, rust_floats
 from journal.errors import InvalidEventError
-from journal.events import AnyEvent, UnknownEvent
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS
-from journal.timestamps import text_from_epoch_ns
+from journal.events import models
+from journal.events.canonical import line, quoted, rust_floats
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.events.models import AnyEvent, UnknownEvent
+from journal.events.timestamps import text_from_epoch_ns
 
 Record = tuple[str, SessionId, StreamId | None, int, str | None]
 """kind, session, stream, timestamp_ns, data."""
@@ -145,9 +145,9 @@ DATA_ENCODERS: dict[str, DataEncoder] = {
     "performance_metrics_recorded": _metrics,
 }
 
-EVENT_CLASSES: dict[str, type[events.Event]] = {
+EVENT_CLASSES: dict[str, type[models.Event]] = {
     cls.model_fields["event_type"].default: cls
-    for base in (events.SessionEvent, events.StreamEvent)
+    for base in (models.SessionEvent, models.StreamEvent)
     for cls in base.__subclasses__()
 }
 

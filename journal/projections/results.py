@@ -6,10 +6,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from journal.events import DomainEvent
-from journal.ids import SessionId, StreamId
-from journal.timestamps import Timestamp
-from journal.values import PerformanceMetrics, SessionState, StreamState
+from journal.events.ids import SessionId, StreamId
+from journal.events.models import DomainEvent
+from journal.events.timestamps import Timestamp
+from journal.events.values import PerformanceMetrics, SessionState, StreamState
 
 S = TypeVar("S")
 

@@ -22,14 +22,14 @@ from pydantic_core import (
     to_json,
 )
 
-from journal.canonical import object_pieces
 from journal.errors import DamagedError, JournalError
-from journal.events import AnyEvent, UnknownEvent
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS
-from journal.rows import EVENT_CLASSES
-from journal.timestamps import KNOWN_SECONDS, Timestamp, parse_and_remember, state_of_second
-from journal.values import PerformanceMetrics, PriorityDistribution, SessionState, Value
+from journal.events.canonical import object_pieces
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.events.models import AnyEvent, UnknownEvent
+from journal.events.records import EVENT_CLASSES
+from journal.events.timestamps import KNOWN_SECONDS, Timestamp, parse_and_remember, state_of_second
+from journal.events.values import PerformanceMetrics, PriorityDistribution, SessionState, Value
 
 StoredEvent = tuple[int, int, int, int | None, int, str | None]
 """seq, kind, session, stream, timestamp, data, as the file has them."""

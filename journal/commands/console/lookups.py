@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import journal
-from journal.commands.group import CommandError
+from journal.commands.console.group import CommandError
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, StreamId

@@ -8,10 +8,8 @@ from typing import Any
 import apsw
 from pydantic_core import from_json, to_json
 
-from journal.appending import last_position
-from journal.blocks import EVENTS_MAX
-from journal.database import Database
-from journal.decoding import (
+from journal.errors import DamagedError, JournalError
+from journal.events.decoding import (
     NOT_DECODED,
     Blueprint,
     Names,
@@ -22,13 +20,15 @@ from journal.decoding import (
     decode_rows,
     sentence,
 )
-from journal.errors import DamagedError, JournalError
-from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS
-from journal.rows import canonical_json
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.events.models import AnyEvent
+from journal.events.records import canonical_json
+from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
+from journal.file.appending import last_position
+from journal.file.blocks import EVENTS_MAX
+from journal.file.connections import Database
 from journal.store import RecordedEvent
-from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
 
 _COLUMNS = "seq, kind, session, stream, timestamp, data"
 

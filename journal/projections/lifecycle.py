@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
-from journal.kinds import KINDS
-from journal.values import SessionState, StreamState
+from journal.events.kinds import KINDS
+from journal.events.values import SessionState, StreamState
 
 FOLD_VERSION = 1
 """Changes with the rules, so that what older rules made is known to be stale."""

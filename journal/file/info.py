@@ -7,10 +7,10 @@ from uuid import UUID
 import apsw
 from pydantic import BaseModel, ConfigDict
 
-from journal.appending import last_position
 from journal.errors import DamagedError
-from journal.opening import resolved
-from journal.timestamps import Timestamp
+from journal.events.timestamps import Timestamp
+from journal.file.appending import last_position
+from journal.file.opening import resolved
 
 
 class JournalInfo(BaseModel):

@@ -9,8 +9,8 @@ import click
 from click.shell_completion import CompletionItem
 
 import journal
-from journal.commands.output import one_line
-from journal.kinds import KINDS
+from journal.commands.console.output import one_line
+from journal.events.kinds import KINDS
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any, Any]

@@ -14,10 +14,11 @@ from uuid import UUID
 import apsw
 from pydantic_core import from_json, to_json
 
-from journal.decoding import StoredEvent
 from journal.errors import DamagedError, FoldError
-from journal.events import DomainEvent, UnknownEvent
-from journal.lifecycle import (
+from journal.events.decoding import StoredEvent
+from journal.events.models import DomainEvent, UnknownEvent
+from journal.file.reading import Reader
+from journal.projections.lifecycle import (
     FOLD_VERSION,
     LIVE,
     SESSION_COLUMNS,
@@ -27,8 +28,7 @@ from journal.lifecycle import (
     State,
     UnfoldableError,
 )
-from journal.reading import Reader
-from journal.readmodels import Projection
+from journal.projections.results import Projection
 
 Schema = Literal["main", "temp"] | None
 """Whose tables hold the states: the file's, temporary ones, or none: all is folded in memory."""

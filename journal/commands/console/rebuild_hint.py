@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from journal.commands.output import counted, one_line, say
+from journal.commands.console.output import counted, one_line, say
 
 if TYPE_CHECKING:
     from journal import Journal

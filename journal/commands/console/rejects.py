@@ -8,8 +8,8 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from journal.commands.incoming import LINE_BYTES_MAX, TOO_LONG_BYTES_KEPT
-from journal.commands.output import one_line, write_all
+from journal.commands.console.incoming import LINE_BYTES_MAX, TOO_LONG_BYTES_KEPT
+from journal.commands.console.output import one_line, write_all
 
 if TYPE_CHECKING:
     from journal import RejectedLine

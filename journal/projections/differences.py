@@ -6,8 +6,8 @@ from uuid import UUID
 
 import apsw
 
-from journal.folds import Fold, States
-from journal.readmodels import Change
+from journal.projections.results import Change
+from journal.projections.tables import Fold, States
 
 # Of the tables of the built-ins: what people call them, and whose ids their keys are.
 _BUILT_IN = {

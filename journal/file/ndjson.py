@@ -5,9 +5,9 @@ from time import monotonic
 from typing import Literal, NamedTuple
 
 from journal.errors import InvalidEventError, LineRejectedError
-from journal.rows import Record
+from journal.events.records import Record
+from journal.events.wire import Unknown, read_record
 from journal.store import Appended
-from journal.wire import Unknown, read_record
 
 OnError = Literal["stop", "skip"]
 """What to do at a line that is no event: stop there, or report it and go on."""

@@ -15,19 +15,19 @@ from typing import Any, Literal, TypeVar
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
-from journal.decoding import decode
 from journal.errors import InvalidEventError, UnknownKindError
-from journal.events import AnyEvent
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS, Kind
-from journal.rows import DATA_ENCODERS, DATA_SIZE_MAX, Record, metrics_data
-from journal.timestamps import (
+from journal.events.decoding import decode
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS, Kind
+from journal.events.models import AnyEvent
+from journal.events.records import DATA_ENCODERS, DATA_SIZE_MAX, Record, metrics_data
+from journal.events.timestamps import (
     MAX_EPOCH_NS,
     MIN_EPOCH_NS,
     epoch_ns_from_text,
     text_from_epoch_ns,
 )
-from journal.values import SessionState
+from journal.events.values import SessionState
 
 Unknown = Literal["reject", "keep"]
 """What to do with an event of an unknown kind: refuse it, or store its text whole."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from json import encoder as _json_encoder
 
-from journal.kinds import KINDS
+from journal.events.kinds import KINDS
 
 # Escapes ", \ and what is below U+0020, as serde_json does, and leaves everything else as it is.
 # json has it in C; its Python twin gives the same text where there is no C accelerator.

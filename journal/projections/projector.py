@@ -11,17 +11,23 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from journal.appending import last_position
-from journal.changes import changes_between
-from journal.database import Database
-from journal.decoding import StoredEvent
 from journal.errors import (
     BusyError,
     DamagedError,
     FoldError,
     UnknownProjectionError,
 )
-from journal.folds import (
+from journal.events.decoding import StoredEvent
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.events.timestamps import Timestamp
+from journal.file.appending import last_position
+from journal.file.connections import Database
+from journal.file.opening import BUSY_TIMEOUT_MS
+from journal.file.reading import RANGE_SQL, Reader, uuids
+from journal.projections.differences import changes_between
+from journal.projections.results import Change, Projection, ProjectionStatus, RebuildReport
+from journal.projections.tables import (
     CustomFold,
     CustomStates,
     Fold,
@@ -31,12 +37,6 @@ from journal.folds import (
     StatesT_co,
     json_of,
 )
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS
-from journal.opening import BUSY_TIMEOUT_MS
-from journal.reading import RANGE_SQL, Reader, uuids
-from journal.readmodels import Change, Projection, ProjectionStatus, RebuildReport
-from journal.timestamps import Timestamp
 
 AsOf = int | datetime | None
 """A position, an instant, or None for now."""
@@ -343,7 +343,7 @@ class Projector:
         with self._database.read() as connection:
             if _has_tables(connection):
                 return
-        sql = resources.files("journal").joinpath("projections.sql").read_text("utf-8")
+        sql = resources.files("journal.projections").joinpath("projections.sql").read_text("utf-8")
         with self._database.write() as connection:
             connection.execute(sql)
 

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
-from journal.commands.group import INTERRUPTED
+from journal.commands.console.group import INTERRUPTED
 
 
 class Interruption:

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from journal import errors
-from journal.opening import (
+from journal.file.opening import (
     BUSY_TIMEOUT_MS,
     Durability,
     check_format,

@@ -7,11 +7,13 @@ from uuid import UUID
 
 import apsw
 
-from journal.decoding import metrics_of
 from journal.errors import DamagedError, JournalError
-from journal.folds import COUNTER_MAX, LifecycleStates
-from journal.ids import SessionId, StreamId
-from journal.lifecycle import (
+from journal.events.decoding import metrics_of
+from journal.events.ids import SessionId, StreamId
+from journal.events.timestamps import Timestamp
+from journal.events.values import SessionState, StreamState
+from journal.file.reading import uuids
+from journal.projections.lifecycle import (
     CANCELLED,
     COMPLETED,
     FAILED,
@@ -23,11 +25,9 @@ from journal.lifecycle import (
     TOTAL,
     State,
 )
-from journal.projecting import AsOf, Projector, check_as_of
-from journal.reading import uuids
-from journal.readmodels import Anomaly, SessionStatus, StreamStatus
-from journal.timestamps import Timestamp
-from journal.values import SessionState, StreamState
+from journal.projections.projector import AsOf, Projector, check_as_of
+from journal.projections.results import Anomaly, SessionStatus, StreamStatus
+from journal.projections.tables import COUNTER_MAX, LifecycleStates
 
 
 def session(projector: Projector, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:

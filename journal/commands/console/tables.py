@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from journal.commands.output import Output, counted, one_line, size_text
-from journal.commands.times import ago_text
+from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.times import ago_text
 
 if TYPE_CHECKING:
     from uuid import UUID

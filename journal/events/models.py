@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from journal.event_ids import EventId, event_id
-from journal.ids import SessionId, StreamId
-from journal.kinds import KINDS
-from journal.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
-from journal.values import U8, U64, PerformanceMetrics, SessionState, Text, Value
+from journal.events.event_id import EventId, event_id
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
+from journal.events.values import U8, U64, PerformanceMetrics, SessionState, Text, Value
 
 
 def _storable(timestamp: Timestamp) -> Timestamp:

@@ -1,0 +1,1 @@
+"""What is folded from the events: the states of sessions and streams, and an application's own."""

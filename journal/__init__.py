@@ -35,32 +35,32 @@ if TYPE_CHECKING:
     from journal.events.event_id import EventId as EventId
     from journal.events.ids import SessionId as SessionId
     from journal.events.ids import StreamId as StreamId
-    from journal.events.models import AnyEvent as AnyEvent
-    from journal.events.models import DomainEvent as DomainEvent
-    from journal.events.models import FramesBatched as FramesBatched
-    from journal.events.models import PatchFramesGenerated as PatchFramesGenerated
-    from journal.events.models import PerformanceMetricsRecorded as PerformanceMetricsRecorded
-    from journal.events.models import PriorityThresholdAdjusted as PriorityThresholdAdjusted
-    from journal.events.models import SessionActivated as SessionActivated
-    from journal.events.models import SessionClosed as SessionClosed
-    from journal.events.models import SessionExpired as SessionExpired
-    from journal.events.models import SessionTimedOut as SessionTimedOut
-    from journal.events.models import SessionTimeoutExtended as SessionTimeoutExtended
-    from journal.events.models import SkeletonGenerated as SkeletonGenerated
-    from journal.events.models import StreamCancelled as StreamCancelled
-    from journal.events.models import StreamCompleted as StreamCompleted
-    from journal.events.models import StreamConfigUpdated as StreamConfigUpdated
-    from journal.events.models import StreamCreated as StreamCreated
-    from journal.events.models import StreamFailed as StreamFailed
-    from journal.events.models import StreamStarted as StreamStarted
-    from journal.events.models import UnknownEvent as UnknownEvent
+    from journal.events.kinds import DomainEvent as DomainEvent
+    from journal.events.kinds import FramesBatched as FramesBatched
+    from journal.events.kinds import PatchFramesGenerated as PatchFramesGenerated
+    from journal.events.kinds import PerformanceMetricsRecorded as PerformanceMetricsRecorded
+    from journal.events.kinds import PriorityThresholdAdjusted as PriorityThresholdAdjusted
+    from journal.events.kinds import SessionActivated as SessionActivated
+    from journal.events.kinds import SessionClosed as SessionClosed
+    from journal.events.kinds import SessionExpired as SessionExpired
+    from journal.events.kinds import SessionTimedOut as SessionTimedOut
+    from journal.events.kinds import SessionTimeoutExtended as SessionTimeoutExtended
+    from journal.events.kinds import SkeletonGenerated as SkeletonGenerated
+    from journal.events.kinds import StreamCancelled as StreamCancelled
+    from journal.events.kinds import StreamCompleted as StreamCompleted
+    from journal.events.kinds import StreamConfigUpdated as StreamConfigUpdated
+    from journal.events.kinds import StreamCreated as StreamCreated
+    from journal.events.kinds import StreamFailed as StreamFailed
+    from journal.events.kinds import StreamStarted as StreamStarted
+    from journal.events.parsing import parse_event as parse_event
     from journal.events.timestamps import Timestamp as Timestamp
+    from journal.events.unknown import AnyEvent as AnyEvent
+    from journal.events.unknown import UnknownEvent as UnknownEvent
     from journal.events.values import PerformanceMetrics as PerformanceMetrics
     from journal.events.values import PriorityDistribution as PriorityDistribution
     from journal.events.values import PriorityPercentages as PriorityPercentages
     from journal.events.values import SessionState as SessionState
     from journal.events.values import StreamState as StreamState
-    from journal.events.wire import parse_event as parse_event
     from journal.file.info import JournalInfo as JournalInfo
     from journal.file.ndjson import LineAppender as LineAppender
     from journal.file.ndjson import LinesAppended as LinesAppended
@@ -105,25 +105,25 @@ _HOMES = {
     "UnknownProjectionError": "errors",
     "UnsafeSQLiteError": "errors",
     "EventId": "events.event_id",
-    "AnyEvent": "events.models",
-    "DomainEvent": "events.models",
-    "FramesBatched": "events.models",
-    "PatchFramesGenerated": "events.models",
-    "PerformanceMetricsRecorded": "events.models",
-    "PriorityThresholdAdjusted": "events.models",
-    "SessionActivated": "events.models",
-    "SessionClosed": "events.models",
-    "SessionExpired": "events.models",
-    "SessionTimedOut": "events.models",
-    "SessionTimeoutExtended": "events.models",
-    "SkeletonGenerated": "events.models",
-    "StreamCancelled": "events.models",
-    "StreamCompleted": "events.models",
-    "StreamConfigUpdated": "events.models",
-    "StreamCreated": "events.models",
-    "StreamFailed": "events.models",
-    "StreamStarted": "events.models",
-    "UnknownEvent": "events.models",
+    "AnyEvent": "events.unknown",
+    "DomainEvent": "events.kinds",
+    "FramesBatched": "events.kinds",
+    "PatchFramesGenerated": "events.kinds",
+    "PerformanceMetricsRecorded": "events.kinds",
+    "PriorityThresholdAdjusted": "events.kinds",
+    "SessionActivated": "events.kinds",
+    "SessionClosed": "events.kinds",
+    "SessionExpired": "events.kinds",
+    "SessionTimedOut": "events.kinds",
+    "SessionTimeoutExtended": "events.kinds",
+    "SkeletonGenerated": "events.kinds",
+    "StreamCancelled": "events.kinds",
+    "StreamCompleted": "events.kinds",
+    "StreamConfigUpdated": "events.kinds",
+    "StreamCreated": "events.kinds",
+    "StreamFailed": "events.kinds",
+    "StreamStarted": "events.kinds",
+    "UnknownEvent": "events.unknown",
     "SessionId": "events.ids",
     "StreamId": "events.ids",
     "JournalInfo": "file.info",
@@ -149,7 +149,7 @@ _HOMES = {
     "PriorityPercentages": "events.values",
     "SessionState": "events.values",
     "StreamState": "events.values",
-    "parse_event": "events.wire",
+    "parse_event": "events.parsing",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list all the same)

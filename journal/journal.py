@@ -10,12 +10,12 @@ from typing import Any, Self
 from uuid import UUID
 
 from journal.errors import JournalError
+from journal.events.exact import Unknown
 from journal.events.ids import SessionId, StreamId, check_id
-from journal.events.models import AnyEvent
 from journal.events.records import encode
 from journal.events.timestamps import Timestamp
+from journal.events.unknown import AnyEvent
 from journal.events.values import SessionState, StreamState
-from journal.events.wire import Unknown
 from journal.file.appending import Appender
 from journal.file.connections import Database
 from journal.file.info import JournalInfo, read_info

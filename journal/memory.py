@@ -7,9 +7,9 @@ from datetime import datetime
 
 from journal.errors import ConcurrencyError, KeyConflictError
 from journal.events.ids import SessionId, StreamId, check_id
-from journal.events.models import AnyEvent
 from journal.events.records import check_iterable, content_digest, encode
 from journal.events.timestamps import Timestamp
+from journal.events.unknown import AnyEvent
 from journal.store import Appended, check_arguments
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from journal.events.ids import SessionId, StreamId
-from journal.events.models import AnyEvent
+from journal.events.unknown import AnyEvent
 
 
 class Appended(NamedTuple):

@@ -17,15 +17,15 @@ import pytest
 
 from journal.errors import ConcurrencyError, InvalidEventError, KeyConflictError
 from journal.events.ids import SessionId, StreamId
-from journal.events.models import (
-    AnyEvent,
+from journal.events.kinds import (
     SessionActivated,
     SessionClosed,
     StreamCreated,
     StreamFailed,
 )
+from journal.events.parsing import parse_event
 from journal.events.timestamps import Timestamp
-from journal.events.wire import parse_event
+from journal.events.unknown import AnyEvent
 from journal.store import Appended, EventStore
 
 _NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)

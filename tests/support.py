@@ -28,8 +28,8 @@ from journal import (
     StreamStarted,
     Timestamp,
 )
+from journal.events.canonical import canonical_json
 from journal.events.kinds import KINDS
-from journal.events.records import canonical_json
 from journal.file import blocks
 
 ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "1"))
@@ -90,7 +90,7 @@ class Skip(Exception):  # noqa: N818 (not an error)
 _processes = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 if sys.platform != "win32":  # so that a child starts in milliseconds
     _processes.set_forkserver_preload(
-        ["pytest", "hypothesis", "journal.journal", "journal.memory", "journal.events.wire"]
+        ["pytest", "hypothesis", "journal.journal", "journal.memory", "journal.events.parsing"]
     )
 
 

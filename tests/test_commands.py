@@ -51,7 +51,7 @@ from journal.commands.console.incoming import (
 )
 from journal.commands.console.output import counted, one_line, size_text
 from journal.events.kinds import KINDS
-from journal.events.records import DATA_SIZE_MAX
+from journal.limits import DATA_SIZE_MAX
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, terminals and pipes of POSIX")
 
@@ -858,7 +858,7 @@ def test_completion_is_enabled_as_the_help_says():
             [],
             {
                 "_JOURNAL_COMPLETE": "bash_complete",
-                "COMP_WORDS": "journal events x.db --type ",
+                "COMP_WORDS": "journal sessions x.db --state ",
                 "COMP_CWORD": "4",
             },
         ),
@@ -884,7 +884,7 @@ def test_help_version_and_completion_do_not_import_the_models(arguments, variabl
     assert result.out
     loaded = set(result.err.split())
     assert "click" in loaded
-    heavy = {"apsw", "pydantic", "pydantic_core", "journal.events.models", "journal.journal"}
+    heavy = {"apsw", "pydantic", "pydantic_core", "journal.events.kinds", "journal.journal"}
     assert not loaded & heavy
 
 

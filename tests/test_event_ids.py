@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from journal.events.event_id import debug_text, event_id, siphash13
-from journal.events.wire import parse_event
+from journal.events.parsing import parse_event
 
 DATA = Path(__file__).parent / "data"
 

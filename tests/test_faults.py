@@ -853,7 +853,7 @@ DAMAGES = LINKS | {
     # Names.
     **each(
         "UPDATE kind SET name = {} WHERE code = 7",
-        "'stream_startex'\n x'ff'",
+        "x'ff'",
         EVENTS_OF_STREAM_3,
         "damaged",
     ),

@@ -55,7 +55,7 @@ from journal import (
 )
 from journal.events.kinds import KINDS
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
-from journal.file import appending, blocks, ndjson, opening, reading
+from journal.file import appending, blocks, names, ndjson, opening, reading
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (appending, "_HEADS_MAX", 3),
@@ -65,7 +65,7 @@ SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (blocks, "DATA_MAX", 300),
     (ndjson, "BATCH_EVENTS", 3),
     (opening, "_CHECKPOINT_PAGES", 8),
-    (reading, "_NAMES_MAX", 2),
+    (names, "_IDS_MAX", 2),
     (reading, "EVENTS_MAX", 4),
 ]
 

@@ -15,6 +15,7 @@ PACKAGE = Path(journal.__file__).parent
 LAYERS = [
     "_version",
     "errors",
+    "limits",
     "events",
     "store",
     "memory",

@@ -341,7 +341,7 @@ def test_as_of_one_session_costs_what_the_session_is_long(tmp_path: Path) -> Non
                 assert session is not None
                 assert session.total_streams in (2, 3)
                 costs.append(steps["steps"])
-                assert steps["scanned"] < 30
+                assert steps["scanned"] < 100  # most of them kinds
 
     assert costs[:3] == costs[3:]
     assert max(costs) < 5_000

@@ -15,9 +15,9 @@ from journal import (
     UnknownKindError,
     parse_event,
 )
-from journal.events import wire
+from journal.events import exact, wire
+from journal.events.canonical import canonical_json
 from journal.events.kinds import KINDS
-from journal.events.records import canonical_json
 
 SESSION = "67e55044-10b1-426f-9247-bb680e5fe0c8"
 STREAM = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
@@ -228,7 +228,7 @@ def outcome_of_both(text: str) -> tuple[str, str]:
         except InvalidEventError as error:
             return f"{type(error).__name__}: {error}"
 
-    return outcome(wire.read_record), outcome(wire._read_exactly)
+    return outcome(wire.read_record), outcome(exact.read_exactly)
 
 
 NUMBERS = st.one_of(

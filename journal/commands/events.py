@@ -15,10 +15,10 @@ from journal.commands.console.arguments import (
     KindType,
     TimeType,
     journal_argument,
+    kind_names,
 )
 from journal.commands.console.lookups import session_named, stream_named
 from journal.commands.console.output import Output, one_line, say
-from journal.events.kinds import KINDS
 
 if TYPE_CHECKING:
     from journal import AnyEvent, Journal, SessionId, StreamId, Timestamp
@@ -177,11 +177,12 @@ def _kind_of(text: str) -> str:
 
 def _warn_of_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
     """Tell of a kind that is neither known nor in the file: most likely it is misspelt."""
-    strange = kinds.difference(KINDS)
+    known = kind_names()
+    strange = kinds.difference(known)
     if not strange:
         return
     here = opened.info().counts_by_kind
     for kind in sorted(strange.difference(here)):
-        similar = difflib.get_close_matches(kind, {*KINDS, *here}, n=1)
-        hint = f", did you mean {similar[0]}?" if similar else f" ({', '.join(KINDS)})"
+        similar = difflib.get_close_matches(kind, {*known, *here}, n=1)
+        hint = f", did you mean {similar[0]}?" if similar else f" ({', '.join(known)})"
         say(one_line(f"--type {kind}: no such kind is known or in {opened.path.name}{hint}"))

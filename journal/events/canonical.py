@@ -6,24 +6,13 @@ be printed from a row of the file without building the event.
 """
 
 import re
-from collections.abc import Sequence
-from json import encoder as _json_encoder
+from collections.abc import Iterable, Sequence
+from functools import cache
 
+from journal.events.codecs import Record
+from journal.events.json_text import quoted
 from journal.events.kinds import KINDS
-
-# Escapes ", \ and what is below U+0020, as serde_json does, and leaves everything else as it is.
-# json has it in C; its Python twin gives the same text where there is no C accelerator.
-quoted = _json_encoder.c_encode_basestring or _json_encoder.py_encode_basestring  # type: ignore[attr-defined]
-"""Return a str as JSON text, in quotes."""
-
-_STRING_OR_EXPONENT = re.compile(r'("(?:[^"\\]|\\.)*")|e\+')
-
-
-def rust_floats(json: str) -> str:
-    """Return pydantic's JSON text with its exponents as Rust writes them (1e+21 becomes 1e21)."""
-    if "e+" not in json:
-        return json
-    return _STRING_OR_EXPONENT.sub(lambda match: match[1] or "e", json)
+from journal.events.timestamps import text_from_epoch_ns
 
 
 def object_pieces(names: Sequence[str]) -> tuple[str, ...]:
@@ -48,27 +37,35 @@ def object_pieces(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-_HEADS = {name: f'{{"event_type":"{name}","session_id":"' for name in KINDS}
-_PIECES = {name: object_pieces(kind.fields) for name, kind in KINDS.items() if kind.fields}
+# The values in data, each as the text that stands there.
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^,\[\]]+')
 
 
-def line(kind: str, session: str, stream: str | None, timestamp: str, data: str | None) -> str:
-    """Return the canonical text of an event of a known kind, without a line end.
+@cache
+def _parts(kind: str) -> tuple[str, tuple[str, ...], bool]:
+    """Return how the text of a kind begins, and what stands around its values.
 
-    Args:
-        kind: the event_type.
-        session: the session id as text.
-        stream: the stream id as text, None for a session event.
-        timestamp: the timestamp as text.
-        data: the JSON array of the other values in field order, None where there are none.
+    And whether a comma can be in a value that is not the last.
     """
-    head = _HEADS[kind] + session
+    fields = KINDS[kind].fields
+    pieces = object_pieces(KINDS[kind].field_names) if fields else ()
+    has_commas = any(field.type.name == "text" for field in fields[:-1])
+    return f'{{"event_type":"{kind}","session_id":"', pieces, has_commas
+
+
+def canonical_json(record: Record) -> str:
+    """Return the canonical text of a record: what the event's `model_dump_json()` gives."""
+    kind, session, stream, timestamp_ns, data = record
+    if kind not in KINDS:
+        return data or ""
+    head, pieces, has_commas = _parts(kind)
+    head += str(session)
     if stream is not None:
         head = f'{head}","stream_id":"{stream}'
+    timestamp = text_from_epoch_ns(timestamp_ns)
     if data is None:
         return f'{head}","timestamp":"{timestamp}"}}'
-    pieces = _PIECES[kind]
-    # No value but the last can hold a comma: numbers, and the names of states.
-    values = data[1:-1].split(",", len(pieces) - 2)
+    values: Iterable[str]
+    values = _VALUE.findall(data) if has_commas else data[1:-1].split(",", len(pieces) - 2)
     body = "".join([part for pair in zip(pieces, values, strict=False) for part in pair])
     return f'{head}",{body}{pieces[-1]},"timestamp":"{timestamp}"}}'

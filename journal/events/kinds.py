@@ -1,59 +1,177 @@
-"""The sixteen kinds of event: their names, file codes and the names of what each one carries.
+"""The table of kinds: what each of the sixteen events is called, and what it carries.
 
-This table is the one place that lists the kinds. The models (`events`), the wire text
-(`canonical`) and the `kind` table of the file (`schema`) are all held against it by tests.
+A class here is a row. It gives the kind's name on the wire and its own fields, in order, with their
+types; what all events have (`event_type`, `session_id`, `stream_id` for a `StreamEvent`,
+`timestamp`) stands around them. Everything else that knows the fields of a kind is made from these
+classes when it is needed: the union below, what takes events apart and puts them together
+(`codecs`), the readers of the wire, the canonical text, the rows of the table `kind`, the view
+`events`. Only the fold says by itself what a kind does.
+
+To add a kind, add its class, in the last place, and its line to the union that type checkers see.
 """
 
-from typing import NamedTuple
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from journal.events.event import Kind, SessionEvent, StreamEvent
+from journal.events.timestamps import Timestamp
+from journal.events.values import U8, U64, PerformanceMetrics, SessionState, Text
 
 
-class Kind(NamedTuple):
-    """One kind of event.
+class SessionActivated(SessionEvent):
+    """A session began to serve."""
 
-    `code` is the small integer that stands for the kind in a journal file; it never changes.
-    `fields` names the values between the ids and the timestamp, in wire order. A dotted name is a
-    value inside a nested object: `metrics.latency_ms` is `{"metrics": {"latency_ms": ...}}`.
-    """
-
-    code: int
-    name: str
-    has_stream: bool
-    fields: tuple[str, ...] = ()
+    event_type: Literal["session_activated"] = "session_activated"
 
 
-_KINDS = (
-    Kind(1, "session_activated", has_stream=False),
-    Kind(2, "session_closed", has_stream=False),
-    Kind(3, "session_expired", has_stream=False),
-    Kind(4, "session_timed_out", False, ("original_state", "timeout_duration")),
-    Kind(5, "session_timeout_extended", False, ("additional_seconds", "new_expires_at")),
-    Kind(6, "stream_created", has_stream=True),
-    Kind(7, "stream_started", has_stream=True),
-    Kind(8, "stream_completed", has_stream=True),
-    Kind(9, "stream_failed", True, ("error",)),
-    Kind(10, "stream_cancelled", has_stream=True),
-    Kind(11, "skeleton_generated", True, ("frame_size_bytes",)),
-    Kind(12, "patch_frames_generated", True, ("frame_count", "total_bytes", "highest_priority")),
-    Kind(13, "frames_batched", False, ("frame_count",)),
-    Kind(14, "priority_threshold_adjusted", False, ("old_threshold", "new_threshold", "reason")),
-    Kind(15, "stream_config_updated", has_stream=True),
-    Kind(
-        16,
-        "performance_metrics_recorded",
-        False,
-        (
-            "metrics.frames_per_second",
-            "metrics.bytes_per_second",
-            "metrics.average_frame_size",
-            "metrics.priority_distribution.critical_frames",
-            "metrics.priority_distribution.high_frames",
-            "metrics.priority_distribution.medium_frames",
-            "metrics.priority_distribution.low_frames",
-            "metrics.priority_distribution.background_frames",
-            "metrics.latency_ms",
-        ),
-    ),
-)
+class SessionClosed(SessionEvent):
+    """A session ended in good order; its active streams end with it, cancelled."""
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""Every known kind by its name, in the order of the reference implementation."""
+    is_completion = True
+
+    event_type: Literal["session_closed"] = "session_closed"
+
+
+class SessionExpired(SessionEvent):
+    """A session outlived its lease."""
+
+    is_critical = True
+
+    event_type: Literal["session_expired"] = "session_expired"
+
+
+class SessionTimedOut(SessionEvent):
+    """A session was idle for longer than `timeout_duration` seconds."""
+
+    event_type: Literal["session_timed_out"] = "session_timed_out"
+    original_state: SessionState
+    timeout_duration: U64
+
+
+class SessionTimeoutExtended(SessionEvent):
+    """A session's lease was extended by `additional_seconds`, until `new_expires_at`."""
+
+    event_type: Literal["session_timeout_extended"] = "session_timeout_extended"
+    additional_seconds: U64
+    new_expires_at: Timestamp
+
+
+class StreamCreated(StreamEvent):
+    """A stream was prepared."""
+
+    event_type: Literal["stream_created"] = "stream_created"
+
+
+class StreamStarted(StreamEvent):
+    """A stream began to send."""
+
+    event_type: Literal["stream_started"] = "stream_started"
+
+
+class StreamCompleted(StreamEvent):
+    """A stream sent all it had."""
+
+    is_completion = True
+
+    event_type: Literal["stream_completed"] = "stream_completed"
+
+
+class StreamFailed(StreamEvent):
+    """A stream broke off, for the reason in `error`."""
+
+    is_critical = True
+    is_error = True
+
+    event_type: Literal["stream_failed"] = "stream_failed"
+    error: Text
+
+
+class StreamCancelled(StreamEvent):
+    """A stream was called off."""
+
+    event_type: Literal["stream_cancelled"] = "stream_cancelled"
+
+
+class SkeletonGenerated(StreamEvent):
+    """The skeleton frame of a stream was made, of `frame_size_bytes`."""
+
+    event_type: Literal["skeleton_generated"] = "skeleton_generated"
+    frame_size_bytes: U64
+
+
+class PatchFramesGenerated(StreamEvent):
+    """Patch frames of a stream were made; `highest_priority` is from 0 to 255."""
+
+    event_type: Literal["patch_frames_generated"] = "patch_frames_generated"
+    frame_count: U64
+    total_bytes: U64
+    highest_priority: U8
+
+
+class FramesBatched(SessionEvent):
+    """Frames of several streams were sent together."""
+
+    event_type: Literal["frames_batched"] = "frames_batched"
+    frame_count: U64
+
+
+class PriorityThresholdAdjusted(SessionEvent):
+    """The priority (0 to 255) below which a session sends nothing was changed."""
+
+    event_type: Literal["priority_threshold_adjusted"] = "priority_threshold_adjusted"
+    old_threshold: U8
+    new_threshold: U8
+    reason: Text
+
+
+class StreamConfigUpdated(StreamEvent):
+    """A stream was reconfigured."""
+
+    event_type: Literal["stream_config_updated"] = "stream_config_updated"
+
+
+class PerformanceMetricsRecorded(SessionEvent):
+    """A session's throughput was measured."""
+
+    event_type: Literal["performance_metrics_recorded"] = "performance_metrics_recorded"
+    metrics: PerformanceMetrics
+
+
+_rows: list[Kind] = [
+    cls._kind for cls in globals().values() if "_kind" in getattr(cls, "__dict__", {})
+]
+
+KINDS = {kind.name: kind for kind in _rows}
+"""Every known kind by its name, in the order above."""
+
+if len(KINDS) < len(_rows):
+    raise TypeError("two of the classes above declare the same kind")
+
+if TYPE_CHECKING:
+    DomainEvent = (
+        SessionActivated
+        | SessionClosed
+        | SessionExpired
+        | SessionTimedOut
+        | SessionTimeoutExtended
+        | StreamCreated
+        | StreamStarted
+        | StreamCompleted
+        | StreamFailed
+        | StreamCancelled
+        | SkeletonGenerated
+        | PatchFramesGenerated
+        | FramesBatched
+        | PriorityThresholdAdjusted
+        | StreamConfigUpdated
+        | PerformanceMetricsRecorded
+    )
+else:
+    DomainEvent = Annotated[
+        reduce(or_, (kind.model for kind in KINDS.values())),
+        Field(discriminator="event_type"),
+    ]
+"""Any of the known events, told apart by `event_type`."""

@@ -31,6 +31,7 @@ __all__ = [
     "parse_and_remember",
     "state_of_second",
     "text_from_epoch_ns",
+    "timestamp_of",
 ]
 
 MIN_EPOCH_NS: Final = -(2**63)
@@ -543,9 +544,24 @@ def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
 
 # Text to value, in two steps for whoever reads many: a known second, and what is below it.
 
+_NINE_DIGITS_LENGTH: Final = len("2026-01-01T00:00:00.123456789Z")
+
 KNOWN_SECONDS: Final[dict[str, tuple[int, int]]] = {}
 """Of seconds met before, by text like "2026-01-01T00:00:00.": what `state_of_second` returns, and
 the nanoseconds since 1970-01-01T00:00:00Z."""
+
+
+def timestamp_of(text: str) -> Timestamp:
+    """Return ``Timestamp.parse(text)``, fast for the nine fraction digits of a known second."""
+    second = KNOWN_SECONDS.get(text[:20])
+    digits = text[20:29]
+    if second is None or len(text) != _NINE_DIGITS_LENGTH or not digits.isdigit():
+        return parse_and_remember(text)
+    state, second_ns = second
+    below_ns = int(digits)
+    timestamp: Timestamp = _new(Timestamp, (state + below_ns // 1_000).to_bytes(10), _UTC)
+    timestamp._epoch_ns = second_ns + below_ns
+    return timestamp
 
 
 def parse_and_remember(text: str) -> Timestamp:

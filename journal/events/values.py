@@ -3,9 +3,10 @@
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from pydantic import VERSION as PYDANTIC_VERSION
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from journal.events.canonical import rust_floats
+from journal.events.json_text import rust_floats
 
 
 def _encodable(text: str) -> str:
@@ -18,8 +19,13 @@ def _encodable(text: str) -> str:
     return text
 
 
-U64 = Annotated[int, Field(strict=True, ge=0, le=2**64 - 1)]
-U8 = Annotated[int, Field(strict=True, ge=0, le=255)]
+_pydantic_version = tuple(int(number) for number in PYDANTIC_VERSION.split(".")[:2])
+
+U64_MAX = 2**64 - 1
+U8_MAX = 255
+
+U64 = Annotated[int, Field(strict=True, ge=0, le=U64_MAX)]
+U8 = Annotated[int, Field(strict=True, ge=0, le=U8_MAX)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_encodable)]
 
@@ -47,7 +53,10 @@ class StreamState(StrEnum):
 class Value(BaseModel):
     """What the models of this package have in common: frozen, and printed as Rust prints."""
 
-    model_config = ConfigDict(frozen=True)
+    # Importing the package does not wait for pydantic to build what a program may not use. Before
+    # 2.14 pydantic builds without a lock what it has put off, so that two threads may meet half of
+    # a class: there it builds at once.
+    model_config = ConfigDict(frozen=True, defer_build=_pydantic_version >= (2, 14))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

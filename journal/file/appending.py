@@ -7,8 +7,9 @@ from typing import Any
 import apsw
 
 from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
+from journal.events.codecs import Record
 from journal.events.ids import SessionId
-from journal.events.records import Record, content_digest
+from journal.events.records import content_digest
 from journal.file.blocks import BlockRow, Tail
 from journal.file.blocks import write as write_block
 from journal.file.connections import Database

@@ -5,8 +5,9 @@ from time import monotonic
 from typing import Literal, NamedTuple
 
 from journal.errors import InvalidEventError, LineRejectedError
-from journal.events.records import Record
-from journal.events.wire import Unknown, read_record
+from journal.events.codecs import Record
+from journal.events.exact import Unknown
+from journal.events.wire import read_record
 from journal.store import Appended
 
 OnError = Literal["stop", "skip"]

@@ -232,11 +232,8 @@ def _create_journal(connection: apsw.Connection) -> None:
                 resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
             )
             connection.executemany(
-                "INSERT INTO kind (code, name, fields) VALUES (?, ?, ?)",
-                [
-                    (kind.code, kind.name, to_json(kind.fields).decode() if kind.fields else None)
-                    for kind in KINDS.values()
-                ],
+                "INSERT INTO kind (name, fields) VALUES (?, ?)",
+                [(kind.name, to_json(kind.field_names).decode()) for kind in KINDS.values()],
             )
             connection.executemany(
                 "INSERT INTO meta (key, value) VALUES (?, ?)",

@@ -6,28 +6,25 @@ from itertools import chain, repeat
 from typing import Any
 
 import apsw
-from pydantic_core import from_json, to_json
 
 from journal.errors import DamagedError, JournalError
-from journal.events.decoding import (
-    NOT_DECODED,
-    Blueprint,
-    Names,
-    Page,
-    StoredEvent,
-    blueprint,
-    damaged,
-    decode_rows,
-    sentence,
-)
+from journal.events.canonical import canonical_json
 from journal.events.ids import SessionId, StreamId
-from journal.events.kinds import KINDS
-from journal.events.models import AnyEvent
-from journal.events.records import canonical_json
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
+from journal.events.unknown import AnyEvent
 from journal.file.appending import last_position
 from journal.file.blocks import EVENTS_MAX
 from journal.file.connections import Database
+from journal.file.decoding import (
+    NOT_DECODED,
+    Names,
+    Page,
+    StoredEvent,
+    check_row,
+    damaged,
+    decode_rows,
+)
+from journal.file.names import KnownNames
 from journal.store import RecordedEvent
 
 _COLUMNS = "seq, kind, session, stream, timestamp, data"
@@ -69,8 +66,6 @@ ORDER BY 1
 """
 """Reads only the blocks that hold something later, and what came after the last block."""
 
-_NAMES_MAX = 50_000
-
 
 class Reader:
     """Reads one journal file. Threads may share it.
@@ -81,7 +76,7 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known = _Known()
+        self._known = KnownNames(database.path)
 
     def last_position(self) -> int:
         """Return the position of the latest event, 0 where there never was one."""
@@ -138,7 +133,7 @@ class Reader:
     def _decoded(self, page: Page) -> Iterator[AnyEvent]:
         def learn() -> Names:
             with self._database.read() as connection:
-                return self._named(connection, page)
+                return self._known.learn(connection, page)
 
         return decode_rows(self._database.path, page, self._known.names, learn)
 
@@ -181,18 +176,19 @@ class Reader:
         self, page: Page, stream_id: StreamId | None, since_ns: int | None
     ) -> Iterator[tuple[int, str]]:
         with self._database.read() as connection:
-            kinds, sessions, streams = self._named(connection, page)
+            kinds, sessions, streams = self._known.learn(connection, page)
         position = 0
         try:
             for position, row in zip(*page, strict=True):
                 kind, session, stream, timestamp_ns, data = row
-                _, name, _, _ = kinds[kind]
+                _, name, has_stream, _ = kinds[kind]
                 found = streams[stream]
+                check_row(kinds[kind], stream, data)
                 if stream_id not in (None, found):
                     continue
                 if since_ns is not None and timestamp_ns <= since_ns:
                     continue
-                if name in KINDS:
+                if has_stream is not None:
                     text = canonical_json((name, sessions[session], found, timestamp_ns, data))
                 else:
                     (event,) = self._decoded(Page([position], [row]))
@@ -259,19 +255,12 @@ class Reader:
     ) -> Iterator[tuple[int, AnyEvent]]:
         """Yield position and event of rows that were read with this connection."""
         page = Page.of(rows)
-        learn = partial(self._named, connection, page)
+        learn = partial(self._known.learn, connection, page)
         events = decode_rows(self._database.path, page, self._known.names, learn)
         return zip(page.positions, events, strict=True)
 
     def _events(self, connection: apsw.Connection, rows: list[StoredEvent]) -> list[AnyEvent]:
         return [event for _, event in self.decoded(connection, rows)]
-
-    def _named(self, connection: apsw.Connection, page: Page) -> Names:
-        try:
-            return self._known.learn(connection, page)
-        except NOT_DECODED as error:
-            reason = f"the names of kinds or the ids are damaged: {sentence(error)}"
-            raise DamagedError(self._database.path, reason) from error
 
 
 def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[StoredEvent]:
@@ -309,61 +298,3 @@ def _first_missing(connection: apsw.Connection, after: int, end: int) -> int:
 
 
 _new_tuple: Any = tuple.__new__
-
-
-class _Known:
-    """What the small integers in rows stand for: those met lately."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[int, Blueprint] = {}
-        self._sessions: dict[int, SessionId] = {}
-        self._streams: dict[int | None, StreamId | None] = {None: None}
-
-    @property
-    def names(self) -> Names:
-        """What is known."""
-        return Names(self._kinds, self._sessions, self._streams)
-
-    def learn(self, connection: apsw.Connection, page: Page) -> Names:
-        """Return what every integer in the rows of a page stands for, if it is there.
-
-        Raises:
-            ValueError, TypeError: what an integer stands for is not what the format says.
-        """
-        # Local references: another thread may replace a full dictionary meanwhile.
-        kinds, sessions, streams = self._kinds, self._sessions, self._streams
-        if not kinds.keys() >= {row[0] for row in page.rows}:
-            self._learn_kinds(connection)
-        unknown_sessions = {row[1] for row in page.rows}.difference(sessions)
-        if unknown_sessions:
-            if len(sessions) > _NAMES_MAX:
-                sessions = self._sessions = {}
-                unknown_sessions = {row[1] for row in page.rows}
-            for key, uuid in uuids(connection, "session", unknown_sessions):
-                sessions[key] = SessionId.from_bytes(uuid)
-        unknown_streams = {row[2] for row in page.rows}.difference(streams)
-        if unknown_streams:
-            if len(streams) > _NAMES_MAX:
-                streams = self._streams = {None: None}
-                unknown_streams = {row[2] for row in page.rows}
-            for key, uuid in uuids(connection, "stream", unknown_streams):
-                streams[key] = StreamId.from_bytes(uuid)
-        return Names(kinds, sessions, streams)
-
-    def _learn_kinds(self, connection: apsw.Connection) -> None:
-        for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
-            if not isinstance(name, str):
-                raise TypeError(f"kind {code} has no name")
-            names = None if fields is None or name in KINDS else from_json(fields)
-            self._kinds[code] = blueprint(name, names)
-
-
-def uuids(
-    connection: apsw.Connection, table: str, keys: Iterable[int | None]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield the small integers and the UUIDs of some rows of `session` or `stream`."""
-    integers = [key for key in keys if isinstance(key, int)]
-    return connection.execute(
-        f"SELECT id, uuid FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
-        (to_json(integers).decode(),),
-    )

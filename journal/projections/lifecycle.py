@@ -10,11 +10,12 @@ list is made five times as fast as an object, and is a row as it is. Nothing her
 states that are not in memory are asked of a `Source`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
+from journal.events.codecs import value_in_data
 from journal.events.kinds import KINDS
 from journal.events.values import SessionState, StreamState
 
@@ -141,13 +142,16 @@ class Lifecycle:
     `last_stream`, the largest met, is new, and the source need not be asked for it.
     """
 
-    def __init__(self, source: Source, last_session: int, last_stream: int) -> None:
+    def __init__(
+        self, source: Source, rules: "Rules", *, last_session: int, last_stream: int
+    ) -> None:
         self.sessions: dict[int, State] = {}
         self.streams: dict[int, State] = {}
         self.anomalies: list[AnomalyFound] = []
         self.ended_sessions: list[int] = []
         self.ended_streams: list[int] = []
         self._source = source
+        self._rules = rules
         self._last_session = last_session
         self._last_stream = last_stream
 
@@ -158,45 +162,48 @@ class Lifecycle:
             UnfoldableError: an event, or the state before it, is not what the format says.
         """
         sessions, streams = self.sessions, self.streams
+        _, passed_over, session_steps, stream_steps, legal_from, created, begun, patched = (
+            self._rules
+        )
         data: Any
         position = 0
         try:
             for position, kind, session_key, stream_key, at_ns, data in events:
-                if kind > _LAST_KNOWN:
+                if kind in passed_over:
                     continue
                 session = sessions.get(session_key)
                 if session is None:
                     session = self._session(session_key)
                 session[EVENT_COUNT] += 1
                 if stream_key is None:
-                    _SESSION_STEPS[kind](self, session, at_ns, data, position)
+                    session_steps[kind](self, session, at_ns, data, position)
                     continue
                 stream = streams.get(stream_key)
                 if stream is None:
                     stream = self._stream(stream_key, session, kind, at_ns, position)
-                    if kind == _STREAM_CREATED and stream[T_EVENT_COUNT] == 0:
+                    if kind == created and stream[T_EVENT_COUNT] == 0:
                         stream[T_EVENT_COUNT] = 1
                         continue
                 stream[T_EVENT_COUNT] += 1
                 is_foreign = stream[T_SESSION] != session_key
                 # The two most frequent come first, and without a call.
-                if kind == _PATCH_FRAMES_GENERATED:
+                if kind == patched:
                     if is_foreign:
                         self._check(stream, session, kind, position)
-                    frames, size, priority = from_json(data)
+                    frames, size, priority = from_json(data)  # of _PATCH_FIELDS
                     stream[T_FRAMES] += frames
                     stream[T_BYTES] += size
                     highest = stream[T_PRIORITY]
                     if highest is None or priority > highest:
                         stream[T_PRIORITY] = priority
                     continue
-                if is_foreign or stream[T_STATE] not in _LEGAL_FROM[kind]:
+                if is_foreign or stream[T_STATE] not in legal_from[kind]:
                     self._check(stream, session, kind, position)
-                if kind == _STREAM_STARTED and stream[T_STATE] == PREPARING:
+                if kind == begun and stream[T_STATE] == PREPARING:
                     stream[T_STATE] = STREAMING
                     stream[T_STARTED_AT] = at_ns
                 else:
-                    _STREAM_STEPS[kind](self, stream, at_ns, data)
+                    stream_steps[kind](self, stream, at_ns, data)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise UnfoldableError(position, f"{type(error).__name__}: {error}") from error
         return position
@@ -249,15 +256,15 @@ class Lifecycle:
         self.streams[key] = stream
         session[TOTAL] += 1
         session[LIVE][key] = None
-        if kind == _STREAM_CREATED and session[STATE] == ACTIVE:
+        if kind == self._rules.created and session[STATE] == ACTIVE:
             return stream
-        if kind == _STREAM_CREATED:
+        if kind == self._rules.created:
             state = session[STATE]
             reason = f"legal in an {ACTIVE} session, but the session is {state}"
         else:
             state = None
             reason = "the first event of a stream is to be stream_created"
-        self._anomaly(session, stream, kind, position, state, reason)
+        self._anomaly(session, stream, self._rules.names[kind], position, state, reason)
         return stream
 
     def _check(self, stream: State, session: State, kind: int, position: int) -> None:
@@ -267,18 +274,18 @@ class Lifecycle:
         state = stream[T_STATE]
         if stream[T_SESSION] != session[KEY]:
             reason = "the stream belongs to another session"
-        elif kind == _STREAM_CREATED:
+        elif kind == self._rules.created:
             reason = f"the stream was created before, and is {state}"
         else:
-            legal = " or ".join(sorted(_LEGAL_FROM[kind]))
+            legal = " or ".join(sorted(self._rules.legal_from[kind]))
             reason = f"legal in {legal}, but the stream is {state}"
-        self._anomaly(session, stream, kind, position, state, reason)
+        self._anomaly(session, stream, self._rules.names[kind], position, state, reason)
 
     def _anomaly(
         self,
         session: State,
         stream: State | None,
-        kind: int,
+        event_type: str,
         position: int,
         state: str | None,
         reason: str,
@@ -288,17 +295,17 @@ class Lifecycle:
         if stream is not None:
             stream_key = stream[T_KEY]
             stream[T_ANOMALIES] += 1
-        found = AnomalyFound(position, session[KEY], stream_key, _NAMES[kind], state, reason)
+        found = AnomalyFound(position, session[KEY], stream_key, event_type, state, reason)
         self.anomalies.append(found)
 
     # What the steps below have in common
 
-    def check_session(self, session: State, kind: int, legal: str, position: int) -> None:
+    def check_session(self, session: State, event_type: str, legal: str, position: int) -> None:
         """Note an event of a session that came in another state than the one it is legal in."""
         state = session[STATE]
         if state != legal:
             reason = f"legal in {legal}, but the session is {state}"
-            self._anomaly(session, None, kind, position, state, reason)
+            self._anomaly(session, None, event_type, position, state, reason)
 
     def end_session(self, session: State, state: str, at_ns: int) -> None:
         """End a session, and cancel those of its streams that are still active."""
@@ -344,14 +351,14 @@ StreamStep = Callable[[Lifecycle, State, int, Any], None]
 
 
 def _activated(life: Lifecycle, session: State, at_ns: int, _: Any, position: int) -> None:
-    life.check_session(session, _SESSION_ACTIVATED, INITIALIZING, position)
+    life.check_session(session, "session_activated", INITIALIZING, position)
     session[STATE] = ACTIVE
     session[ACTIVATED_AT] = at_ns
     session[ENDED_AT] = None
 
 
 def _closed(life: Lifecycle, session: State, at_ns: int, _: Any, position: int) -> None:
-    life.check_session(session, _SESSION_CLOSED, ACTIVE, position)
+    life.check_session(session, "session_closed", ACTIVE, position)
     life.end_session(session, SESSION_COMPLETED, at_ns)
 
 
@@ -360,15 +367,15 @@ def _broke_off(life: Lifecycle, session: State, at_ns: int, _: Any, _position: i
 
 
 def _extended(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
-    session[EXPIRES_AT] = data[data.index('"') + 1 : -2]
+    session[EXPIRES_AT] = _new_expires_at(data)
 
 
 def _frames_batched(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
-    session[BATCHED] += int(data[1:-1])
+    session[BATCHED] += _batched_count(data)
 
 
 def _threshold_adjusted(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
-    session[THRESHOLD] = int(data.split(",", 2)[1])
+    session[THRESHOLD] = _new_threshold(data)
 
 
 def _metrics_recorded(_: Lifecycle, session: State, _at: int, data: Any, _position: int) -> None:
@@ -399,67 +406,97 @@ def _ended(state: str) -> StreamStep:
 def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any) -> None:
     life.move_stream(stream, STREAM_FAILED)
     stream[T_ENDED_AT] = at_ns
-    (stream[T_ERROR],) = from_json(data)
+    stream[T_ERROR] = _error(data)
 
 
 def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any) -> None:
     stream[T_FRAMES] += 1
-    stream[T_BYTES] += int(data[1:-1])
+    stream[T_BYTES] += _frame_size_bytes(data)
 
 
 def _config_updated(_: Lifecycle, stream: State, _at: int, _data: Any) -> None:
     stream[T_CONFIG_UPDATES] += 1
 
 
-def _by_code(by_name: dict[str, Any]) -> list[Any]:
-    """Return a list in which what belongs to a kind is at the kind's code."""
-    found: list[Any] = [None] * (_LAST_KNOWN + 1)
-    for name, value in by_name.items():
-        found[KINDS[name].code] = value
-    return found
+def _nothing_of_a_session(
+    _: Lifecycle, _session: State, _at: int, _data: Any, _position: int
+) -> None:
+    """Do nothing: such an event of a session is only counted."""
 
 
-_SESSION_ACTIVATED = KINDS["session_activated"].code
-_SESSION_CLOSED = KINDS["session_closed"].code
-_STREAM_CREATED = KINDS["stream_created"].code
-_STREAM_STARTED = KINDS["stream_started"].code
-_PATCH_FRAMES_GENERATED = KINDS["patch_frames_generated"].code
-_LAST_KNOWN = max(kind.code for kind in KINDS.values())
-_NAMES = {kind.code: kind.name for kind in KINDS.values()}
+def _nothing_of_a_stream(_: Lifecycle, _stream: State, _at: int, _data: Any) -> None:
+    """Do nothing: such an event of a stream is only counted."""
 
-_SESSION_STEPS: list[SessionStep] = _by_code(
-    {
-        "session_activated": _activated,
-        "session_closed": _closed,
-        "session_expired": _broke_off,
-        "session_timed_out": _broke_off,
-        "session_timeout_extended": _extended,
-        "frames_batched": _frames_batched,
-        "priority_threshold_adjusted": _threshold_adjusted,
-        "performance_metrics_recorded": _metrics_recorded,
-    }
-)
-_STREAM_STEPS: list[StreamStep] = _by_code(
-    {
-        "stream_created": _created_again,
-        "stream_started": _started_again,
-        "stream_completed": _ended(STREAM_COMPLETED),
-        "stream_failed": _failed,
-        "stream_cancelled": _ended(STREAM_CANCELLED),
-        "skeleton_generated": _skeleton_generated,
-        "stream_config_updated": _config_updated,
-    }
-)
+
+_new_expires_at = value_in_data(KINDS["session_timeout_extended"], "new_expires_at")
+_batched_count = value_in_data(KINDS["frames_batched"], "frame_count")
+_new_threshold = value_in_data(KINDS["priority_threshold_adjusted"], "new_threshold")
+_error = value_in_data(KINDS["stream_failed"], "error")
+_frame_size_bytes = value_in_data(KINDS["skeleton_generated"], "frame_size_bytes")
+
+_PATCH_FIELDS = ("frame_count", "total_bytes", "highest_priority")
+if KINDS["patch_frames_generated"].field_names != _PATCH_FIELDS:
+    raise TypeError(f"Lifecycle.fold reads {_PATCH_FIELDS} from the data of patch_frames_generated")
+
+_SESSION_STEPS: dict[str, SessionStep] = {
+    "session_activated": _activated,
+    "session_closed": _closed,
+    "session_expired": _broke_off,
+    "session_timed_out": _broke_off,
+    "session_timeout_extended": _extended,
+    "frames_batched": _frames_batched,
+    "priority_threshold_adjusted": _threshold_adjusted,
+    "performance_metrics_recorded": _metrics_recorded,
+}
+_STREAM_STEPS: dict[str, StreamStep] = {
+    "stream_created": _created_again,
+    "stream_started": _started_again,
+    "stream_completed": _ended(STREAM_COMPLETED),
+    "stream_failed": _failed,
+    "stream_cancelled": _ended(STREAM_CANCELLED),
+    "skeleton_generated": _skeleton_generated,
+    "stream_config_updated": _config_updated,
+}
 _ANY_STATE = frozenset(state.value for state in StreamState)
-_LEGAL_FROM: list[frozenset[str]] = _by_code(
-    {
-        "stream_created": frozenset(),
-        "stream_started": frozenset((PREPARING,)),
-        "stream_completed": frozenset((STREAMING,)),
-        "stream_failed": _LIVE_STATES,
-        "stream_cancelled": _LIVE_STATES,
-        "skeleton_generated": _ANY_STATE,
-        "patch_frames_generated": _ANY_STATE,
-        "stream_config_updated": _ANY_STATE,
-    }
-)
+_LEGAL_FROM: dict[str, frozenset[str]] = {
+    "stream_created": frozenset(),
+    "stream_started": frozenset((PREPARING,)),
+    "stream_completed": frozenset((STREAMING,)),
+    "stream_failed": _LIVE_STATES,
+    "stream_cancelled": _LIVE_STATES,
+}
+
+
+class Rules(NamedTuple):
+    """What the events of a file do, by the codes that this file has for the kinds."""
+
+    names: Mapping[int, str]
+    passed_over: frozenset[int]
+    session_steps: Mapping[int, SessionStep]
+    stream_steps: Mapping[int, StreamStep]
+    legal_from: Mapping[int, frozenset[str]]
+    created: int | None
+    started: int | None
+    patched: int | None
+
+
+def rules_for(names: Mapping[int, str], passed_over: Iterable[int]) -> Rules:
+    """Return what the kinds of a file do.
+
+    Args:
+        names: of the kinds that are folded, by their codes in the file.
+        passed_over: the codes of those that are not.
+    """
+    codes = {name: code for code, name in names.items()}
+    of_streams = {code: name for code, name in names.items() if KINDS[name].has_stream}
+    of_sessions = {code: name for code, name in names.items() if code not in of_streams}
+    return Rules(
+        names,
+        frozenset(passed_over),
+        {c: _SESSION_STEPS.get(name, _nothing_of_a_session) for c, name in of_sessions.items()},
+        {c: _STREAM_STEPS.get(name, _nothing_of_a_stream) for c, name in of_streams.items()},
+        {c: _LEGAL_FROM.get(name, _ANY_STATE) for c, name in of_streams.items()},
+        created=codes.get("stream_created"),
+        started=codes.get("stream_started"),
+        patched=codes.get("patch_frames_generated"),
+    )

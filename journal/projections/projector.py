@@ -17,14 +17,14 @@ from journal.errors import (
     FoldError,
     UnknownProjectionError,
 )
-from journal.events.decoding import StoredEvent
 from journal.events.ids import SessionId, StreamId
-from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.file.appending import last_position
 from journal.file.connections import Database
+from journal.file.decoding import StoredEvent
+from journal.file.names import folded_codes, kinds_of, uuids
 from journal.file.opening import BUSY_TIMEOUT_MS
-from journal.file.reading import RANGE_SQL, Reader, uuids
+from journal.file.reading import RANGE_SQL, Reader
 from journal.projections.differences import changes_between
 from journal.projections.results import Change, Projection, ProjectionStatus, RebuildReport
 from journal.projections.tables import (
@@ -51,8 +51,6 @@ _EVENTS_BESIDE = 4_000
 """The same where nobody waits: what ends meanwhile stays in memory, and had better fit a cache."""
 
 AnyFold = Fold[States]
-
-_KNOWN_CODES = frozenset(kind.code for kind in KINDS.values())
 
 _WAIT_MS = 250  # for the write lock; after that the rest is folded in memory
 _CHANGES_MAX = 1_000
@@ -118,8 +116,9 @@ class Projector:
     def owner_of(self, stream_id: StreamId, as_of: AsOf) -> SessionId | None:
         """Return the session that a stream belongs to as of a moment: that of its first event."""
         with self._database.read() as connection:
+            folded = folded_codes(kinds_of(connection))
             for row in _as_of(self._reader.stream_rows(connection, stream_id), as_of):
-                if row[1] not in _KNOWN_CODES:
+                if row[1] not in folded:
                     continue
                 ((_, uuid),) = uuids(connection, "session", [row[2]])
                 return SessionId.from_bytes(uuid)

@@ -8,11 +8,12 @@ from uuid import UUID
 import apsw
 
 from journal.errors import DamagedError, JournalError
-from journal.events.decoding import metrics_of
+from journal.events.codecs import own_values
 from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.events.values import SessionState, StreamState
-from journal.file.reading import uuids
+from journal.file.names import uuids
 from journal.projections.lifecycle import (
     CANCELLED,
     COMPLETED,
@@ -28,6 +29,8 @@ from journal.projections.lifecycle import (
 from journal.projections.projector import AsOf, Projector, check_as_of
 from journal.projections.results import Anomaly, SessionStatus, StreamStatus
 from journal.projections.tables import COUNTER_MAX, LifecycleStates
+
+_METRICS = KINDS["performance_metrics_recorded"]
 
 
 def session(projector: Projector, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:
@@ -158,7 +161,7 @@ def _session_status(session_id: SessionId, state: State) -> SessionStatus:
     values["ended_at"] = _instant(values["ended_at"])
     values["batched_frames"] = min(values["batched_frames"], COUNTER_MAX)
     if values["metrics"] is not None:
-        values["metrics"] = metrics_of(values["metrics"])
+        values["metrics"] = own_values(_METRICS, values["metrics"])["metrics"]
     ended = state[COMPLETED] + state[FAILED] + state[CANCELLED]
     return SessionStatus(session_id=session_id, active_streams=state[TOTAL] - ended, **values)
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from journal.events.ids import SessionId, StreamId
-from journal.events.models import DomainEvent
+from journal.events.kinds import DomainEvent
 from journal.events.timestamps import Timestamp
 from journal.events.values import PerformanceMetrics, SessionState, StreamState
 

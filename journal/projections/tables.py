@@ -14,9 +14,12 @@ from uuid import UUID
 import apsw
 from pydantic_core import from_json, to_json
 
-from journal.errors import DamagedError, FoldError
-from journal.events.decoding import StoredEvent
-from journal.events.models import DomainEvent, UnknownEvent
+from journal.errors import DamagedError, FoldError, InvalidEventError
+from journal.events.kinds import DomainEvent
+from journal.events.unknown import UnknownEvent
+from journal.events.wire import read_record
+from journal.file.decoding import StoredEvent
+from journal.file.names import folded_codes, kinds_of
 from journal.file.reading import Reader
 from journal.projections.lifecycle import (
     FOLD_VERSION,
@@ -27,6 +30,7 @@ from journal.projections.lifecycle import (
     Lifecycle,
     State,
     UnfoldableError,
+    rules_for,
 )
 from journal.projections.results import Projection
 
@@ -137,19 +141,44 @@ class LifecycleStates:
         self.position = position
         self._connection = connection
         self._schema = schema
+        kinds = kinds_of(connection)
+        folded = folded_codes(kinds)
+        self._kept_whole = {code for code, kind in kinds.items() if kind.is_known} - folded.keys()
+        for code in self._kept_whole:  # a code of our own, where the file has none for the fields
+            if kinds[code].name not in folded.values():
+                folded[-code] = kinds[code].name
+        self._code_of = {name: code for code, name in folded.items()}
         self.lifecycle = Lifecycle(
             self,
+            rules_for(folded, kinds.keys() - folded.keys()),
             last_session=self._largest("projection_session", "session"),
             last_stream=self._largest("projection_stream", "stream"),
         )
 
     def fold(self, rows: Iterable[StoredEvent]) -> None:
         """Fold the events of these rows, which follow `position`."""
+        if self._kept_whole:
+            rows = map(self._of_its_kind, rows)
         try:
             self.position = self.lifecycle.fold(rows) or self.position
         except UnfoldableError as error:
             reason = f"the event at position {error.position} is damaged, or the state before it"
             raise DamagedError(self._connection.filename, f"{reason}: {error}") from error
+
+    def _of_its_kind(self, row: StoredEvent) -> StoredEvent:
+        """Return an event that was kept whole as if it had been known, if it is known by now.
+
+        A text that does not fit its kind is passed over, as it was when it was kept.
+        """
+        position, code, session, stream, timestamp_ns, data = row
+        if code not in self._kept_whole or data is None:
+            return row
+        try:
+            name, _, stream_id, _, data = read_record(data)
+        except InvalidEventError:
+            return row
+        stream = stream if stream_id is not None else None
+        return position, self._code_of[name], session, stream, timestamp_ns, data
 
     def write(self) -> None:
         """Write what is in memory, which is what has changed, and drop it."""

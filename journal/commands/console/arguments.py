@@ -10,7 +10,6 @@ from click.shell_completion import CompletionItem
 
 import journal
 from journal.commands.console.output import one_line
-from journal.events.kinds import KINDS
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any, Any]
@@ -53,6 +52,13 @@ class TimeType(_ParamType):
             self.fail(one_line(str(error)), param, ctx)
 
 
+def kind_names() -> list[str]:
+    """Return the names of the known kinds, whose module takes long to import."""
+    from journal.events.kinds import KINDS  # noqa: PLC0415
+
+    return list(KINDS)
+
+
 class KindType(_ParamType):
     """The name of a kind of event. Any name will do: a file may hold kinds of newer producers."""
 
@@ -61,7 +67,7 @@ class KindType(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name."""
         if not value:
-            self.fail(f"expected a kind of event, one of {', '.join(KINDS)}", param, ctx)
+            self.fail(f"expected a kind of event, one of {', '.join(kind_names())}", param, ctx)
         return str(value)
 
     def shell_complete(
@@ -71,7 +77,7 @@ class KindType(_ParamType):
         incomplete: str,
     ) -> list[CompletionItem]:
         """Offer the known kinds."""
-        return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+        return [CompletionItem(kind) for kind in kind_names() if kind.startswith(incomplete)]
 
 
 # Those of `journal.SessionState` and `journal.StreamState`, whose module takes long to import.

@@ -1,0 +1,134 @@
+"""What the small integers in rows stand for: kinds, sessions and streams."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+from pydantic_core import from_json, to_json
+
+from journal.errors import DamagedError
+from journal.events.decoding import Blueprint, blueprint
+from journal.events.ids import SessionId, StreamId
+from journal.events.kinds import KINDS
+from journal.file.decoding import NOT_DECODED, Names, Page, sentence
+
+_IDS_MAX = 50_000
+"""How many ids of either sort are kept: those of what is in use come back with one look-up each."""
+
+
+class FileKind(NamedTuple):
+    """What a file says of a code."""
+
+    name: str
+    fields: tuple[str, ...] | None
+    """The names of the values in data; None: the events of this code were kept whole."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows the kind, whichever way its events are kept."""
+        return self.name in KINDS
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the data of its events is that of a kind that this version knows."""
+        return self.fields is not None and self.is_known
+
+
+def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
+    """Return what the codes of kinds stand for in this file, and nowhere else.
+
+    Raises:
+        DamagedError: a kind has no name, or not the fields that this version knows it by.
+    """
+    found = {}
+    for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
+        try:
+            kind = FileKind(_name(code, name), None if fields is None else tuple(from_json(fields)))
+            blueprint(*kind)
+        except NOT_DECODED as error:
+            raise DamagedError(connection.filename, f"is damaged: {sentence(error)}") from error
+        found[code] = kind
+    return found
+
+
+def _name(code: int, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"kind {code} has no name")
+    return name
+
+
+def uuids(
+    connection: apsw.Connection, table: str, keys: Iterable[int | None]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the small integers and the UUIDs of some rows of `session` or `stream`."""
+    integers = [key for key in keys if isinstance(key, int)]
+    return connection.execute(
+        f"SELECT id, uuid FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
+        (to_json(integers).decode(),),
+    )
+
+
+class KnownNames:
+    """What was looked up lately. Threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kinds: dict[int, Blueprint] = {}
+        self._sessions: dict[int, SessionId] = {}
+        self._streams: dict[int | None, StreamId | None] = {None: None}
+
+    @property
+    def names(self) -> Names:
+        """What is known."""
+        return Names(self._kinds, self._sessions, self._streams)
+
+    def learn(self, connection: apsw.Connection, page: Page) -> Names:
+        """Return what every integer in the rows of a page stands for, if it is there.
+
+        Raises:
+            DamagedError: what an integer stands for is not what the format says.
+        """
+        # Local references: another thread may replace a full dictionary meanwhile.
+        kinds, sessions, streams = self._kinds, self._sessions, self._streams
+        if not kinds.keys() >= {row[0] for row in page.rows}:
+            for code, kind in kinds_of(connection).items():
+                kinds[code] = blueprint(*kind)
+        try:
+            unknown_sessions = {row[1] for row in page.rows}.difference(sessions)
+            if unknown_sessions:
+                if len(sessions) > _IDS_MAX:
+                    sessions = self._sessions = {}
+                    unknown_sessions = {row[1] for row in page.rows}
+                for key, uuid in uuids(connection, "session", unknown_sessions):
+                    sessions[key] = SessionId.from_bytes(uuid)
+            unknown_streams = {row[2] for row in page.rows}.difference(streams)
+            if unknown_streams:
+                if len(streams) > _IDS_MAX:
+                    streams = self._streams = {None: None}
+                    unknown_streams = {row[2] for row in page.rows}
+                for key, uuid in uuids(connection, "stream", unknown_streams):
+                    streams[key] = StreamId.from_bytes(uuid)
+        except NOT_DECODED as error:
+            raise DamagedError(self._path, f"the ids are damaged: {sentence(error)}") from error
+        return Names(kinds, sessions, streams)
+
+
+def session_key(connection: apsw.Connection, session_id: SessionId) -> int | None:
+    """Return the small integer of a session, None if it is not in the file."""
+    return _key(connection, "session", session_id.bytes)
+
+
+def stream_key(connection: apsw.Connection, stream_id: StreamId) -> int | None:
+    """Return the small integer of a stream, None if it is not in the file."""
+    return _key(connection, "stream", stream_id.bytes)
+
+
+def _key(connection: apsw.Connection, table: str, uuid: bytes) -> int | None:
+    found: Any = connection.execute(f"SELECT id FROM {table} WHERE uuid = ?", (uuid,)).get
+    return found if isinstance(found, int) else None
+
+
+def folded_codes(kinds: Mapping[int, FileKind]) -> dict[int, str]:
+    """Return the names of the kinds whose events are folded, by their codes."""
+    return {code: kind.name for code, kind in kinds.items() if kind.is_folded}

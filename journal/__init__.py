@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from journal.events.wire import parse_event as parse_event
     from journal.file.info import JournalInfo as JournalInfo
     from journal.file.ndjson import LineAppender as LineAppender
-    from journal.file.ndjson import LinesAppended as LinesAppended
-    from journal.file.ndjson import RejectedLine as RejectedLine
     from journal.journal import Journal as Journal
     from journal.memory import InMemoryEventStore as InMemoryEventStore
     from journal.projections.results import Anomaly as Anomaly
@@ -77,7 +75,9 @@ if TYPE_CHECKING:
     from journal.store import Appended as Appended
     from journal.store import EventStore as EventStore
     from journal.store import EventSubscriber as EventSubscriber
+    from journal.store import LinesAppended as LinesAppended
     from journal.store import RecordedEvent as RecordedEvent
+    from journal.store import RejectedLine as RejectedLine
 
 __version__ = VERSION
 
@@ -130,8 +130,8 @@ _HOMES = {
     "Journal": "journal",
     "InMemoryEventStore": "memory",
     "LineAppender": "file.ndjson",
-    "LinesAppended": "file.ndjson",
-    "RejectedLine": "file.ndjson",
+    "LinesAppended": "store",
+    "RejectedLine": "store",
     "Anomaly": "projections.results",
     "Change": "projections.results",
     "Projection": "projections.results",

@@ -19,7 +19,7 @@ from journal.events.wire import Unknown
 from journal.file.appending import Appender
 from journal.file.connections import Database
 from journal.file.info import JournalInfo, read_info
-from journal.file.ndjson import LineAppender, LinesAppended, OnError, RejectedLine, append_lines
+from journal.file.ndjson import LineAppender, OnError, append_lines
 from journal.file.opening import Durability
 from journal.file.reading import Reader
 from journal.projections import queries
@@ -32,7 +32,13 @@ from journal.projections.results import (
     SessionStatus,
     StreamStatus,
 )
-from journal.store import Appended, RecordedEvent, check_arguments
+from journal.store import (
+    Appended,
+    LinesAppended,
+    RecordedEvent,
+    RejectedLine,
+    check_arguments,
+)
 
 
 class Journal:

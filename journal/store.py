@@ -1,4 +1,7 @@
-"""What an event store is: the interface that `InMemoryEventStore` and `Journal` implement."""
+"""What an event store is: the interface that `InMemoryEventStore` and `Journal` implement.
+
+With it the small results of appending and reading.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,6 +23,27 @@ class RecordedEvent(NamedTuple):
 
     position: int
     event: AnyEvent
+
+
+class LinesAppended(NamedTuple):
+    """What has become of the lines: how many events are committed, how many lines rejected.
+
+    `first` and `last` are positions, None while there are none. Where other writers append at the
+    same time, some of the positions between them are of their events.
+    """
+
+    appended: int
+    rejected: int
+    first: int | None
+    last: int | None
+
+
+class RejectedLine(NamedTuple):
+    """A line that was not appended; `line_number` counts from 1."""
+
+    line_number: int
+    line: str | bytes
+    reason: str
 
 
 @runtime_checkable

@@ -52,6 +52,7 @@ from journal.commands.console.incoming import (
 from journal.commands.console.output import counted, one_line, size_text
 from journal.events.kinds import KINDS
 from journal.events.records import DATA_SIZE_MAX
+from journal.file import JournalInfo
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, terminals and pipes of POSIX")
 
@@ -550,7 +551,7 @@ def test_info_for_programs(mixed):
 
     assert result.out.count(b"\n") == 1
     found = json.loads(result.out)
-    assert list(found) == list(journal.JournalInfo.model_fields)
+    assert list(found) == list(JournalInfo.model_fields)
     assert found["event_count"] == found["last_position"] == 5_442
     assert found["last_timestamp"] == "2026-11-23T08:49:55.529994448Z"
     assert found["counts_by_kind"]["stream_created"] == 966

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from journal import (
-    Appended,
     ConcurrencyError,
     DomainEvent,
     EventStore,
@@ -15,7 +14,6 @@ from journal import (
     InMemoryEventStore,
     Journal,
     PatchFramesGenerated,
-    RecordedEvent,
     SessionActivated,
     SessionId,
     StreamCreated,
@@ -24,6 +22,7 @@ from journal import (
     UnknownEvent,
     parse_event,
 )
+from journal.store import Appended, RecordedEvent
 
 
 def stores() -> Iterator[EventStore]:

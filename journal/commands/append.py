@@ -23,7 +23,8 @@ from journal.commands.console.rejects import TOO_LONG_REASON, Rejects, open_reje
 from journal.errors import JournalError, LineRejectedError, UnknownKindError
 
 if TYPE_CHECKING:
-    from journal import LineAppender, LinesAppended
+    from journal.file import LineAppender
+    from journal.store import LinesAppended
 
 _PROGRESS_BYTES_MIN = 10_000_000
 
@@ -191,7 +192,7 @@ def _failing_with_figures(appender: "LineAppender", name: str) -> Iterator[None]
     try:
         yield
     except LineRejectedError as error:
-        done = _appended_text(error.result, " of the lines before it")
+        done = _appended_text(appender.result, " of the lines before it")
         option = "--on-error skip goes on after such a line"
         if isinstance(error.__context__, UnknownKindError):
             option = "--unknown keep appends such events, --on-error skip leaves them out"

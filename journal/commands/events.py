@@ -21,7 +21,8 @@ from journal.commands.console.output import Output, one_line, say
 from journal.events.kinds import KINDS
 
 if TYPE_CHECKING:
-    from journal import AnyEvent, Journal, SessionId, StreamId, Timestamp
+    from journal import Journal, SessionId, StreamId, Timestamp
+    from journal.events import AnyEvent
 
 _POLL_SECONDS = 0.1
 

@@ -10,7 +10,7 @@ from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.output import Output, counted, one_line, size_text
 
 if TYPE_CHECKING:
-    from journal import JournalInfo
+    from journal.file import JournalInfo
 
 _EPILOG = """\b
 Example:

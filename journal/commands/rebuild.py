@@ -17,7 +17,7 @@ from journal.commands.console.progress import Progress
 from journal.commands.console.times import duration_text
 
 if TYPE_CHECKING:
-    from journal import Change, ProjectionStatus, RebuildReport
+    from journal.projections import Change, ProjectionStatus, RebuildReport
 
 _INTERVAL_SECONDS = 0.2
 

@@ -35,7 +35,9 @@ from journal.commands.console.times import Clock, ago_text, duration_text
 from journal.commands.streams import WIDE_COLUMNS, wide_row
 
 if TYPE_CHECKING:
-    from journal import AnyEvent, Journal, SessionId, SessionStatus, StreamStatus, Timestamp
+    from journal import Journal, SessionId, Timestamp
+    from journal.events import AnyEvent
+    from journal.projections import SessionStatus, StreamStatus
 
 _LINES_MAX = 40
 _LINES_FIRST = 10

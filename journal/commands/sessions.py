@@ -30,7 +30,8 @@ from journal.commands.console.tables import (
 )
 
 if TYPE_CHECKING:
-    from journal import SessionStatus, Timestamp
+    from journal import Timestamp
+    from journal.projections import SessionStatus
 
 _EPILOG = """\b
 Example:

@@ -34,7 +34,8 @@ from journal.commands.console.tables import (
 )
 
 if TYPE_CHECKING:
-    from journal import SessionId, StreamStatus, Timestamp
+    from journal import SessionId, Timestamp
+    from journal.projections import StreamStatus
 
 _EPILOG = """\b
 Example:

@@ -140,7 +140,8 @@ def decode_rows(
 
 def damaged(path: Path | str, position: int, error: Exception) -> DamagedError:
     """Return what is to be said of an event that is not as the file format says."""
-    return DamagedError(path, f"the event at position {position} is damaged: {sentence(error)}")
+    what = f"the event at position {position} is damaged: {sentence(error)}"
+    return DamagedError(path, what, position)
 
 
 def sentence(error: Exception) -> str:

@@ -179,7 +179,8 @@ class _Heads:
         head_id, last_seq, event_count = row
         if not (isinstance(last_seq, int) and isinstance(event_count, int)):
             reason = f"the head {uuid.hex()} is damaged: last {last_seq!r}, count {event_count!r}"
-            raise DamagedError(self._connection.filename, reason)
+            position = last_seq if isinstance(last_seq, int) else None
+            raise DamagedError(self._connection.filename, reason, position)
         return _Head(uuid, head_id, last_seq, event_count)
 
     def write(self, touched: list[_Head]) -> None:

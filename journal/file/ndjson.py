@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from journal.errors import InvalidEventError, LineRejectedError
 from journal.events.records import Record
 from journal.events.wire import Unknown, read_record
-from journal.store import Appended
+from journal.store import Appended, LinesAppended, RejectedLine
 
 OnError = Literal["stop", "skip"]
 """What to do at a line that is no event: stop there, or report it and go on."""
@@ -17,27 +17,6 @@ BATCH_SIZE_MAX = 4 * 1024 * 1024
 """In characters."""
 BATCH_SECONDS = 1.0
 """How old the oldest event that waits for the others may grow."""
-
-
-class RejectedLine(NamedTuple):
-    """A line that was not appended; `line_number` counts from 1."""
-
-    line_number: int
-    line: str | bytes
-    reason: str
-
-
-class LinesAppended(NamedTuple):
-    """What has become of the lines: how many events are committed, how many lines rejected.
-
-    `first` and `last` are positions, None while there are none. Where other writers append at the
-    same time, not every position between them is of these lines.
-    """
-
-    appended: int
-    rejected: int
-    first: int | None
-    last: int | None
 
 
 class LineAppender:
@@ -130,7 +109,10 @@ class LineAppender:
         if self._on_reject is not None:
             self._on_reject(rejected)
         if self._on_error == "stop":
-            raise LineRejectedError(rejected.line_number, line, reason, self.result)
+            appended, _, first, last = self.result
+            raise LineRejectedError(
+                self._line_number, line, reason, appended=appended, first=first, last=last
+            )
 
     def flush_if_old(self) -> None:
         """Append what has waited for a second."""

@@ -152,7 +152,8 @@ def read_only_target(path: Path) -> tuple[str, Path | None]:
         shutil.copyfile(wal, folder / wal.name)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise errors.StorageError(path, f"cannot be copied for reading: {error}") from error
+        reason = f"cannot be copied for reading: {error}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
     return f"{(folder / path.name).as_uri()}?mode=ro", folder
 
 
@@ -167,11 +168,13 @@ def _check_readable(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise errors.JournalNotFoundError(path, "does not exist") from error
+        raise errors.JournalNotFoundError(path, "does not exist", errno=error.errno) from error
     except PermissionError as error:
-        raise errors.AccessDeniedError(path, "cannot be read: permission denied") from error
+        reason = "cannot be read: permission denied"
+        raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
     except OSError as error:
-        raise errors.StorageError(path, f"cannot be read: {error.strerror}") from error
+        reason = f"cannot be read: {error.strerror}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
     if stat.S_ISDIR(mode):
         raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
     if not stat.S_ISREG(mode):
@@ -187,15 +190,19 @@ def _create_file(path: Path) -> None:
     except FileExistsError:
         _check_readable(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise errors.JournalNotFoundError(path, "its folder does not exist") from error
+        reason = "its folder does not exist"
+        raise errors.JournalNotFoundError(path, reason, errno=error.errno) from error
     except PermissionError as error:
         if os.name == "nt" and path.is_dir():
             raise errors.PathIsDirectoryError(path, "is a directory, not a journal") from error
-        raise errors.AccessDeniedError(path, "cannot be created: permission denied") from error
+        reason = "cannot be created: permission denied"
+        raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
     except OSError as error:
         if error.errno == errno.EROFS and os.path.lexists(path):
-            raise errors.AccessDeniedError(path, "cannot be written: read-only media") from error
-        raise errors.StorageError(path, f"cannot be created: {error.strerror}") from error
+            reason = "cannot be written: read-only media"
+            raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
+        reason = f"cannot be created: {error.strerror}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
 
 
 def _check_writable(connection: apsw.Connection, path: Path) -> None:

@@ -215,7 +215,7 @@ class Reader:
                 if len(rows) != end - after:
                     missing = _first_missing(connection, after, end)
                     reason = f"is damaged: the event at position {missing} is missing"
-                    raise DamagedError(self._database.path, reason)
+                    raise DamagedError(self._database.path, reason, missing)
             yield Page(range(after + 1, end + 1), rows)
             after = end
 
@@ -228,7 +228,7 @@ class Reader:
             return []
         rows = _fetch(connection, SESSION_CHAIN_SQL, (head[1],))
         belonging = sum(row[2] == head[0] for row in rows)
-        return self._whole_chain(rows, f"session {session_id}", head[2], belonging)
+        return self._whole_chain(rows, f"session {session_id}", head, belonging)
 
     def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[StoredEvent]:
         """Return the rows of a stream's events, first to last."""
@@ -239,17 +239,19 @@ class Reader:
             return []
         rows = _fetch(connection, STREAM_CHAIN_SQL, (head[1],))
         belonging = sum(row[3] == head[0] for row in rows)
-        return self._whole_chain(rows, f"stream {stream_id}", head[2], belonging)
+        return self._whole_chain(rows, f"stream {stream_id}", head, belonging)
 
     def _whole_chain(
-        self, rows: list[StoredEvent], name: str, expected: int, belonging: int
+        self, rows: list[StoredEvent], name: str, head: tuple[int, int, int], belonging: int
     ) -> list[StoredEvent]:
         """Return the rows of a chain, first to last, after making sure that none is missing."""
+        _, last, expected = head
         if not len(rows) == expected == belonging:
             raise DamagedError(
                 self._database.path,
                 f"the chain of {name} is damaged: expected {expected} events, "
                 f"found {belonging} by following the links between them",
+                last if isinstance(last, int) else None,
             )
         rows.reverse()
         return rows

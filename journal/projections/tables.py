@@ -149,7 +149,8 @@ class LifecycleStates:
             self.position = self.lifecycle.fold(rows) or self.position
         except UnfoldableError as error:
             reason = f"the event at position {error.position} is damaged, or the state before it"
-            raise DamagedError(self._connection.filename, f"{reason}: {error}") from error
+            what = f"{reason}: {error}"
+            raise DamagedError(self._connection.filename, what, error.position) from error
 
     def write(self) -> None:
         """Write what is in memory, which is what has changed, and drop it."""

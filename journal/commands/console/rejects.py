@@ -12,7 +12,7 @@ from journal.commands.console.incoming import LINE_BYTES_MAX, TOO_LONG_BYTES_KEP
 from journal.commands.console.output import one_line, write_all
 
 if TYPE_CHECKING:
-    from journal import RejectedLine
+    from journal.store import RejectedLine
 
 TOO_LONG_REASON = f"too long: more than {LINE_BYTES_MAX} bytes"
 

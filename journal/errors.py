@@ -105,7 +105,7 @@ class NotADatabaseError(PathError, ValueError):
 
 
 class NotAJournalError(PathError, ValueError):
-    """The file is an SQLite database of something else."""
+    """The file is an SQLite database, but not a journal."""
 
 
 class NewerFormatError(PathError, ValueError):
@@ -135,7 +135,7 @@ class InvalidEventError(JournalError, ValueError):
 
 
 class UnknownKindError(InvalidEventError):
-    """The event is of a kind that this version does not know. `unknown="keep"` keeps such."""
+    """The event is of a kind that this version does not know. `unknown="keep"` keeps it."""
 
     def __init__(self, kind: str, line_number: int | None = None) -> None:
         shown = kind if len(kind) <= 60 else kind[:60] + "..."
@@ -198,7 +198,7 @@ class KeyConflictError(JournalError, ValueError):
 
 
 class ReadOnlyError(PathOSError, PermissionError):
-    """The journal was opened with read_only=True."""
+    """The journal was opened with read_only=True, so nothing can be written."""
 
     usual_errno = EROFS
 
@@ -236,7 +236,7 @@ class UnknownProjectionError(JournalError, LookupError):
 
 
 class ClosedError(PathError, ValueError):
-    """The journal has been closed."""
+    """The journal was closed before, or was opened by the process that this one was forked from."""
 
 
 class BusyError(PathOSError, TimeoutError):

@@ -1,6 +1,6 @@
 """What an event store is: the interface that `InMemoryEventStore` and `Journal` implement.
 
-With it the small results of appending and reading.
+The small results of appending and reading are here, too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -77,14 +77,14 @@ class EventStore(Protocol):
         """Return the events of a session in append order; [] for an unknown one.
 
         Raises:
-            TypeError: it is no `SessionId`.
+            TypeError: `session_id` is not a `SessionId`.
         """
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order; [] for an unknown one.
 
         Raises:
-            TypeError: it is no `StreamId`.
+            TypeError: `stream_id` is not a `StreamId`.
         """
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
@@ -123,7 +123,7 @@ def check_arguments(expected_versions: Mapping[SessionId, int] | None, key: str 
     if key is None:
         return
     if not isinstance(key, str):
-        message = f"key: expected a str, found a {type(key).__name__}"
+        message = f"key: expected a str, found {type(key).__name__}"
         raise TypeError(message)
     if not key:
         message = "key: expected some text, found ''"

@@ -461,10 +461,13 @@ def test_a_misspelt_kind_is_pointed_out(mixed):
     assert misspelt == (
         0,
         b"",
-        "--type stream_faild: no such kind is known or in mixed.db, did you mean stream_failed?\n",
+        (
+            "--type stream_faild: neither a known kind nor one in mixed.db, "
+            "did you mean stream_failed?\n"
+        ),
     )
     assert strange.err == (
-        f"--type \\x1bqwx: no such kind is known or in mixed.db ({', '.join(KINDS)})\n"
+        f"--type \\x1bqwx: neither a known kind nor one in mixed.db ({', '.join(KINDS)})\n"
     )
 
 

@@ -550,7 +550,7 @@ def test_rebuild_leaves_what_only_the_application_can_fold(path):
 
     assert (named.code, unknown.code, every.code) == (1, 1, 0)
     assert named.err == (
-        "Error: projection 'own' is an application's own, and its code is there, not here: "
+        "Error: projection 'own' is an application's own, and only that has its code: "
         "the application can rebuild it, with Journal.rebuild(['own'])\n"
     )
     assert unknown.err == (

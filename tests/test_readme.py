@@ -123,7 +123,7 @@ def test_every_error_but_the_bases_of_several_is_public() -> None:
 )
 def test_every_deviation_from_the_reference_is_named(deviation: str) -> None:
     """`test_wire`, `test_timestamps` and `test_event_ids` show that they are so."""
-    section = README.partition("## What is not as in the reference")[2].partition("\n## ")[0]
+    section = README.partition("## Differences from the reference")[2].partition("\n## ")[0]
 
     assert deviation in section
 

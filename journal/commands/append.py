@@ -52,7 +52,7 @@ Exit codes:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a line that is no event: stop, with all lines before it appended, or go on.",
+    help="At a line that is not an event: stop, with all lines before it appended, or go on.",
 )
 @click.option(
     "--rejects",
@@ -188,7 +188,7 @@ def _appended_text(result: "LinesAppended", which: str = "") -> str:
 
 @contextmanager
 def _failing_with_figures(appender: "LineAppender", name: str) -> Iterator[None]:
-    """Make every failure say what is in the journal all the same."""
+    """Make every failure say what is in the journal nevertheless."""
     try:
         yield
     except LineRejectedError as error:

@@ -95,7 +95,7 @@ def session(
 ) -> None:
     """Show what is known of the session ID in JOURNAL: its state, its streams, its events.
 
-    Of ID, the first 4 digits or more will do. Times in the tables count from the session's first
+    The first 4 or more digits of ID will do. Times in the tables count from the session's first
     event. Events marked with ! are those that the protocol could not have produced there. On a
     terminal, the middle of long tables is left out without --wide. Nothing is written to JOURNAL.
     """

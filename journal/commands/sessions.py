@@ -79,7 +79,7 @@ def sessions(
 ) -> None:
     """List the sessions in JOURNAL and what has become of them, oldest first.
 
-    STREAMS are all of a session, ACTIVE those that are Preparing or Streaming. Where there are
+    STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
     anomalies, the column ! counts them. Nothing is written to JOURNAL.
     """
     output = Output()

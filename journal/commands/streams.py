@@ -77,7 +77,7 @@ WIDE_COLUMNS = (
     "--session",
     "named",
     type=SESSION,
-    help="Only those of this session: its id, or how that begins.",
+    help="Only those of this session: its id, or the first digits of it.",
 )
 @state_option(STREAM_STATES)
 @as_of_option

@@ -1,8 +1,8 @@
 """Stored values back to events.
 
-What was validated when it came in is not validated again, but for what a damaged file could show:
-the data of a row is checked while it is parsed, which costs next to nothing. A model is made by
-filling the dictionary of a new instance, in a fraction of the time of `model_construct`;
+What was validated when it came in is not validated again. But the data of a row is checked while it
+is parsed, which costs next to nothing and shows a damaged file. A model is made by filling the
+dictionary of a new instance, in a fraction of the time of `model_construct`;
 `values.Value` answers for what else pydantic's BaseModel would have set. `test_events` compares the
 result with a model that was built the public way, so that a pydantic that changes it is noticed.
 """
@@ -139,7 +139,7 @@ def decode_rows(
 
 
 def damaged(path: Path | str, position: int, error: Exception) -> DamagedError:
-    """Return what is to be said of an event that is not as the file format says."""
+    """Return the error for an event that is not as the file format says."""
     what = f"the event at position {position} is damaged: {sentence(error)}"
     return DamagedError(path, what, position)
 
@@ -194,7 +194,8 @@ def _timed_out(fields: Fields, data: str, timestamp: Timestamp) -> None:
 
 
 def _extended(fields: Fields, data: str, timestamp: Timestamp) -> None:
-    # Like [60,"2026-01-01T00:00:00.123456789Z"]: to cut that up takes two thirds of parsing it.
+    # Like [60,"2026-01-01T00:00:00.123456789Z"]: to cut it up takes two thirds of the
+    # time that parsing it does.
     second = KNOWN_SECONDS.get(data[-32:-12])
     seconds, digits = data[1:-34], data[-12:-3]
     if second is None or not (digits.isdigit() and seconds.isdigit()):
@@ -253,7 +254,7 @@ def metrics_of(data: str) -> PerformanceMetrics:
     """Return the metrics in the data of performance_metrics_recorded.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not what metrics are stored as.
     """
     frames, size, average, critical, high, medium, low, background, latency = _metrics_values(data)
     distribution = _new(PriorityDistribution)

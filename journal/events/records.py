@@ -43,7 +43,7 @@ def encode(events: Iterable[AnyEvent]) -> list[Record]:
         return [encoders[type(event)](event.__dict__) for event in events]
     except KeyError as error:
         if isinstance(error.args[0], type):
-            message = f"expected an event, found a {error.args[0].__name__}"
+            message = f"expected an event, found {error.args[0].__name__}"
             raise InvalidEventError(message) from None
         raise InvalidEventError(f"an event has no value for its field {error}") from error
     except (AttributeError, TypeError) as error:
@@ -51,10 +51,10 @@ def encode(events: Iterable[AnyEvent]) -> list[Record]:
 
 
 def check_iterable(events: object) -> None:
-    """Refuse one event (a model can be iterated) and what is no collection at all.
+    """Refuse a single event (a model can be iterated) and what cannot be iterated.
 
     Raises:
-        InvalidEventError: it is.
+        InvalidEventError: `events` is such.
     """
     if isinstance(events, BaseModel | str | bytes) or not isinstance(events, Iterable):
         message = f"expected events, as in a list, found one {type(events).__name__}"
@@ -155,7 +155,7 @@ Encoder = Callable[[Fields], Record]
 
 
 def _encoder(kind: str, data_of: DataEncoder | None, *, has_stream: bool) -> Encoder:
-    """Return what takes events of one kind apart, with as few calls as can be."""
+    """Return what takes events of one kind apart, with as few calls as possible."""
     if data_of is None:
         if has_stream:
             return lambda f: (kind, f["session_id"], f["stream_id"], f["timestamp"]._epoch_ns, None)

@@ -55,7 +55,7 @@ def parse_event(text: str | bytes, *, unknown: Unknown = "reject") -> AnyEvent:
 
 
 def read_record(text: str | bytes, unknown: Unknown = "reject") -> Record:
-    """Return the record (see `rows`) of the event that a JSON text describes.
+    """Return the record (see `records`) of the event that a JSON text describes.
 
     Raises:
         UnknownKindError, InvalidEventError: as `parse_event`.
@@ -102,7 +102,7 @@ def _utf8(text: bytes) -> str:
         message = f"not UTF-8: byte 0x{text[error.start]:02x} at byte {error.start + 1}"
         raise InvalidEventError(message) from None
     except AttributeError:
-        message = f"expected JSON text as str or bytes, found a {type(text).__name__}"
+        message = f"expected JSON text as str or bytes, found {type(text).__name__}"
         raise InvalidEventError(message) from None
 
 
@@ -197,7 +197,7 @@ def _expected(kind: Kind) -> tuple[bool, bool, int, int | None, Any]:
     Outside strings there is one colon for each key. The reference's times have at least two inside,
     so with every key present a text that has no more holds no key twice. A minus sign is in a
     hyphenated UUID (four) and in a date (two); one more could be that of `-0`, where the kind has
-    numbers: None for those that have not. An escape matters where there is text; it might be half
+    numbers: None for kinds without. An escape matters where there is text; it might be half
     of a surrogate pair.
     """
     keys = {"event_type", "session_id", "timestamp"} | ({"stream_id"} if kind.has_stream else set())

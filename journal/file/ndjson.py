@@ -10,25 +10,25 @@ from journal.events.wire import Unknown, read_record
 from journal.store import Appended, LinesAppended, RejectedLine
 
 OnError = Literal["stop", "skip"]
-"""What to do at a line that is no event: stop there, or report it and go on."""
+"""What to do at a line that is not an event: stop there, or report it and go on."""
 
 BATCH_EVENTS = 1_000
 BATCH_SIZE_MAX = 4 * 1024 * 1024
 """In characters."""
 BATCH_SECONDS = 1.0
-"""How old the oldest event that waits for the others may grow."""
+"""How long the first event of a batch may wait for the others."""
 
 
 class LineAppender:
     """Takes lines one by one and appends their events in batches.
 
-    A batch is full at a thousand events or four million characters, and is committed at the next
-    line, too, when it is a second old. No transaction is open between calls.
+    A batch is committed at a thousand events or four million characters, or when a line comes and
+    it is a second old. No transaction is open between calls.
 
     Args:
         append: appends records in one transaction.
-        on_error: "stop" raises at the first line that is no event, after committing all before it;
-            "skip" goes on.
+        on_error: "stop" raises at the first line that is not an event, after committing all before
+            it; "skip" goes on.
         unknown: what to do with an event of an unknown kind; see `parse_event`.
         on_reject: is called for every rejected line, before the events after it are committed.
     """
@@ -61,7 +61,7 @@ class LineAppender:
         """Take one line; blank ones count as lines and are otherwise ignored.
 
         Raises:
-            LineRejectedError: the line is no event, and `on_error` is "stop".
+            LineRejectedError: the line is not an event, and `on_error` is "stop".
         """
         self.extend((line,))
 
@@ -69,7 +69,7 @@ class LineAppender:
         """Take lines one by one, as `add` does.
 
         Raises:
-            TypeError: `lines` is one text: its lines are meant, not its characters.
+            TypeError: `lines` is a single text, which would be taken character by character.
         """
         if isinstance(lines, str | bytes):
             message = f"expected an iterable of lines, found one {type(lines).__name__}"
@@ -93,7 +93,7 @@ class LineAppender:
                 self.flush()
 
     def reject(self, line: str | bytes, reason: str) -> None:
-        """Take one line that is no event, for a reason that the caller has found.
+        """Take one line that is not an event, for a reason that the caller has found.
 
         Raises:
             LineRejectedError: `on_error` is "stop".

@@ -1,7 +1,7 @@
 """Opening a journal file: what is there, is it ours, and making a new one.
 
-After `open_connection` a connection is to a journal of a format that this version can use, with
-its settings applied. What is in the tables is for the modules that read and write them.
+`open_writer` and `open_reader` return a connection to a journal of a format that this version can
+use, with its settings applied. What is in the tables is for the modules that read and write them.
 """
 
 import errno
@@ -39,7 +39,7 @@ BUSY_TIMEOUT_MS = 60_000
 """How long a connection waits for a lock; other writers hold it for milliseconds."""
 
 _WAIT_MS_MAX = 25
-"""How long it waits until it tries again: a millisecond at first, then ever longer."""
+"""How long it waits before it tries again: a millisecond at first, then ever longer."""
 
 # The heads of sessions and streams are updated all over their tables, so their pages should stay in
 # memory: 2 MB, the default, holds those of some twenty thousand.
@@ -47,14 +47,15 @@ _CACHE_KIB = 16 * 1024
 
 # A checkpoint copies each changed page once, however often it changed since the one before. It goes
 # no further than the oldest reader allows, and the -wal can begin anew only when nobody reads from
-# it: where readers come one upon the other, that has to be waited for, once for so many pages.
+# it: where readers follow each other without a pause, that has to be waited for, once for so many
+# pages.
 _CHECKPOINT_PAGES = 4_000
 _TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
 _WAIT_FOR_READERS_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 
 # `Database` lends a connection to one thread at a time, so SQLite need not lock it in every call.
-# Without that a row is read in three quarters of the time.
+# That saves a quarter of the time of reading a row.
 _UNSHARED = apsw.SQLITE_OPEN_NOMUTEX
 
 _SAFE_SINCE = (3, 51, 3)
@@ -288,7 +289,7 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
 
 
 def wait_for_locks(connection: apsw.Connection, timeout_ms: int) -> None:
-    """Have a connection wait at most so long for locks that others hold.
+    """Set how long a connection waits at most for locks that others hold.
 
     Not by SQLite's own busy timeout, which would sleep through an interrupt (Ctrl-C).
     """

@@ -204,7 +204,7 @@ class Reader:
             raise damaged(self._database.path, position, error) from error
 
     def _pages(self, after: int, up_to: int) -> Iterator[Page]:
-        """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
+        """Yield the events from `after` (exclusive) to `up_to`, in pages of a good size.
 
         A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
         """
@@ -290,8 +290,8 @@ def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
 def _end_of_page(connection: apsw.Connection, after: int, up_to: int) -> int:
     """Return the last position of what is good to hold in memory at once.
 
-    That is what is left of a block, which ends before its data gets too large, or as many events
-    after the last block.
+    That is the rest of a block, which ends before its data gets too large. After the last block it
+    is as many events as a block has.
     """
     end = min(up_to, after + EVENTS_MAX)
     last: Any = connection.execute(
@@ -314,7 +314,7 @@ _new_tuple: Any = tuple.__new__
 
 
 class _Known:
-    """What the small integers in rows stand for: those met lately."""
+    """What the small integers in rows stand for: those met recently."""
 
     def __init__(self) -> None:
         self._kinds: dict[int, Blueprint] = {}

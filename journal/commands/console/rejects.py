@@ -1,4 +1,4 @@
-"""What becomes of the lines that are no events: told on standard error, kept in a file."""
+"""What becomes of the lines that are not events: told on standard error, kept in a file."""
 
 import json
 from base64 import b64encode
@@ -87,4 +87,4 @@ def _ends_a_line(path: Path) -> bool:
             file.seek(-1, 2)
             return file.read(1) == b"\n"
     except OSError:
-        return True  # it may be written and not read: then it is not known
+        return True  # it can be written and not read, so nobody knows

@@ -1,7 +1,9 @@
 """An embedded, single-file SQLite event journal.
 
-Everything public is here. It is imported when it is first used, because the models take a third of
-a second, which the command's help and shell completion should not have to wait for.
+What a program names is here; the types that methods only return are in the rooms they come from:
+`journal.store`, `journal.file`, `journal.projections`, `journal.events`. A name is imported when it
+is first used: the models take long to import, and the command's help and shell completion should
+not have to wait for them.
 """
 
 from importlib import import_module
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from journal.errors import UnknownKindError as UnknownKindError
     from journal.errors import UnknownProjectionError as UnknownProjectionError
     from journal.errors import UnsafeSQLiteError as UnsafeSQLiteError
-    from journal.events.event_id import EventId as EventId
     from journal.events.ids import SessionId as SessionId
     from journal.events.ids import StreamId as StreamId
     from journal.events.kinds import DomainEvent as DomainEvent
@@ -54,30 +55,16 @@ if TYPE_CHECKING:
     from journal.events.kinds import StreamStarted as StreamStarted
     from journal.events.parsing import parse_event as parse_event
     from journal.events.timestamps import Timestamp as Timestamp
-    from journal.events.unknown import AnyEvent as AnyEvent
     from journal.events.unknown import UnknownEvent as UnknownEvent
     from journal.events.values import PerformanceMetrics as PerformanceMetrics
     from journal.events.values import PriorityDistribution as PriorityDistribution
-    from journal.events.values import PriorityPercentages as PriorityPercentages
     from journal.events.values import SessionState as SessionState
     from journal.events.values import StreamState as StreamState
-    from journal.file.info import JournalInfo as JournalInfo
-    from journal.file.ndjson import LineAppender as LineAppender
-    from journal.file.ndjson import LinesAppended as LinesAppended
-    from journal.file.ndjson import RejectedLine as RejectedLine
     from journal.journal import Journal as Journal
     from journal.memory import InMemoryEventStore as InMemoryEventStore
-    from journal.projections.results import Anomaly as Anomaly
-    from journal.projections.results import Change as Change
     from journal.projections.results import Projection as Projection
-    from journal.projections.results import ProjectionStatus as ProjectionStatus
-    from journal.projections.results import RebuildReport as RebuildReport
-    from journal.projections.results import SessionStatus as SessionStatus
-    from journal.projections.results import StreamStatus as StreamStatus
-    from journal.store import Appended as Appended
     from journal.store import EventStore as EventStore
     from journal.store import EventSubscriber as EventSubscriber
-    from journal.store import RecordedEvent as RecordedEvent
 
 __version__ = VERSION
 
@@ -104,8 +91,6 @@ _HOMES = {
     "UnknownKindError": "errors",
     "UnknownProjectionError": "errors",
     "UnsafeSQLiteError": "errors",
-    "EventId": "events.event_id",
-    "AnyEvent": "events.unknown",
     "DomainEvent": "events.kinds",
     "FramesBatched": "events.kinds",
     "PatchFramesGenerated": "events.kinds",
@@ -126,27 +111,14 @@ _HOMES = {
     "UnknownEvent": "events.unknown",
     "SessionId": "events.ids",
     "StreamId": "events.ids",
-    "JournalInfo": "file.info",
     "Journal": "journal",
     "InMemoryEventStore": "memory",
-    "LineAppender": "file.ndjson",
-    "LinesAppended": "file.ndjson",
-    "RejectedLine": "file.ndjson",
-    "Anomaly": "projections.results",
-    "Change": "projections.results",
     "Projection": "projections.results",
-    "ProjectionStatus": "projections.results",
-    "RebuildReport": "projections.results",
-    "SessionStatus": "projections.results",
-    "StreamStatus": "projections.results",
-    "Appended": "store",
     "EventStore": "store",
     "EventSubscriber": "store",
-    "RecordedEvent": "store",
     "Timestamp": "events.timestamps",
     "PerformanceMetrics": "events.values",
     "PriorityDistribution": "events.values",
-    "PriorityPercentages": "events.values",
     "SessionState": "events.values",
     "StreamState": "events.values",
     "parse_event": "events.parsing",
@@ -155,12 +127,14 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list all the same)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"journal.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"journal.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

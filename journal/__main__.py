@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command with the arguments of this process, and exit.
 
     Ctrl-C never shows a traceback: while the command is loaded it ends the process as the system
-    does it, and once all is done it is too late to matter.
+    does, and once all is done it is too late to matter.
     """
     listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listens:

@@ -8,20 +8,39 @@
       projecting FoldError, UnknownProjectionError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
-Each is also a subclass of the built-in exception that fits, and keeps what its message tells as
-attributes. The exception of the driver, where there was one, is the `__cause__`.
+Each is also a subclass of the built-in exception that fits, and keeps what its message says as
+attributes. The exception of the driver, where there was one, is the `__cause__`. Nothing of the
+package is imported here, so that everything in it can import this.
 """
 
+from errno import EACCES, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ETIMEDOUT
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from journal.events.ids import SessionId
-    from journal.file.ndjson import LinesAppended
+from typing import Any, ClassVar
+from uuid import UUID
 
 
 class JournalError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base of every error that this package raises on purpose.
+
+    Errors can be pickled and copied, with their attributes, text and notes.
+    """
+
+    __str__ = Exception.__str__  # not that of OSError, which would begin with "[Errno 2]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how to make a copy: a new instance gets the attributes, `__init__` is not called.
+
+        Exceptions would otherwise be made by calling the class with `args`, which here is the
+        message. Those of `OSError` are not in `__dict__`.
+        """
+        state = {"args": self.args, **vars(self)}
+        if isinstance(self, OSError):
+            state |= {name: getattr(self, name) for name in ("errno", "strerror", "filename")}
+        return _blank, (type(self),), state
+
+
+def _blank(cls: type[JournalError]) -> JournalError:
+    return cls.__new__(cls)
 
 
 class PathError(JournalError):
@@ -31,6 +50,21 @@ class PathError(JournalError):
         super().__init__(f"{path}: {reason}")
         self.path = Path(path)
         self.reason = reason
+
+
+class PathOSError(PathError, OSError):
+    """A `PathError` that is an `OSError`, too, and has its `errno`, `strerror` and `filename`.
+
+    `errno` is that of the `OSError` that caused it, or else the usual one of its class.
+    """
+
+    usual_errno: ClassVar[int] = EIO
+
+    def __init__(self, path: str | Path, reason: str, *, errno: int | None = None) -> None:
+        super().__init__(path, reason)
+        self.errno = self.usual_errno if errno is None else errno
+        self.strerror = reason
+        self.filename = str(path)
 
 
 # Opening
@@ -48,16 +82,22 @@ class UnsafeSQLiteError(JournalError, RuntimeError):
         self.version = version
 
 
-class JournalNotFoundError(PathError, FileNotFoundError):
+class JournalNotFoundError(PathOSError, FileNotFoundError):
     """There is no such file, and it was opened read-only, or its folder does not exist."""
 
+    usual_errno = ENOENT
 
-class PathIsDirectoryError(PathError, IsADirectoryError):
+
+class PathIsDirectoryError(PathOSError, IsADirectoryError):
     """The path is a directory."""
 
+    usual_errno = EISDIR
 
-class AccessDeniedError(PathError, PermissionError):
+
+class AccessDeniedError(PathOSError, PermissionError):
     """The operating system refused to open or to write the file."""
+
+    usual_errno = EACCES
 
 
 class NotADatabaseError(PathError, ValueError):
@@ -65,7 +105,7 @@ class NotADatabaseError(PathError, ValueError):
 
 
 class NotAJournalError(PathError, ValueError):
-    """The file is an SQLite database of something else."""
+    """The file is an SQLite database, but not a journal."""
 
 
 class NewerFormatError(PathError, ValueError):
@@ -95,7 +135,7 @@ class InvalidEventError(JournalError, ValueError):
 
 
 class UnknownKindError(InvalidEventError):
-    """The event is of a kind that this version does not know. `unknown="keep"` keeps such."""
+    """The event is of a kind that this version does not know. `unknown="keep"` keeps it."""
 
     def __init__(self, kind: str, line_number: int | None = None) -> None:
         shown = kind if len(kind) <= 60 else kind[:60] + "..."
@@ -104,17 +144,27 @@ class UnknownKindError(InvalidEventError):
 
 
 class LineRejectedError(InvalidEventError):
-    """A line is no event. All lines before it are committed; it and those after it are not.
+    """A line is not an event. All lines before it are committed; it and those after it are not.
 
-    `result` says what is committed (`journal.LinesAppended`).
+    `appended` says how many events of the lines before are committed; `first` and `last` are the
+    positions of the first and the last of them, None if there are none.
     """
 
     def __init__(
-        self, line_number: int, line: str | bytes, reason: str, result: "LinesAppended"
+        self,
+        line_number: int,
+        line: str | bytes,
+        reason: str,
+        *,
+        appended: int,
+        first: int | None,
+        last: int | None,
     ) -> None:
         super().__init__(reason, line_number)
         self.line = line
-        self.result = result
+        self.appended = appended
+        self.first = first
+        self.last = last
 
 
 # Appending
@@ -126,7 +176,7 @@ class ConcurrencyError(JournalError, RuntimeError):
     Read the session again, decide again, and append with its new version.
     """
 
-    def __init__(self, session_id: "SessionId", *, expected: int, actual: int) -> None:
+    def __init__(self, session_id: UUID, *, expected: int, actual: int) -> None:
         super().__init__(
             f"session {session_id} is at version {actual}, expected {expected}: "
             "somebody else appended to it"
@@ -147,11 +197,13 @@ class KeyConflictError(JournalError, ValueError):
         self.last = last
 
 
-class ReadOnlyError(PathError, PermissionError):
-    """The journal was opened with read_only=True."""
+class ReadOnlyError(PathOSError, PermissionError):
+    """The journal was opened with read_only=True, so nothing can be written."""
+
+    usual_errno = EROFS
 
 
-class CommitFailedError(PathError, OSError):
+class CommitFailedError(PathOSError):
     """A commit failed, so whether its events are in the file is known only after reopening it."""
 
 
@@ -184,20 +236,33 @@ class UnknownProjectionError(JournalError, LookupError):
 
 
 class ClosedError(PathError, ValueError):
-    """The journal has been closed."""
+    """The journal was closed before, or was opened by the process that this one was forked from."""
 
 
-class BusyError(PathError, TimeoutError):
+class BusyError(PathOSError, TimeoutError):
     """Another process held the file's lock for longer than a minute. A retry can help."""
 
+    usual_errno = ETIMEDOUT
 
-class StorageFullError(PathError, OSError):
+
+class StorageFullError(PathOSError):
     """The disk is full; nothing was written. A retry can help once there is room."""
 
+    usual_errno = ENOSPC
 
-class StorageError(PathError, OSError):
+
+class StorageError(PathOSError):
     """The operating system failed to read or write the file."""
 
 
 class DamagedError(PathError, ValueError):
-    """The file contradicts itself: it was damaged, or changed by something else."""
+    """The file contradicts itself: it was damaged, or changed by something else.
+
+    `what` says what is wrong (it is the `reason`); `position` is that of the event at which it was
+    met, None where no single event is concerned.
+    """
+
+    def __init__(self, path: str | Path, what: str, position: int | None = None) -> None:
+        super().__init__(path, what)
+        self.what = what
+        self.position = position

@@ -19,7 +19,7 @@ from journal.events.values import SessionState, StreamState
 from journal.file.appending import Appender
 from journal.file.connections import Database
 from journal.file.info import JournalInfo, read_info
-from journal.file.ndjson import LineAppender, LinesAppended, OnError, RejectedLine, append_lines
+from journal.file.ndjson import LineAppender, OnError, append_lines
 from journal.file.opening import Durability
 from journal.file.reading import Reader
 from journal.projections import queries
@@ -32,7 +32,13 @@ from journal.projections.results import (
     SessionStatus,
     StreamStatus,
 )
-from journal.store import Appended, RecordedEvent, check_arguments
+from journal.store import (
+    Appended,
+    LinesAppended,
+    RecordedEvent,
+    RejectedLine,
+    check_arguments,
+)
 
 
 class Journal:
@@ -41,10 +47,10 @@ class Journal:
     Threads may share a journal, and processes a file: writers queue, readers see one moment of the
     file and are never held up. A journal does not survive a fork; open it again in the child.
 
-    Besides what the methods name, each raises `TypeError` for an id that is none, or one of the
-    other class, `ClosedError` once the journal is closed,
-    `StorageError` when the operating system fails, `DamagedError` when the file contradicts
-    itself, and `BusyError` when another process holds the file for longer than a minute.
+    Besides what the methods name, each raises `TypeError` for an id of another class than it asks
+    for, `ClosedError` once the journal is closed, `StorageError` when the operating system fails,
+    `DamagedError` when the file contradicts itself, and `BusyError` when another process holds the
+    file for longer than a minute.
     """
 
     def __init__(self, database: Database) -> None:
@@ -66,8 +72,8 @@ class Journal:
         Args:
             path: the file. It may get companions called -wal and -shm, which are part of it while
                 it is open.
-            read_only: never write and never make a file. Everything committed is seen, from
-                read-only media, too.
+            read_only: never write and never make a file. Everything committed is seen, also on
+                read-only media.
             durability: what an append waits for. "full": the disk has it, so that it survives a
                 power cut. "normal": the operating system has it, so that it survives a crash of
                 the program; a power cut may lose the latest appends, each as a whole.
@@ -163,13 +169,13 @@ class Journal:
     ) -> LinesAppended:
         """Append the events in lines of JSON, in batches, in memory that does not grow with them.
 
-        A batch is committed at a thousand events or four million characters, and at the latest
-        when a line comes that finds it a second old. No transaction is open while `lines` is
-        waited for. Blank lines are ignored.
+        A batch is committed at a thousand events or four million characters, or when a line comes
+        and it is a second old. No transaction is open while `lines` is waited for. Blank lines are
+        ignored.
 
         Args:
             lines: with or without line ends; bytes are UTF-8.
-            on_error: "stop" raises at the first line that is no event; "skip" goes on.
+            on_error: "stop" raises at the first line that is not an event; "skip" goes on.
             unknown: "keep" stores events of kinds that this version does not know.
             on_reject: is called with every rejected line.
 
@@ -177,8 +183,8 @@ class Journal:
             how many events were appended and lines rejected, and the first and last position.
 
         Raises:
-            LineRejectedError: a line is no event, and `on_error` is "stop". The events of all
-                lines before it are committed, and nothing after.
+            LineRejectedError: a line is not an event, and `on_error` is "stop". The events of
+                all lines before it are committed, and nothing after.
             ReadOnlyError, StorageFullError, CommitFailedError: as `append_events`. The batches
                 before are committed.
         """
@@ -217,8 +223,8 @@ class Journal:
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[RecordedEvent]:
         """Yield events with their positions, in order, in memory that does not grow with them.
 
-        It ends at the position that is the last now; events appended meanwhile are for the next
-        call. An iterator that is left alone holds up nobody.
+        It ends at the position that is the last at the time of the call; events appended later are
+        for the next call. An iterator that is left alone holds up nobody.
 
         Args:
             after: the position before the first one wanted; 0 reads from the start.
@@ -240,7 +246,7 @@ class Journal:
         """Yield position and canonical JSON of the events that fit everything given, in order.
 
         Each text is what the event's `model_dump_json()` gives, found without building the event.
-        It ends at the position that is the last now.
+        It ends at the position that is the last at the time of the call.
 
         Args:
             after: the position before the first one wanted.
@@ -271,7 +277,7 @@ class Journal:
         Args:
             session_id: the session.
             as_of: a position: as if the events after it were not there; or an aware datetime: as if
-                those with a later timestamp were not. It costs as much as the session is long.
+                those with a later timestamp were not. It reads all events of the session.
 
         Raises:
             ValueError: `as_of` is neither.
@@ -287,7 +293,7 @@ class Journal:
         With `as_of` (see `session`) it folds the events from the first one on.
 
         Raises:
-            ValueError: `state` or `as_of` is none.
+            ValueError: `state` is not a state, or `as_of` not a position or instant.
         """
         return queries.sessions(self._projector, state, as_of)
 
@@ -316,7 +322,7 @@ class Journal:
     ) -> list[Anomaly]:
         """Return the events that the protocol could not have produced where they stand.
 
-        Of one session, or all, by position. See `session` and `sessions` for `as_of`.
+        Those of one session, or all, by position. See `session` and `sessions` for `as_of`.
         """
         if session_id is not None:
             check_id(session_id, SessionId)
@@ -369,7 +375,7 @@ class Journal:
         Args:
             names: which; None: all that are registered. The built-in "sessions" and "streams" are
                 folded together.
-            progress: is called with the number of events folded and of those there are.
+            progress: is called with the number of events folded and the number there are.
             check: only compare; the old rows stay.
 
         Returns:

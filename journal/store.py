@@ -1,4 +1,7 @@
-"""What an event store is: the interface that `InMemoryEventStore` and `Journal` implement."""
+"""What an event store is: the interface that `InMemoryEventStore` and `Journal` implement.
+
+The small results of appending and reading are here, too.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,6 +23,27 @@ class RecordedEvent(NamedTuple):
 
     position: int
     event: AnyEvent
+
+
+class LinesAppended(NamedTuple):
+    """What has become of the lines: how many events are committed, how many lines rejected.
+
+    `first` and `last` are positions, None while there are none. Where other writers append at the
+    same time, some of the positions between them are of their events.
+    """
+
+    appended: int
+    rejected: int
+    first: int | None
+    last: int | None
+
+
+class RejectedLine(NamedTuple):
+    """A line that was not appended; `line_number` counts from 1."""
+
+    line_number: int
+    line: str | bytes
+    reason: str
 
 
 @runtime_checkable
@@ -53,14 +77,14 @@ class EventStore(Protocol):
         """Return the events of a session in append order; [] for an unknown one.
 
         Raises:
-            TypeError: it is no `SessionId`.
+            TypeError: `session_id` is not a `SessionId`.
         """
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order; [] for an unknown one.
 
         Raises:
-            TypeError: it is no `StreamId`.
+            TypeError: `stream_id` is not a `StreamId`.
         """
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
@@ -99,7 +123,7 @@ def check_arguments(expected_versions: Mapping[SessionId, int] | None, key: str 
     if key is None:
         return
     if not isinstance(key, str):
-        message = f"key: expected a str, found a {type(key).__name__}"
+        message = f"key: expected a str, found {type(key).__name__}"
         raise TypeError(message)
     if not key:
         message = "key: expected some text, found ''"

@@ -41,7 +41,7 @@ def _created(session_id: SessionId, stream_id: StreamId, seconds: float = 0) -> 
 
 
 class EventStoreConformance:
-    """What every `EventStore` must do. Subclass it, and give a fixture named `store`."""
+    """What every `EventStore` must do. Subclass it, and provide a fixture named `store`."""
 
     @pytest.fixture
     def store(self) -> EventStore:
@@ -59,7 +59,7 @@ class EventStoreConformance:
         assert store.get_events_since(datetime(1970, 1, 1, tzinfo=UTC)) == []
 
     def test_an_id_of_the_other_kind_is_refused(self, store: EventStore) -> None:
-        """A mistake is no empty answer."""
+        """A mistake is an error, not an empty answer."""
         same = SessionId.new()
         wrong: object
         for wrong in (StreamId(str(same)), str(same), None):
@@ -92,7 +92,7 @@ class EventStoreConformance:
         assert len(store.get_events_for_session(session_id)) == 3
 
     def test_sessions_and_streams_keep_append_order(self, store: EventStore) -> None:
-        """The order of appending rules, not that of timestamps."""
+        """The order is that of appending, not that of timestamps."""
         sessions = [SessionId.new(), SessionId.new()]
         stream_id = StreamId.new()
         late = _created(sessions[0], stream_id, seconds=9)
@@ -148,14 +148,14 @@ class EventStoreConformance:
         ]
 
     def test_an_append_is_all_or_nothing(self, store: EventStore) -> None:
-        """Something that is no event spoils the whole append."""
+        """With something that is not an event, nothing is appended."""
         session_id = SessionId.new()
 
         def events() -> Iterable[AnyEvent]:
             yield _activated(session_id)
             yield "not an event"  # type: ignore[misc]
 
-        with pytest.raises(InvalidEventError, match="expected an event, found a str"):
+        with pytest.raises(InvalidEventError, match="expected an event, found str"):
             store.append_events(events())
 
         assert store.get_events_for_session(session_id) == []
@@ -247,7 +247,7 @@ class EventStoreConformance:
             store.append_events([_activated(SessionId.new())], key="nothing")
 
     def test_the_key_is_looked_at_before_the_versions(self, store: EventStore) -> None:
-        """So that repeating an append that took, and was not heard of, succeeds."""
+        """So repeating an append whose success was not noticed succeeds."""
         session_id = SessionId.new()
         events = [_activated(session_id)]
 

@@ -19,15 +19,8 @@ from uuid import UUID
 
 import apsw
 
-from journal import (
-    AnyEvent,
-    Journal,
-    SessionActivated,
-    SessionId,
-    StreamId,
-    StreamStarted,
-    Timestamp,
-)
+from journal import Journal, SessionActivated, SessionId, StreamId, StreamStarted, Timestamp
+from journal.events import AnyEvent
 from journal.events.canonical import canonical_json
 from journal.events.kinds import KINDS
 from journal.file import blocks

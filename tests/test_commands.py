@@ -51,6 +51,7 @@ from journal.commands.console.incoming import (
 )
 from journal.commands.console.output import counted, one_line, size_text
 from journal.events.kinds import KINDS
+from journal.file import JournalInfo
 from journal.limits import DATA_SIZE_MAX
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, terminals and pipes of POSIX")
@@ -460,10 +461,13 @@ def test_a_misspelt_kind_is_pointed_out(mixed):
     assert misspelt == (
         0,
         b"",
-        "--type stream_faild: no such kind is known or in mixed.db, did you mean stream_failed?\n",
+        (
+            "--type stream_faild: neither a known kind nor one in mixed.db, "
+            "did you mean stream_failed?\n"
+        ),
     )
     assert strange.err == (
-        f"--type \\x1bqwx: no such kind is known or in mixed.db ({', '.join(KINDS)})\n"
+        f"--type \\x1bqwx: neither a known kind nor one in mixed.db ({', '.join(KINDS)})\n"
     )
 
 
@@ -550,7 +554,7 @@ def test_info_for_programs(mixed):
 
     assert result.out.count(b"\n") == 1
     found = json.loads(result.out)
-    assert list(found) == list(journal.JournalInfo.model_fields)
+    assert list(found) == list(JournalInfo.model_fields)
     assert found["event_count"] == found["last_position"] == 5_442
     assert found["last_timestamp"] == "2026-11-23T08:49:55.529994448Z"
     assert found["counts_by_kind"]["stream_created"] == 966

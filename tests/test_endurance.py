@@ -26,17 +26,11 @@ import test_model
 from support import Channel, Child, activated, check_file, let_go, names_in, texts
 from test_projections import check_right, random_events
 
-from journal import (
-    AnyEvent,
-    Appended,
-    Journal,
-    SessionId,
-    StreamFailed,
-    StreamId,
-    Timestamp,
-)
+from journal import Journal, SessionId, StreamFailed, StreamId, Timestamp
+from journal.events import AnyEvent
 from journal.file import blocks, opening
 from journal.projections import projector, tables
+from journal.store import Appended
 
 pytestmark = pytest.mark.slow
 

@@ -107,9 +107,9 @@ def test_other_offsets_become_utc() -> None:
 def test_session_and_stream_ids_are_not_interchangeable() -> None:
     now = datetime.now(UTC)
 
-    with pytest.raises(pydantic.ValidationError, match="SessionId or a UUID, not a StreamId"):
+    with pytest.raises(pydantic.ValidationError, match="SessionId or a UUID, not StreamId"):
         SessionActivated(session_id=StreamId.new(), timestamp=now)  # type: ignore[arg-type]
-    with pytest.raises(pydantic.ValidationError, match="StreamId or a UUID, not a int"):
+    with pytest.raises(pydantic.ValidationError, match="StreamId or a UUID, not int"):
         StreamFailed(session_id=SessionId.new(), stream_id=5, error="", timestamp=now)  # type: ignore[arg-type]
 
 

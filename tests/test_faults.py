@@ -22,8 +22,6 @@ import support
 from support import Channel, Child, activated, check_file, names_in, numbered, started, texts
 
 from journal import (
-    AnyEvent,
-    Appended,
     ClosedError,
     CommitFailedError,
     ConcurrencyError,
@@ -39,7 +37,9 @@ from journal import (
     StreamId,
     parse_event,
 )
+from journal.events import AnyEvent
 from journal.file import appending, blocks, connections, opening
+from journal.store import Appended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -891,6 +891,19 @@ def damage(path: Path, statements: str) -> None:
         connection.execute(f"PRAGMA synchronous = OFF; {statements}")
 
 
+def position_of(path: Path, message: str) -> int | None:
+    """Return the position that the error must have: that of the event, or of the chain's head."""
+    if named := re.search(r"event at position (\d+)", message):
+        return int(named[1])
+    head = re.search(r"chain of (session|stream) (\S+) is", message)
+    if head is None:
+        return None
+    sql = f"SELECT last_seq FROM {head[1]} WHERE uuid = ?"
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        last = connection.execute(sql, (bytes.fromhex(head[2].replace("-", "")),)).get
+    return last if isinstance(last, int) else None
+
+
 @pytest.mark.parametrize("statement", DAMAGES)
 def test_damage_is_an_error_that_names_the_place(
     unguarded: Path, path: Path, statement: str
@@ -912,6 +925,10 @@ def test_damage_is_an_error_that_names_the_place(
                 clear = "\n" not in message and str(path) not in message
                 if not (clear and re.search(wanted or "", message)):
                     problems[name] = f"expected {wanted!r} in one sentence, found: {error}"
+                elif message != error.what:
+                    problems[name] = f"expected the words {message!r}, found {error.what!r}"
+                elif error.position != position_of(path, message):
+                    problems[name] = f"position {error.position} of {error}"
             except Exception as error:
                 problems[name] = f"{type(error).__name__}: {error}"
             else:

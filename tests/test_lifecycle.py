@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 from support import NOON, ROUNDS
 
 from journal import (
-    Anomaly,
-    AnyEvent,
     DomainEvent,
     FramesBatched,
     Journal,
@@ -36,7 +34,6 @@ from journal import (
     SessionExpired,
     SessionId,
     SessionState,
-    SessionStatus,
     SessionTimedOut,
     SessionTimeoutExtended,
     SkeletonGenerated,
@@ -48,12 +45,12 @@ from journal import (
     StreamId,
     StreamStarted,
     StreamState,
-    StreamStatus,
     Timestamp,
     UnknownEvent,
     parse_event,
 )
-from journal.projections import projector, tables
+from journal.events import AnyEvent
+from journal.projections import Anomaly, SessionStatus, StreamStatus, projector, tables
 
 DATA = Path(__file__).parent / "data"
 

@@ -22,14 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support import check_file, names_in, texts
 
 from journal import (
-    AnyEvent,
     FramesBatched,
     InMemoryEventStore,
     InvalidEventError,
     Journal,
     JournalError,
     LineRejectedError,
-    LinesAppended,
     PatchFramesGenerated,
     PerformanceMetrics,
     PerformanceMetricsRecorded,
@@ -53,9 +51,11 @@ from journal import (
     Timestamp,
     parse_event,
 )
+from journal.events import AnyEvent
 from journal.events.kinds import KINDS
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
 from journal.file import appending, blocks, names, ndjson, opening, reading
+from journal.store import LinesAppended
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
     (appending, "_HEADS_MAX", 3),
@@ -274,7 +274,9 @@ class JournalMachine(RuleBasedStateMachine):
                     on_reject=lambda each: told.append(each.line_number),
                 )
             except LineRejectedError as error:
-                return error.result if stop and [error.line_number] == rejected else error
+                if not stop or [error.line_number] != rejected:
+                    return error
+                return LinesAppended(error.appended, 1, error.first, error.last)
 
         assert found() == expected
         assert told == rejected

@@ -76,6 +76,11 @@ def refusal(path: Path, error: type[JournalError], **options: Any) -> str:
     file, _, reason = str(caught.value).partition(": ")
     assert file == str(path)
     assert "\n" not in reason
+    if isinstance(caught.value, OSError):
+        assert caught.value.filename == str(path)
+        assert caught.value.errno
+        if isinstance(caught.value.__cause__, OSError):
+            assert caught.value.errno == caught.value.__cause__.errno
     return reason
 
 
@@ -299,8 +304,11 @@ def test_a_path_through_a_file_or_with_too_long_a_name_is_refused(
     (tmp_path / "file").touch()
 
     for path in (tmp_path / "file" / "a.db", tmp_path / ("a" * 300)):
-        with pytest.raises((StorageError, JournalNotFoundError)):
+        with pytest.raises((StorageError, JournalNotFoundError)) as caught:
             Journal.open(path, read_only=read_only)
+        cause = caught.value.__cause__
+        assert isinstance(cause, OSError)
+        assert caught.value.errno == cause.errno
 
 
 @posix_only

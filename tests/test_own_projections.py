@@ -18,7 +18,6 @@ from support import NOON, ROUNDS, activated
 from test_lifecycle import SESSIONS, STREAMS, new_journal, open_new, unknown
 
 from journal import (
-    AnyEvent,
     DomainEvent,
     FoldError,
     FramesBatched,
@@ -34,6 +33,7 @@ from journal import (
     UnknownProjectionError,
 )
 from journal.errors import JournalError
+from journal.events import AnyEvent
 from journal.projections import projector, tables
 
 A, B, C = SESSIONS

@@ -3,13 +3,83 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import journal
+import journal.events
 
 PACKAGE = Path(journal.__file__).parent
+README = (PACKAGE.parent / "README.md").read_text("utf-8")
+
+PUBLIC = [
+    "AccessDeniedError",
+    "BusyError",
+    "ClosedError",
+    "CommitFailedError",
+    "ConcurrencyError",
+    "DamagedError",
+    "DomainEvent",
+    "EventStore",
+    "EventSubscriber",
+    "FoldError",
+    "FramesBatched",
+    "InMemoryEventStore",
+    "InvalidEventError",
+    "Journal",
+    "JournalError",
+    "JournalNotFoundError",
+    "KeyConflictError",
+    "LineRejectedError",
+    "NewerFormatError",
+    "NotADatabaseError",
+    "NotAJournalError",
+    "PatchFramesGenerated",
+    "PathIsDirectoryError",
+    "PerformanceMetrics",
+    "PerformanceMetricsRecorded",
+    "PriorityDistribution",
+    "PriorityThresholdAdjusted",
+    "Projection",
+    "ReadOnlyError",
+    "SessionActivated",
+    "SessionClosed",
+    "SessionExpired",
+    "SessionId",
+    "SessionState",
+    "SessionTimedOut",
+    "SessionTimeoutExtended",
+    "SkeletonGenerated",
+    "StorageError",
+    "StorageFullError",
+    "StreamCancelled",
+    "StreamCompleted",
+    "StreamConfigUpdated",
+    "StreamCreated",
+    "StreamFailed",
+    "StreamId",
+    "StreamStarted",
+    "StreamState",
+    "Timestamp",
+    "UnknownEvent",
+    "UnknownKindError",
+    "UnknownProjectionError",
+    "UnsafeSQLiteError",
+    "parse_event",
+]
+
+# What methods return and nobody makes, by where it can be imported from for annotations.
+RETURNED = {
+    "store": "Appended RecordedEvent LinesAppended RejectedLine",
+    "file": "JournalInfo LineAppender",
+    "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
+    "events": "AnyEvent EventId PriorityPercentages",
+}
 
 # Each room or module may import those before it, and none after.
 LAYERS = [
@@ -55,6 +125,71 @@ def test_imports_point_one_way() -> None:
         assert imports_of(path) <= allowed, path.name
 
 
+def module_graph(folder: Path, package: str) -> dict[str, set[str]]:
+    """Return which modules each module names in its imports, wherever in it they are.
+
+    That is more than Python would execute: those for type checkers count, and those in functions.
+    That importing a module executes the packages above it does not.
+    """
+    paths = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        paths[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return {
+        name: {
+            target
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for target in _imported(node, paths)
+        }
+        for name, path in paths.items()
+    }
+
+
+def _imported(node: ast.AST, modules: Iterable[str]) -> Iterable[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}.intersection(modules)
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports are not looked at"
+        inside = {f"{node.module}.{alias.name}" for alias in node.names}
+        found = inside.intersection(modules)
+        return found if found == inside else {*found, node.module or ""}.intersection(modules)
+    return ()
+
+
+def circle_in(graph: Mapping[str, set[str]]) -> str:
+    """Return modules that import each other, the first one again at the end; "" for none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return ""
+
+
+def test_imports_make_no_circle() -> None:
+    graph = module_graph(PACKAGE, "journal")
+
+    assert circle_in(graph) == ""
+    assert len(graph) > 40
+    assert "journal.events.unknown" in graph["journal.store"]
+
+
+def test_a_circle_would_be_found_also_among_imports_for_type_checkers(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    for name, text in {
+        "__init__": "",
+        "errors": "if TYPE_CHECKING:\n    from p.room import rows\n",
+        "room/__init__": "",
+        "room/rows": "def late():\n    import p.wire\n",
+        "wire": "from p import errors\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text, "utf-8")
+
+    circle = circle_in(module_graph(tmp_path, "p"))
+
+    assert set(circle.split(" -> ")) == {"p.errors", "p.room.rows", "p.wire"}
+    assert circle in "p.errors -> p.room.rows -> p.wire -> p.errors -> p.room.rows -> p.wire"
+
+
 def test_events_know_nothing_of_storage() -> None:
     code = "import sys, journal.events.wire, journal.memory; sys.exit('apsw' in sys.modules)"
 
@@ -67,7 +202,24 @@ def test_importing_the_package_imports_nothing_large() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_the_public_names_are_these() -> None:
+    assert journal.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("room", RETURNED)
+def test_what_is_only_returned_can_be_imported_for_annotations(room: str) -> None:
+    module = import_module(f"journal.{room}")
+    names = RETURNED[room].split()
+
+    for name in names:
+        assert getattr(module, name).__name__
+        assert not hasattr(journal, name)
+    assert f"`journal.{room}` (" + ", ".join(f"`{name}`" for name in names) + ")" in README
+    with pytest.raises(AttributeError):
+        _ = module.nothing
+
+
+def test_every_public_name_is_there() -> None:
     for name in journal.__all__:
         assert getattr(journal, name) is not None
     assert set(journal.__all__) <= set(dir(journal))
@@ -75,9 +227,10 @@ def test_every_public_name_is_there_and_documented() -> None:
         _ = journal.nothing  # type: ignore[attr-defined]
 
 
-def test_type_checkers_see_the_same_public_names() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+@pytest.mark.parametrize("package", [journal, journal.events])
+def test_type_checkers_see_the_same_public_names(package: ModuleType) -> None:
+    tree = ast.parse(Path(package.__file__ or "").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
         alias.asname: node.module
         for node in block.body
@@ -85,4 +238,4 @@ def test_type_checkers_see_the_same_public_names() -> None:
         for alias in node.names
     }
 
-    assert seen == {name: f"journal.{home}" for name, home in journal._HOMES.items()}
+    assert seen == {name: f"{package.__name__}.{home}" for name, home in package._HOMES.items()}

@@ -37,6 +37,7 @@ from journal.commands.console import rebuild_hint
 from journal.commands.console.arguments import SESSION_STATES, STREAM_STATES
 from journal.commands.console.tables import Column, Look, table
 from journal.commands.console.times import Clock, ago_text, duration_text
+from journal.projections import Anomaly, SessionStatus, StreamStatus
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 
@@ -165,8 +166,8 @@ def test_sessions_and_streams_for_programs(mixed):
     with journal.Journal.open(mixed, read_only=True) as opened:
         assert sessions == dumped(opened.sessions())
         assert streams == dumped(opened.streams())
-    assert list(sessions[0]) == list(journal.SessionStatus.model_fields)
-    assert list(streams[0]) == list(journal.StreamStatus.model_fields)
+    assert list(sessions[0]) == list(SessionStatus.model_fields)
+    assert list(streams[0]) == list(StreamStatus.model_fields)
     assert sessions[0]["ended_at"] == "2026-11-23T08:49:55.509378436Z"
     assert as_json.err == "300 sessions: 38 Active, 240 Completed, 22 Failed\n"
     assert as_streams.err == (
@@ -436,7 +437,7 @@ def test_anomalies(kinds):
     early = run_here("anomalies", kinds, "--as-of", 6)
 
     assert [json.loads(line) for line in lines_of(result)] == expected
-    assert list(json.loads(lines_of(result)[0])) == list(journal.Anomaly.model_fields)
+    assert list(json.loads(lines_of(result)[0])) == list(Anomaly.model_fields)
     assert result.err == "90 anomalies in 30 sessions\n"
     assert early.out.decode() == (
         "POSITION  SESSION   STREAM    EVENT           REASON\n"
@@ -549,7 +550,7 @@ def test_rebuild_leaves_what_only_the_application_can_fold(path):
 
     assert (named.code, unknown.code, every.code) == (1, 1, 0)
     assert named.err == (
-        "Error: projection 'own' is an application's own, and its code is there, not here: "
+        "Error: projection 'own' is an application's own, and only that has its code: "
         "the application can rebuild it, with Journal.rebuild(['own'])\n"
     )
     assert unknown.err == (

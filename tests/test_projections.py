@@ -24,14 +24,12 @@ from support import NOON, ROUNDS, Channel, Child, activated, bytes_in, die, let_
 from test_lifecycle import SESSIONS, STREAMS, check_views, open_new, plain_fold
 
 from journal import (
-    AnyEvent,
     DamagedError,
     FramesBatched,
     Journal,
     PatchFramesGenerated,
     Projection,
     ReadOnlyError,
-    RebuildReport,
     SessionActivated,
     SessionClosed,
     SessionExpired,
@@ -44,8 +42,9 @@ from journal import (
     StreamStarted,
     UnknownProjectionError,
 )
+from journal.events import AnyEvent
 from journal.file import opening
-from journal.projections import projector, tables
+from journal.projections import RebuildReport, projector, tables
 from journal.projections.tables import LifecycleFold
 
 DATA = Path(__file__).parent / "data"
@@ -1815,5 +1814,6 @@ def test_an_event_that_was_damaged_is_named(journal: Journal, path: Path, sql: s
     journal.append_events([PatchFramesGenerated(**place, **fields)])
     change(path, f"DROP TRIGGER event_is_never_updated; {sql}")
 
-    with pytest.raises(DamagedError, match="position 1 is damaged"):
+    with pytest.raises(DamagedError, match="position 1 is damaged") as caught:
         journal.sessions()
+    assert caught.value.position == 1

@@ -85,17 +85,36 @@ def test_every_command_is_in_the_table() -> None:
     assert sorted(shown) == sorted(cli.commands)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, Exception) and name != "PathError"
-    ],
-)
-def test_every_error_is_named_and_public(name: str) -> None:
-    assert f"`{name}`" in README
-    assert getattr(journal, name) is getattr(errors, name)
+def test_the_table_of_errors_names_the_public_ones_and_their_built_in_bases() -> None:
+    section = README.partition("## Errors")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (`.*?) \| ", section, re.MULTILINE)
+    shown: dict[str, str] = {}
+    for names, bases in rows:
+        several = re.findall(r"`(\w+)`", names)
+        built_ins = re.findall(r"`(\w+)`", bases)
+        assert len(built_ins) in (1, len(several))
+        each = built_ins * len(several) if len(built_ins) == 1 else built_ins
+        shown |= zip(several, each, strict=True)
+
+    public = {
+        name: getattr(errors, name)
+        for name in journal.__all__
+        if hasattr(errors, name) and name != "JournalError"
+    }
+    assert shown == {name: built_in_base(cls) for name, cls in public.items()}
+    assert len(re.findall(r"^\| `", section, re.MULTILINE)) == len(rows)
+
+
+def built_in_base(cls: type[errors.JournalError]) -> str:
+    """Return the first of its bases that is Python's own, as `except` would have to name it."""
+    return next(base.__name__ for base in cls.__mro__ if base.__module__ == "builtins")
+
+
+def test_every_error_but_the_bases_of_several_is_public() -> None:
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    own = {name for name in classes if issubclass(getattr(errors, name), Exception)}
+
+    assert own - {"PathError", "PathOSError"} == own.intersection(journal.__all__)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +123,7 @@ def test_every_error_is_named_and_public(name: str) -> None:
 )
 def test_every_deviation_from_the_reference_is_named(deviation: str) -> None:
     """`test_wire`, `test_timestamps` and `test_event_ids` show that they are so."""
-    section = README.partition("## What is not as in the reference")[2].partition("\n## ")[0]
+    section = README.partition("## Differences from the reference")[2].partition("\n## ")[0]
 
     assert deviation in section
 

@@ -26,8 +26,6 @@ from support import (
 )
 
 from journal import (
-    AnyEvent,
-    Appended,
     BusyError,
     ClosedError,
     ConcurrencyError,
@@ -37,7 +35,9 @@ from journal import (
     StreamFailed,
     StreamId,
 )
+from journal.events import AnyEvent
 from journal.file import blocks, opening
+from journal.store import Appended
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ A line with `type: ignore` is one that mypy must refuse: strict mode warns of an
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import journal
+import journal.events
 from journal import (
-    Appended,
     ConcurrencyError,
     DomainEvent,
     EventStore,
@@ -15,7 +16,6 @@ from journal import (
     InMemoryEventStore,
     Journal,
     PatchFramesGenerated,
-    RecordedEvent,
     SessionActivated,
     SessionId,
     StreamCreated,
@@ -24,13 +24,22 @@ from journal import (
     UnknownEvent,
     parse_event,
 )
+from journal.events import AnyEvent
+from journal.file import JournalInfo
+from journal.projections import SessionStatus
+from journal.store import Appended, RecordedEvent
 
 
 def stores() -> Iterator[EventStore]:
     yield InMemoryEventStore()
-    with Journal.open("a.db", read_only=True, durability="normal") as journal:
-        yield journal
+    with Journal.open("a.db", read_only=True, durability="normal") as opened:
+        yield opened
     Journal.open("a.db", durability="none")  # type: ignore[arg-type]
+
+
+def names_are_known() -> None:
+    journal.nothing()  # type: ignore[attr-defined]
+    journal.events.nothing()  # type: ignore[attr-defined]
 
 
 def ids_are_told_apart(session_id: SessionId, stream_id: StreamId) -> None:
@@ -76,3 +85,10 @@ class Printer:
 
 
 subscriber: EventSubscriber = Printer()
+
+
+def what_is_returned_has_types(journal: Journal, session_id: SessionId) -> int:
+    info: JournalInfo = journal.info()
+    status: SessionStatus | None = journal.session(session_id)
+    events: list[AnyEvent] = journal.get_events_for_session(session_id)
+    return info.event_count + len(events) + (0 if status is None else status.event_count)

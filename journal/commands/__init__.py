@@ -3,7 +3,7 @@
 Each command is a module of its own; `group` decides how any of them ends, `arguments` holds the
 types of options that several share, `output` writes. Help, version and shell completion must not
 wait for the models: modules here import `journal`, which costs nothing until something of it is
-used, and of the modules beneath it only `errors` and `kinds`.
+used, and of the modules beneath it only `errors` and `kinds`, but for type checkers.
 """
 
 import click

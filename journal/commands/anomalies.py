@@ -25,7 +25,8 @@ from journal.commands.console.tables import (
 )
 
 if TYPE_CHECKING:
-    from journal import Anomaly, Timestamp
+    from journal import Timestamp
+    from journal.projections import Anomaly
 
 _EPILOG = """\b
 Example:

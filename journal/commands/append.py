@@ -23,7 +23,8 @@ from journal.commands.console.rejects import TOO_LONG_REASON, Rejects, open_reje
 from journal.errors import JournalError, LineRejectedError, UnknownKindError
 
 if TYPE_CHECKING:
-    from journal import LineAppender, LinesAppended
+    from journal.file import LineAppender
+    from journal.store import LinesAppended
 
 _PROGRESS_BYTES_MIN = 10_000_000
 
@@ -51,7 +52,7 @@ Exit codes:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a line that is no event: stop, with all lines before it appended, or go on.",
+    help="At a line that is not an event: stop, with all lines before it appended, or go on.",
 )
 @click.option(
     "--rejects",
@@ -187,11 +188,11 @@ def _appended_text(result: "LinesAppended", which: str = "") -> str:
 
 @contextmanager
 def _failing_with_figures(appender: "LineAppender", name: str) -> Iterator[None]:
-    """Make every failure say what is in the journal all the same."""
+    """Make every failure say what is in the journal nevertheless."""
     try:
         yield
     except LineRejectedError as error:
-        done = _appended_text(error.result, " of the lines before it")
+        done = _appended_text(appender.result, " of the lines before it")
         option = "--on-error skip goes on after such a line"
         if isinstance(error.__context__, UnknownKindError):
             option = "--unknown keep appends such events, --on-error skip leaves them out"

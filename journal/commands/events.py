@@ -21,7 +21,8 @@ from journal.commands.console.lookups import session_named, stream_named
 from journal.commands.console.output import Output, one_line, say
 
 if TYPE_CHECKING:
-    from journal import AnyEvent, Journal, SessionId, StreamId, Timestamp
+    from journal import Journal, SessionId, StreamId, Timestamp
+    from journal.events import AnyEvent
 
 _POLL_SECONDS = 0.1
 
@@ -33,7 +34,7 @@ Example:
 
 \b
 Exit codes:
-  0    done, also when the reader of a pipe has seen enough
+  0    done, even if the reader of a pipe has seen enough
   1    failed; standard error says why
   130  interrupted: how --follow ends
 """
@@ -58,27 +59,33 @@ class _Selection(NamedTuple):
 
 @click.command(epilog=_EPILOG, short_help="Print events, oldest first.")
 @journal_argument
-@click.option("--session", type=SESSION, help="Only of this session: its id, or how that begins.")
-@click.option("--stream", type=STREAM, help="Only of this stream, likewise.")
+@click.option(
+    "--session", type=SESSION, help="Only those of this session: its id, or the first digits of it."
+)
+@click.option("--stream", type=STREAM, help="Only those of this stream, likewise.")
 @click.option(
     "--since",
     type=TimeType(),
-    help="Only with a timestamp later than this, as 2026-01-31T12:00:00Z (RFC 3339).",
+    help="Only those with a timestamp later than this, like 2026-01-31T12:00:00Z (RFC 3339).",
 )
 @click.option(
-    "--type", "kinds", type=KindType(), multiple=True, help="Only of this kind. May be repeated."
+    "--type",
+    "kinds",
+    type=KindType(),
+    multiple=True,
+    help="Only those of this kind. May be repeated.",
 )
 @click.option(
     "--after",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Only at positions after this one.",
+    help="Only those at positions after this one.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many, of those that fit."
+    "--limit", type=click.IntRange(min=0), metavar="N", help="At most N of those that fit."
 )
-@click.option("--follow", is_flag=True, help="Go on with what is appended, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Then print what is appended, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"position": N, "event": {...}}.')
 def events(
     path: Path,
@@ -185,4 +192,4 @@ def _warn_of_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
     for kind in sorted(strange.difference(here)):
         similar = difflib.get_close_matches(kind, {*known, *here}, n=1)
         hint = f", did you mean {similar[0]}?" if similar else f" ({', '.join(known)})"
-        say(one_line(f"--type {kind}: no such kind is known or in {opened.path.name}{hint}"))
+        say(one_line(f"--type {kind}: neither a known kind nor one in {opened.path.name}{hint}"))

@@ -10,7 +10,7 @@ from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.output import Output, counted, one_line, size_text
 
 if TYPE_CHECKING:
-    from journal import JournalInfo
+    from journal.file import JournalInfo
 
 _EPILOG = """\b
 Example:
@@ -23,7 +23,7 @@ Example:
 @journal_argument
 @json_option
 def info(path: Path, *, as_json: bool) -> None:
-    """Show what is in JOURNAL: how many events of which kinds, from when, and how large it is.
+    """Show what is in JOURNAL: how many events of which kinds, of which times, and how large it is.
 
     Times are RFC 3339, sizes in JSON are in bytes. Reads the whole file once; changes nothing.
     """

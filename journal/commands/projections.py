@@ -11,7 +11,7 @@ from journal.commands.console.output import Output, counted, one_line, say
 from journal.commands.console.tables import NOTHING, Column, look_of, table
 
 if TYPE_CHECKING:
-    from journal import ProjectionStatus
+    from journal.projections import ProjectionStatus
 
 _EPILOG = """\b
 Example:

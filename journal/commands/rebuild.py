@@ -17,7 +17,7 @@ from journal.commands.console.progress import Progress
 from journal.commands.console.times import duration_text
 
 if TYPE_CHECKING:
-    from journal import Change, ProjectionStatus, RebuildReport
+    from journal.projections import Change, ProjectionStatus, RebuildReport
 
 _INTERVAL_SECONDS = 0.2
 
@@ -54,7 +54,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     """
     output = Output()
     progress = _FoldProgress()
-    # SIGTERM, too, is to end this in good order, and to say how.
+    # SIGTERM, too, should end this in good order, and say how.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         reports = _rebuilt(path, names, progress, check=check)
@@ -66,7 +66,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     finally:
         progress.clear()
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-    with suppress(OutputClosed):  # what was found is told all the same
+    with suppress(OutputClosed):  # what was found is told nevertheless
         for change in (change for report in reports for change in report.changes or ()):
             if as_json:
                 output.json_line(_json_value(change))
@@ -85,7 +85,7 @@ def _rebuilt(
     """Rebuild in a journal that is there.
 
     Raises:
-        CommandError: a name is none that could be rebuilt here.
+        CommandError: one of the names cannot be rebuilt here.
     """
     with journal.Journal.open(path, read_only=True) as opened:  # which makes no file
         _check_names(opened.path, names, opened.projections())
@@ -101,7 +101,7 @@ def _check_names(path: Path, names: tuple[str, ...], projections: "list[Projecti
     for name in names:
         if name in own:
             message = (
-                f"projection {name!r} is an application's own, and its code is there, not here: "
+                f"projection {name!r} is an application's own, and only that has its code: "
                 f"the application can rebuild it, with Journal.rebuild([{name!r}])"
             )
             raise CommandError(message)

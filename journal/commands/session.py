@@ -35,7 +35,9 @@ from journal.commands.console.times import Clock, ago_text, duration_text
 from journal.commands.streams import WIDE_COLUMNS, wide_row
 
 if TYPE_CHECKING:
-    from journal import AnyEvent, Journal, SessionId, SessionStatus, StreamStatus, Timestamp
+    from journal import Journal, SessionId, Timestamp
+    from journal.events import AnyEvent
+    from journal.projections import SessionStatus, StreamStatus
 
 _LINES_MAX = 40
 _LINES_FIRST = 10
@@ -93,7 +95,7 @@ def session(
 ) -> None:
     """Show what is known of the session ID in JOURNAL: its state, its streams, its events.
 
-    Of ID, the first 4 digits or more will do. Times in the tables count from the session's first
+    The first 4 or more digits of ID will do. Times in the tables count from the session's first
     event. Events marked with ! are those that the protocol could not have produced there. On a
     terminal, the middle of long tables is left out without --wide. Nothing is written to JOURNAL.
     """

@@ -30,7 +30,8 @@ from journal.commands.console.tables import (
 )
 
 if TYPE_CHECKING:
-    from journal import SessionStatus, Timestamp
+    from journal import Timestamp
+    from journal.projections import SessionStatus
 
 _EPILOG = """\b
 Example:
@@ -78,7 +79,7 @@ def sessions(
 ) -> None:
     """List the sessions in JOURNAL and what has become of them, oldest first.
 
-    STREAMS are all of a session, ACTIVE those that are Preparing or Streaming. Where there are
+    STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
     anomalies, the column ! counts them. Nothing is written to JOURNAL.
     """
     output = Output()

@@ -34,7 +34,8 @@ from journal.commands.console.tables import (
 )
 
 if TYPE_CHECKING:
-    from journal import SessionId, StreamStatus, Timestamp
+    from journal import SessionId, Timestamp
+    from journal.projections import StreamStatus
 
 _EPILOG = """\b
 Example:
@@ -76,7 +77,7 @@ WIDE_COLUMNS = (
     "--session",
     "named",
     type=SESSION,
-    help="Only those of this session: its id, or how that begins.",
+    help="Only those of this session: its id, or the first digits of it.",
 )
 @state_option(STREAM_STATES)
 @as_of_option

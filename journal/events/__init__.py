@@ -1,4 +1,24 @@
 """What an event is: its kinds, models and values, and how its JSON is read and written.
 
-Nothing here knows of storage.
+Nothing here knows of storage. The types that a program may name in annotations and `journal` does
+not have are here, and imported when they are first used: `journal.events.kinds` is to be had
+without the models, which take long to import.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from journal.events.event_id import EventId as EventId
+    from journal.events.unknown import AnyEvent as AnyEvent
+    from journal.events.values import PriorityPercentages as PriorityPercentages
+
+_HOMES = {"AnyEvent": "unknown", "EventId": "event_id", "PriorityPercentages": "values"}
+
+
+if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"journal.events.{_HOMES[name]}"), name)

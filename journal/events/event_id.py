@@ -2,7 +2,7 @@
 
 Rust hashes the `{:?}` text of the event with its default hasher, SipHash-1-3 with zero keys. So
 an id needs three things that are done here: the text, the hash, and the UUID made from it. The id
-is no identity: two equal events share it.
+does not identify an event: two equal events share it.
 
 The escapes in the text are those of Unicode 17 (Rust 1.95), as far as Python knows it: a character
 that was assigned after `unicodedata.unidata_version` is escaped here, where Rust prints most such

@@ -40,7 +40,7 @@ def decoded_text(text: bytes) -> str:
         message = f"not UTF-8: byte 0x{text[error.start]:02x} at byte {error.start + 1}"
         raise InvalidEventError(message) from None
     except AttributeError:
-        message = f"expected JSON text as str or bytes, found a {type(text).__name__}"
+        message = f"expected JSON text as str or bytes, found {type(text).__name__}"
         raise InvalidEventError(message) from None
 
 

@@ -28,7 +28,7 @@ class _Id(UUID):
 
     __slots__ = ()
     interned: ClassVar[dict[str, Any]]
-    """The ids of canonical texts that were parsed lately."""
+    """The ids of canonical texts that were parsed recently."""
 
     def __init_subclass__(cls) -> None:
         cls.interned = {}
@@ -37,7 +37,7 @@ class _Id(UUID):
         """Build an id from its text (hyphenated, simple, braced or URN) or from a UUID.
 
         Raises:
-            ValueError: the text is none of the four spellings.
+            ValueError: the text is not in one of the four spellings.
         """
         _set(self, "int", value.int if isinstance(value, UUID) else _int_of(value))
         _set(self, "is_safe", SafeUUID.unknown)
@@ -52,7 +52,7 @@ class _Id(UUID):
         """Return the id that `text` spells; the same text usually gives the same object.
 
         Raises:
-            ValueError: the text is none of the four spellings.
+            ValueError: the text is not in one of the four spellings.
         """
         known: Self | None = cls.interned.get(text)
         if known is not None:
@@ -94,7 +94,7 @@ class _Id(UUID):
             return cls(value)
         raise PydanticCustomError(
             "uuid_type",
-            "Input should be a {expected} or a UUID, not a {found}",
+            "Input should be a {expected} or a UUID, not {found}",
             {"expected": cls.__name__, "found": type(value).__name__},
         )
 
@@ -114,13 +114,13 @@ class _Id(UUID):
 
 
 def check_id(value: object, cls: type[_Id]) -> None:
-    """Refuse what is no id of this class: text, or an id of the other one, would find nothing.
+    """Refuse what is not an id of this class: text, or an id of the other, would find nothing.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: `value` is something else.
     """
     if not isinstance(value, cls):
-        message = f"expected a {cls.__name__}, found a {type(value).__name__}"
+        message = f"expected a {cls.__name__}, found {type(value).__name__}"
         raise TypeError(message)
 
 
@@ -138,7 +138,7 @@ class StreamId(_Id):
 
 def _int_of(text: str) -> int:
     if not isinstance(text, str):
-        message = f"an id is built from a str or a UUID, not from a {type(text).__name__}"
+        message = f"an id is built from a str or a UUID, not from {type(text).__name__}"
         raise TypeError(message)
     if not _SPELLINGS.fullmatch(text):
         shown = text if len(text) <= 60 else text[:60] + "..."

@@ -57,7 +57,7 @@ class _Encoders(dict[type[Any], Encode]):
             if kind.model is cls:
                 self[cls] = encoder(kind)
                 return self[cls]
-        message = f"expected an event, found a {cls.__name__}"
+        message = f"expected an event, found {cls.__name__}"
         raise InvalidEventError(message)
 
 

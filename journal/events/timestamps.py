@@ -152,7 +152,7 @@ class Timestamp(dt.datetime):
           offset, and may follow the offset; none may stand right after the day, nor next to
           the point.
 
-        Raises `ValueError` for all else, and, other than chrono, for a leap second (second 60)
+        Raises `ValueError` for all else, and, unlike chrono, for a leap second (second 60)
         and for an instant that is outside the years 0001 to 9999 in UTC.
         """
         return cls.from_epoch_ns(epoch_ns_from_text(text))
@@ -184,7 +184,7 @@ class Timestamp(dt.datetime):
         return self._epoch_ns
 
     def __getattr__(self, name: str) -> int:
-        """Find what belongs into a slot that is empty."""
+        """Fill a slot that is empty."""
         if name == "_nanosecond":
             self._nanosecond = self._epoch_ns % 1_000
             return self._nanosecond
@@ -467,7 +467,7 @@ def _json_text(value: dt.datetime) -> str:
 
 # Integer to value and to text. Both caches are keyed by the whole second. A dict is enough for
 # threads: a lookup or a store is atomic, and an entry that another thread has just cleared away
-# is only learnt again.
+# is only computed again.
 
 _CACHE_LIMIT: Final = 4_096
 

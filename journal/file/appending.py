@@ -145,10 +145,10 @@ class _Head:
 
 
 class _Heads:
-    """The heads in one table, `session` or `stream`, that were met lately.
+    """The heads in one table, `session` or `stream`, that were met recently.
 
     `known` has them by the int of their UUID. It is a plain dict, which is the fastest look-up that
-    Python has; one that is not in it is to be asked for with `met`.
+    Python has; `met` returns those that are not in it.
     """
 
     def __init__(self, connection: apsw.Connection, table: str) -> None:
@@ -180,7 +180,8 @@ class _Heads:
         head_id, last_seq, event_count = row
         if not (isinstance(last_seq, int) and isinstance(event_count, int)):
             reason = f"the head {uuid.hex()} is damaged: last {last_seq!r}, count {event_count!r}"
-            raise DamagedError(self._connection.filename, reason)
+            position = last_seq if isinstance(last_seq, int) else None
+            raise DamagedError(self._connection.filename, reason, position)
         return _Head(uuid, head_id, last_seq, event_count)
 
     def write(self, touched: list[_Head]) -> None:
@@ -199,7 +200,7 @@ class _Heads:
 class _Tip:
     """What an append has to know of the file: where it ends, and the heads of its chains.
 
-    True as long as nobody else writes and nothing is rolled back.
+    This holds as long as nobody else writes and nothing is rolled back.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:

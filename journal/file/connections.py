@@ -34,7 +34,7 @@ class Database:
     and never see half a transaction.
 
     `generation` changes whenever something that was read or written through `write` may no longer
-    be so: another process wrote, or a transaction was rolled back.
+    be true: another process wrote, or a transaction was rolled back.
     """
 
     def __init__(self, path: Path, *, read_only: bool, durability: Durability) -> None:
@@ -90,7 +90,7 @@ class Database:
     def write(
         self, wait_ms: int = BUSY_TIMEOUT_MS, *, through: apsw.Connection | None = None
     ) -> Iterator[apsw.Connection]:
-        """Lend the writing connection for one transaction, committed when the block ends well.
+        """Lend the writing connection for one transaction, committed unless the block raises.
 
         An interrupt (Ctrl-C) may come anywhere; the next transaction cleans up what it left.
 
@@ -114,12 +114,12 @@ class Database:
             yield from self._transaction(wait_ms, through)
         finally:
             self._writing_thread = None
-            with suppress(RuntimeError):  # not held: it was waited for in vain
+            with suppress(RuntimeError):  # not held: the wait for it failed
                 self._lock.release()
 
     @contextmanager
     def aside(self) -> Iterator[apsw.Connection]:
-        """Lend a new connection, whose temporary tables nobody else sees, for as long as it takes.
+        """Lend a new connection, whose temporary tables nobody else sees, while the block lasts.
 
         Raises:
             ReadOnlyError: the journal is open for reading only.
@@ -164,7 +164,7 @@ class Database:
         return self._closed
 
     def close(self) -> None:
-        """Close every connection; the last one to a file leaves no -wal. Twice is once."""
+        """Close every connection; the last one to a file leaves no -wal. May be repeated."""
         if os.getpid() != self._pid:  # all of it belongs to the process that was forked
             self._closed = True
             return
@@ -181,12 +181,12 @@ class Database:
                 self._discard_copy()
 
     def _fold_wal(self, writer: apsw.Connection) -> None:
-        """Bring what the -wal holds into the file, if nobody uses it just now.
+        """Bring what the -wal holds into the file, if nobody is using it.
 
         SQLite itself does so only when the last connection closes and is one that writes. Where a
         reader outlives the writers, the file would be left without what was committed last.
         """
-        with suppress(apsw.Error):  # somebody is at it, and closes later; it is no loss
+        with suppress(apsw.Error):  # somebody is using it, and will close it later
             wait_for_locks(writer, 0)
             writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 

@@ -2,55 +2,34 @@
 
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from journal.errors import InvalidEventError, LineRejectedError
 from journal.events.codecs import Record
 from journal.events.exact import Unknown
 from journal.events.wire import read_record
-from journal.store import Appended
+from journal.store import Appended, LinesAppended, RejectedLine
 
 OnError = Literal["stop", "skip"]
-"""What to do at a line that is no event: stop there, or report it and go on."""
+"""What to do at a line that is not an event: stop there, or report it and go on."""
 
 BATCH_EVENTS = 1_000
 BATCH_SIZE_MAX = 4 * 1024 * 1024
 """In characters."""
 BATCH_SECONDS = 1.0
-"""How old the oldest event that waits for the others may grow."""
-
-
-class RejectedLine(NamedTuple):
-    """A line that was not appended; `line_number` counts from 1."""
-
-    line_number: int
-    line: str | bytes
-    reason: str
-
-
-class LinesAppended(NamedTuple):
-    """What has become of the lines: how many events are committed, how many lines rejected.
-
-    `first` and `last` are positions, None while there are none. Where other writers append at the
-    same time, not every position between them is of these lines.
-    """
-
-    appended: int
-    rejected: int
-    first: int | None
-    last: int | None
+"""How long the first event of a batch may wait for the others."""
 
 
 class LineAppender:
     """Takes lines one by one and appends their events in batches.
 
-    A batch is full at a thousand events or four million characters, and is committed at the next
-    line, too, when it is a second old. No transaction is open between calls.
+    A batch is committed at a thousand events or four million characters, or when a line comes and
+    it is a second old. No transaction is open between calls.
 
     Args:
         append: appends records in one transaction.
-        on_error: "stop" raises at the first line that is no event, after committing all before it;
-            "skip" goes on.
+        on_error: "stop" raises at the first line that is not an event, after committing all before
+            it; "skip" goes on.
         unknown: what to do with an event of an unknown kind; see `parse_event`.
         on_reject: is called for every rejected line, before the events after it are committed.
     """
@@ -83,7 +62,7 @@ class LineAppender:
         """Take one line; blank ones count as lines and are otherwise ignored.
 
         Raises:
-            LineRejectedError: the line is no event, and `on_error` is "stop".
+            LineRejectedError: the line is not an event, and `on_error` is "stop".
         """
         self.extend((line,))
 
@@ -91,7 +70,7 @@ class LineAppender:
         """Take lines one by one, as `add` does.
 
         Raises:
-            TypeError: `lines` is one text: its lines are meant, not its characters.
+            TypeError: `lines` is a single text, which would be taken character by character.
         """
         if isinstance(lines, str | bytes):
             message = f"expected an iterable of lines, found one {type(lines).__name__}"
@@ -115,7 +94,7 @@ class LineAppender:
                 self.flush()
 
     def reject(self, line: str | bytes, reason: str) -> None:
-        """Take one line that is no event, for a reason that the caller has found.
+        """Take one line that is not an event, for a reason that the caller has found.
 
         Raises:
             LineRejectedError: `on_error` is "stop".
@@ -131,7 +110,10 @@ class LineAppender:
         if self._on_reject is not None:
             self._on_reject(rejected)
         if self._on_error == "stop":
-            raise LineRejectedError(rejected.line_number, line, reason, self.result)
+            appended, _, first, last = self.result
+            raise LineRejectedError(
+                self._line_number, line, reason, appended=appended, first=first, last=last
+            )
 
     def flush_if_old(self) -> None:
         """Append what has waited for a second."""

@@ -1,7 +1,7 @@
 """Opening a journal file: what is there, is it ours, and making a new one.
 
-After `open_connection` a connection is to a journal of a format that this version can use, with
-its settings applied. What is in the tables is for the modules that read and write them.
+`open_writer` and `open_reader` return a connection to a journal of a format that this version can
+use, with its settings applied. What is in the tables is for the modules that read and write them.
 """
 
 import errno
@@ -39,7 +39,7 @@ BUSY_TIMEOUT_MS = 60_000
 """How long a connection waits for a lock; other writers hold it for milliseconds."""
 
 _WAIT_MS_MAX = 25
-"""How long it waits until it tries again: a millisecond at first, then ever longer."""
+"""How long it waits before it tries again: a millisecond at first, then ever longer."""
 
 # The heads of sessions and streams are updated all over their tables, so their pages should stay in
 # memory: 2 MB, the default, holds those of some twenty thousand.
@@ -47,14 +47,15 @@ _CACHE_KIB = 16 * 1024
 
 # A checkpoint copies each changed page once, however often it changed since the one before. It goes
 # no further than the oldest reader allows, and the -wal can begin anew only when nobody reads from
-# it: where readers come one upon the other, that has to be waited for, once for so many pages.
+# it: where readers follow each other without a pause, that has to be waited for, once for so many
+# pages.
 _CHECKPOINT_PAGES = 4_000
 _TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
 _WAIT_FOR_READERS_SECONDS = 1.0
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 
 # `Database` lends a connection to one thread at a time, so SQLite need not lock it in every call.
-# Without that a row is read in three quarters of the time.
+# That saves a quarter of the time of reading a row.
 _UNSHARED = apsw.SQLITE_OPEN_NOMUTEX
 
 _SAFE_SINCE = (3, 51, 3)
@@ -152,7 +153,8 @@ def read_only_target(path: Path) -> tuple[str, Path | None]:
         shutil.copyfile(wal, folder / wal.name)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise errors.StorageError(path, f"cannot be copied for reading: {error}") from error
+        reason = f"cannot be copied for reading: {error}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
     return f"{(folder / path.name).as_uri()}?mode=ro", folder
 
 
@@ -167,11 +169,13 @@ def _check_readable(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise errors.JournalNotFoundError(path, "does not exist") from error
+        raise errors.JournalNotFoundError(path, "does not exist", errno=error.errno) from error
     except PermissionError as error:
-        raise errors.AccessDeniedError(path, "cannot be read: permission denied") from error
+        reason = "cannot be read: permission denied"
+        raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
     except OSError as error:
-        raise errors.StorageError(path, f"cannot be read: {error.strerror}") from error
+        reason = f"cannot be read: {error.strerror}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
     if stat.S_ISDIR(mode):
         raise errors.PathIsDirectoryError(path, "is a directory, not a journal")
     if not stat.S_ISREG(mode):
@@ -187,15 +191,19 @@ def _create_file(path: Path) -> None:
     except FileExistsError:
         _check_readable(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise errors.JournalNotFoundError(path, "its folder does not exist") from error
+        reason = "its folder does not exist"
+        raise errors.JournalNotFoundError(path, reason, errno=error.errno) from error
     except PermissionError as error:
         if os.name == "nt" and path.is_dir():
             raise errors.PathIsDirectoryError(path, "is a directory, not a journal") from error
-        raise errors.AccessDeniedError(path, "cannot be created: permission denied") from error
+        reason = "cannot be created: permission denied"
+        raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
     except OSError as error:
         if error.errno == errno.EROFS and os.path.lexists(path):
-            raise errors.AccessDeniedError(path, "cannot be written: read-only media") from error
-        raise errors.StorageError(path, f"cannot be created: {error.strerror}") from error
+            reason = "cannot be written: read-only media"
+            raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
+        reason = f"cannot be created: {error.strerror}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
 
 
 def _check_writable(connection: apsw.Connection, path: Path) -> None:
@@ -278,7 +286,7 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
 
 
 def wait_for_locks(connection: apsw.Connection, timeout_ms: int) -> None:
-    """Have a connection wait at most so long for locks that others hold.
+    """Set how long a connection waits at most for locks that others hold.
 
     Not by SQLite's own busy timeout, which would sleep through an interrupt (Ctrl-C).
     """

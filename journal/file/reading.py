@@ -200,7 +200,7 @@ class Reader:
             raise damaged(self._database.path, position, error) from error
 
     def _pages(self, after: int, up_to: int) -> Iterator[Page]:
-        """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
+        """Yield the events from `after` (exclusive) to `up_to`, in pages of a good size.
 
         A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
         """
@@ -211,7 +211,7 @@ class Reader:
                 if len(rows) != end - after:
                     missing = _first_missing(connection, after, end)
                     reason = f"is damaged: the event at position {missing} is missing"
-                    raise DamagedError(self._database.path, reason)
+                    raise DamagedError(self._database.path, reason, missing)
             yield Page(range(after + 1, end + 1), rows)
             after = end
 
@@ -224,7 +224,7 @@ class Reader:
             return []
         rows = _fetch(connection, SESSION_CHAIN_SQL, (head[1],))
         belonging = sum(row[2] == head[0] for row in rows)
-        return self._whole_chain(rows, f"session {session_id}", head[2], belonging)
+        return self._whole_chain(rows, f"session {session_id}", head, belonging)
 
     def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[StoredEvent]:
         """Return the rows of a stream's events, first to last."""
@@ -235,17 +235,19 @@ class Reader:
             return []
         rows = _fetch(connection, STREAM_CHAIN_SQL, (head[1],))
         belonging = sum(row[3] == head[0] for row in rows)
-        return self._whole_chain(rows, f"stream {stream_id}", head[2], belonging)
+        return self._whole_chain(rows, f"stream {stream_id}", head, belonging)
 
     def _whole_chain(
-        self, rows: list[StoredEvent], name: str, expected: int, belonging: int
+        self, rows: list[StoredEvent], name: str, head: tuple[int, int, int], belonging: int
     ) -> list[StoredEvent]:
         """Return the rows of a chain, first to last, after making sure that none is missing."""
+        _, last, expected = head
         if not len(rows) == expected == belonging:
             raise DamagedError(
                 self._database.path,
                 f"the chain of {name} is damaged: expected {expected} events, "
                 f"found {belonging} by following the links between them",
+                last if isinstance(last, int) else None,
             )
         rows.reverse()
         return rows
@@ -277,8 +279,8 @@ def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
 def _end_of_page(connection: apsw.Connection, after: int, up_to: int) -> int:
     """Return the last position of what is good to hold in memory at once.
 
-    That is what is left of a block, which ends before its data gets too large, or as many events
-    after the last block.
+    That is the rest of a block, which ends before its data gets too large. After the last block it
+    is as many events as a block has.
     """
     end = min(up_to, after + EVENTS_MAX)
     last: Any = connection.execute(

@@ -13,27 +13,36 @@
 --   created_at           RFC 3339, UTC
 --   library_version      the version of journal that created the file
 --   min_reader_version   the lowest format version that a program must know in order to read it
+--   label                what people call the journal, as they named a device; may be missing
+--   closed               'ship', 'delta' or 'recover': the file is a copy made by that, and nobody
+--                        appends to it; missing in a journal
+--   session_mark         the largest session.id that was ever given, where rows of session were
+--   stream_mark          deleted; stream_mark likewise
 CREATE TABLE meta (
     key    TEXT NOT NULL PRIMARY KEY,
     value  TEXT NOT NULL
 );
 
--- The kinds of event in this file.
+-- The kinds of event in this file, and only here: codes mean nothing in another file.
 CREATE TABLE kind (
     code    INTEGER PRIMARY KEY,        -- stands for the kind in event.kind
-    name    TEXT    NOT NULL UNIQUE,    -- the event_type on the wire
+    name    TEXT    NOT NULL,           -- the event_type on the wire
     fields  TEXT                        -- JSON array of the names of the values in event.data, a
-                                        -- dot between a nested object and its key; NULL for a kind
-                                        -- that the writer did not know: its data is the event's
-                                        -- whole JSON text
+                                        -- dot between a nested object and its key, '[]' for none;
+                                        -- NULL: the writer did not know the kind, and event.data
+                                        -- is the event's whole JSON text
 );
 
--- The sessions, each with the head of the chain of its events.
+-- A kind that was kept whole before it was known has two codes.
+CREATE UNIQUE INDEX kind_name_fields ON kind (name, ifnull(fields, ''));
+
+-- The sessions, each with the head of the chain of its events. Numbers are never used again.
 CREATE TABLE session (
     id           INTEGER PRIMARY KEY,    -- stands for the session in this file, and only here
     uuid         BLOB    NOT NULL UNIQUE,-- sixteen bytes, big-endian
     last_seq     INTEGER NOT NULL,       -- position of its latest event
-    event_count  INTEGER NOT NULL        -- how many events it has: its version
+    event_count  INTEGER NOT NULL        -- how many events it has, those before a cut among them:
+                                         -- its version
 );
 
 -- The streams, likewise.
@@ -44,49 +53,129 @@ CREATE TABLE stream (
     event_count  INTEGER NOT NULL
 );
 
--- The events, in append order. Rows are added and never changed.
+-- The events, in append order. Rows are added and never changed; they are deleted only where the
+-- table absent says so.
 CREATE TABLE event (
-    seq           INTEGER PRIMARY KEY,   -- the position: 1, 2, 3, ... without gaps
+    seq           INTEGER PRIMARY KEY,   -- the position: 1, 2, 3, ... without gaps but for absent
     kind          INTEGER NOT NULL,      -- kind.code
     session       INTEGER NOT NULL,      -- session.id
     stream        INTEGER,               -- stream.id; NULL for an event of the session itself
     timestamp     INTEGER NOT NULL,      -- nanoseconds since 1970-01-01T00:00:00Z
     data          TEXT,                  -- see kind.fields; NULL where the kind has no fields
     session_prev  INTEGER,               -- position of the event before, of the same session
-    stream_prev   INTEGER                -- position of the event before, of the same stream
+    stream_prev   INTEGER                -- position of the event before, of the same stream;
+                                         -- both may lie in what is absent by now: the chain ends
 );
 
 -- The events in ranges of at most 1000 positions, each range with a digest of what its events
 -- mean. A block is sealed once and for all at every thousandth position, or earlier when its data
--- reaches a mebibyte. The one at the end may be open: it covers what was there when the journal was
--- last closed, and is replaced when there is more.
+-- reaches a mebibyte. The one at the end may be open: its row is made with its first event, covers
+-- what was there when it was last written, and is written again when the journal is closed.
 CREATE TABLE block (
-    first_seq      INTEGER PRIMARY KEY,  -- position of its first event
-    last_seq       INTEGER NOT NULL,     -- position of its last event, inclusive
-    min_timestamp  INTEGER NOT NULL,     -- smallest event.timestamp in it
-    max_timestamp  INTEGER NOT NULL,     -- largest
-    digest         TEXT    NOT NULL,     -- SHA-256, 64 hexadecimal digits, over the digest of the
-                                         -- block before (64 zeros before the first) and the JSON
-                                         -- text of the events: the statement is in FORMAT.md
-    sealed         INTEGER NOT NULL      -- 1, or 0 while the block is open
+    first_seq        INTEGER PRIMARY KEY,-- position of its first event
+    last_seq         INTEGER NOT NULL,   -- position of the last event that it covers, inclusive
+    min_timestamp    INTEGER NOT NULL,   -- smallest event.timestamp in it
+    max_timestamp    INTEGER NOT NULL,   -- largest
+    salt             TEXT,               -- 32 random hexadecimal digits; NULL: redacted
+    content_digest   TEXT    NOT NULL,   -- SHA-256, 64 hexadecimal digits, over the salt and the
+                                         -- JSON text of the events: the statement is in FORMAT.md
+    digest           TEXT    NOT NULL,   -- SHA-256 over the digest of the block before (64 zeros
+                                         -- before the first) and content_digest
+    redacted_digest  TEXT,               -- SHA-256 over the JSON text of what it holds now, where
+                                         -- a text in it was redacted; NULL: none was
+    sealed           INTEGER NOT NULL    -- 1, or 0 while the block is open
 );
 
 -- Finds the blocks that hold anything later than a given instant.
 CREATE INDEX block_max_timestamp ON block (max_timestamp);
 
--- The idempotency keys that were used in appending, for ever.
+-- The positions at which there is no event any more, or in this file. Positions have no other gaps.
+CREATE TABLE absent (
+    first_seq      INTEGER PRIMARY KEY,  -- of the range, inclusive
+    last_seq       INTEGER NOT NULL,     -- inclusive
+    reason         TEXT    NOT NULL,     -- 'pruned', 'before delta' or 'lost'
+    counts         TEXT,                 -- JSON object: how many events of each kind; NULL: unknown
+    min_timestamp  INTEGER,              -- smallest event.timestamp in it; NULL: unknown
+    max_timestamp  INTEGER,              -- largest
+    digest_before  TEXT,                 -- the digest at the position before it; NULL: unknown
+    digest_after   TEXT,                 -- the digest at its last position
+    forgotten      TEXT,                 -- JSON object: how many sessions and streams that nothing
+                                         -- is left of ended in each state
+    declared_at    TEXT    NOT NULL,     -- when this row was written, RFC 3339
+    check_digest   TEXT    NOT NULL      -- SHA-256 over the JSON array of the columns before
+);
+
+-- What a projection had made of the events before a cut, for folding to go on from.
+CREATE TABLE base (
+    projection    TEXT    NOT NULL PRIMARY KEY,
+    version       INTEGER NOT NULL,      -- of the fold that made it
+    position      INTEGER NOT NULL,      -- of the last event folded: where the cut is
+    check_digest  TEXT    NOT NULL       -- SHA-256 over the JSON array of its states by key
+);
+
+-- The sessions that go on after a cut.
+CREATE TABLE base_session (
+    session        INTEGER PRIMARY KEY,  -- session.id
+    events_before  INTEGER NOT NULL,     -- how many of its events lie before the cut
+    state          TEXT                  -- JSON object; NULL: it is not folded
+);
+
+-- The streams that go on after a cut.
+CREATE TABLE base_stream (
+    stream         INTEGER PRIMARY KEY,  -- stream.id
+    events_before  INTEGER NOT NULL,     -- how many of its events lie before the cut
+    session        INTEGER NOT NULL,     -- session.id of the session that it belongs to
+    state          TEXT                  -- JSON object; NULL: it is not folded
+);
+
+-- The states of an application's own projections at a cut.
+CREATE TABLE base_state (
+    projection  TEXT NOT NULL,           -- base.projection
+    key         TEXT NOT NULL,
+    state       TEXT NOT NULL,           -- JSON
+    PRIMARY KEY (projection, key)
+) WITHOUT ROWID;
+
+-- How far whoever reads the events in order has come. A projection's rows and this one change in
+-- the same transaction.
+CREATE TABLE checkpoint (
+    name      TEXT    NOT NULL PRIMARY KEY,
+    type      TEXT    NOT NULL,          -- 'projection' or 'subscription'
+    version   INTEGER NOT NULL,          -- of the fold; what another version made is stale
+    position  INTEGER NOT NULL,          -- of the last event taken; 0 before the first
+    since     INTEGER NOT NULL           -- of the first event that it counts: 1, or later where it
+                                         -- began after a cut and had no base
+);
+
+-- The idempotency keys that were used in appending.
 CREATE TABLE append_key (
-    key        TEXT NOT NULL PRIMARY KEY,-- as the caller gave it
+    key        TEXT    NOT NULL PRIMARY KEY,-- as the caller gave it
     first_seq  INTEGER,                  -- positions of the events that it stands for,
     last_seq   INTEGER,                  -- both NULL for an empty append
-    digest     TEXT NOT NULL             -- SHA-256 of their canonical JSON, a line feed after each
+    digest     TEXT    NOT NULL,         -- SHA-256 of their canonical JSON, a line feed after each
+    used_at    INTEGER NOT NULL          -- nanoseconds since 1970
 );
 
 CREATE TRIGGER event_is_never_updated BEFORE UPDATE ON event
 BEGIN SELECT RAISE(ABORT, 'events never change'); END;
 
-CREATE TRIGGER event_is_never_deleted BEFORE DELETE ON event
-BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+CREATE TRIGGER event_is_deleted_only_where_absent BEFORE DELETE ON event
+WHEN NOT ifnull(OLD.seq <= (SELECT last_seq FROM absent WHERE first_seq <= OLD.seq
+    ORDER BY first_seq DESC LIMIT 1), 0)
+BEGIN SELECT RAISE(ABORT, 'events are deleted only where absent says so'); END;
+
+-- How far each projection is, and how far the journal: what is not folded is not in its view yet.
+--   name, version, position, since   as in checkpoint
+--   last_position                    that of the latest event
+CREATE VIEW folded AS
+SELECT c.name AS name, c.version AS version, c.position AS position, c.since AS since,
+    (SELECT max(p.last_seq) FROM (
+        SELECT max(seq) AS last_seq FROM event
+        UNION ALL SELECT max(last_seq) FROM absent
+        UNION ALL SELECT 0
+    ) AS p) AS last_position
+FROM checkpoint AS c
+WHERE c.type = 'projection';
 
 -- Every event, readable.
 --   position, event_type, session_id, stream_id   stream_id is NULL for session events
@@ -94,6 +183,7 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 --   timestamp_ns   the same as nanoseconds since 1970
 --   data           JSON object of whatever else it carries, NULL for nothing more; of a kind that
 --                  the writer did not know, the whole event as it came
+--   session_key, stream_key   small integers to join and to filter by
 CREATE VIEW events AS
 SELECT
     e.seq AS position,
@@ -105,45 +195,20 @@ SELECT
         lower(substr(hex(t.uuid), 1, 8) || '-' || substr(hex(t.uuid), 9, 4) || '-'
         || substr(hex(t.uuid), 13, 4) || '-' || substr(hex(t.uuid), 17, 4) || '-'
         || substr(hex(t.uuid), 21)) END AS stream_id,
-    strftime('%Y-%m-%dT%H:%M:%S', e.timestamp / 1000000000 - (e.timestamp % 1000000000 < 0),
-        'unixepoch')
-        || printf('.%09dZ', (e.timestamp % 1000000000 + 1000000000) % 1000000000) AS timestamp,
+    strftime('%Y-%m-%dT%H:%M:%S', CAST(round(
+        (e.timestamp - (e.timestamp % 1000000000 + 1000000000) % 1000000000) * 1e-9)
+        AS INTEGER), 'unixepoch') || '.'
+        || substr('000000000' || (e.timestamp % 1000000000 + 1000000000) % 1000000000, -9) || 'Z'
+        AS timestamp,
     e.timestamp AS timestamp_ns,
-    CASE k.name
-        WHEN 'session_timed_out' THEN json_object(
-            'original_state', e.data -> '$[0]',
-            'timeout_duration', e.data -> '$[1]')
-        WHEN 'session_timeout_extended' THEN json_object(
-            'additional_seconds', e.data -> '$[0]',
-            'new_expires_at', e.data -> '$[1]')
-        WHEN 'stream_failed' THEN json_object(
-            'error', e.data -> '$[0]')
-        WHEN 'skeleton_generated' THEN json_object(
-            'frame_size_bytes', e.data -> '$[0]')
-        WHEN 'patch_frames_generated' THEN json_object(
-            'frame_count', e.data -> '$[0]',
-            'total_bytes', e.data -> '$[1]',
-            'highest_priority', e.data -> '$[2]')
-        WHEN 'frames_batched' THEN json_object(
-            'frame_count', e.data -> '$[0]')
-        WHEN 'priority_threshold_adjusted' THEN json_object(
-            'old_threshold', e.data -> '$[0]',
-            'new_threshold', e.data -> '$[1]',
-            'reason', e.data -> '$[2]')
-        WHEN 'performance_metrics_recorded' THEN json_object(
-            'metrics', json_object(
-                'frames_per_second', e.data -> '$[0]',
-                'bytes_per_second', e.data -> '$[1]',
-                'average_frame_size', e.data -> '$[2]',
-                'priority_distribution', json_object(
-                    'critical_frames', e.data -> '$[3]',
-                    'high_frames', e.data -> '$[4]',
-                    'medium_frames', e.data -> '$[5]',
-                    'low_frames', e.data -> '$[6]',
-                    'background_frames', e.data -> '$[7]'),
-                'latency_ms', e.data -> '$[8]'))
+    CASE
+        WHEN k.fields IS NULL THEN e.data
+        -- one line for each kind with fields, from the table of kinds:
+        -- WHEN k.name = 'skeleton_generated' THEN json_object('frame_size_bytes', e.data -> '$[0]')
         ELSE e.data
-    END AS data
+    END AS data,
+    e.session AS session_key,
+    e.stream AS stream_key
 FROM event AS e
     JOIN kind AS k ON k.code = e.kind
     JOIN session AS s ON s.id = e.session

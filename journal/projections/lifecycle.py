@@ -1,13 +1,13 @@
 """The fold: what state sessions and streams are in after their events.
 
-Events are facts: the outcome of an event always applies, also where the protocol could not have
+Events are facts: the outcome of an event always applies, even where the protocol could not have
 produced it; such an event is an anomaly as well. The rules are those of the reference's aggregate,
 among them that the end of a session cancels its active streams although no event says so.
 
 A rebuild folds every event there is, so this is written for speed: it takes the plain values of
 events, known by small integers, and keeps each state as a list, whose places are named below. A
 list is made five times as fast as an object, and is a row as it is. Nothing here knows of SQLite:
-states that are not in memory are asked of a `Source`.
+states that are not in memory come from a `Source`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -113,7 +113,7 @@ class AnomalyFound(NamedTuple):
     session: int
     stream: int | None
     event_type: str
-    state: str | None  # what the stream or session was in; None: it was not there
+    state: str | None  # what the stream or session was in; None: it did not exist
     reason: str
 
 

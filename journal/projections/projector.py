@@ -192,7 +192,7 @@ class Projector:
     # Catching up
 
     def _catch_up(self, fold: AnyFold) -> None:
-        """Fold what is new, in transactions of their own, as far as others let us write."""
+        """Fold what is new, in several transactions, as far as other writers leave time for it."""
         with self._database.read() as connection:
             up_to = last_position(connection)
             stored = self._stored(connection, fold)
@@ -212,7 +212,7 @@ class Projector:
     def _fold_live(self, fold: AnyFold, up_to: int) -> None:
         """Fold the rows of the file up to a position, in several transactions.
 
-        Whoever comes at the same time goes on where the other has come to.
+        Whoever else does so at the same time goes on from where this has come to.
         """
         states: States | None = None
         position = -1
@@ -316,8 +316,8 @@ class Projector:
     ) -> tuple[tuple[Change, ...] | None, int]:
         """Return the first changes from the file's rows to the temporary ones, and how many.
 
-        None: the file has no rows of this version of the fold, or none that can be read; it is
-        left as it is then.
+        None: the file has no rows of this version of the fold, or none that can be read; in
+        that case it is left as it is.
         """
         stored = self._stored(connection, fold)
         if stored is None or stored.version != fold.version:
@@ -412,10 +412,10 @@ def _has_tables(connection: apsw.Connection) -> bool:
 
 
 def check_as_of(as_of: AsOf) -> None:
-    """Refuse what is no moment.
+    """Refuse what is neither a position nor an instant.
 
     Raises:
-        ValueError: it is neither a position of 0 or more nor a datetime with a UTC offset.
+        ValueError: `as_of` is neither a position of 0 or more nor a datetime with a UTC offset.
     """
     if isinstance(as_of, datetime):
         Timestamp.from_datetime(as_of)

@@ -68,7 +68,7 @@ class StreamStatus(BaseModel):
 class Anomaly(BaseModel):
     """An event that the protocol could not have produced where it stands; it applied all the same.
 
-    `state` is what the stream, or the session of a session event, was in; None: it was not there.
+    `state` is what the stream, or the session of a session event, was in; None: it did not exist.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,7 +98,7 @@ class ProjectionStatus(BaseModel):
 
 
 class Change(BaseModel):
-    """A value that a rebuild found to be other than it was stored.
+    """A value that a rebuild found to differ from the stored one.
 
     `column` is None where the whole row is missing on one side.
     """
@@ -134,10 +134,10 @@ class Projection(Generic[S]):
 
     Attributes:
         name: what it is called, also in SQL; not "sessions" or "streams".
-        version: 1 or more. Change it with `apply`, and the stored states are made anew.
+        version: 1 or more. Change it when `apply` changes; the stored states are then made anew.
         initial: the state before the first event; anything that JSON can hold.
         apply: takes a state and an event and returns the next state. It should be pure: it is
-            called again for the same events on a rebuild, and may be called for nothing.
+            called again for the same events on a rebuild, and a result may be thrown away.
         key: which of many states an event belongs to, as text or a UUID; None: the event is
             passed over. Without a key function there is one state, under the key "".
 

@@ -2,7 +2,7 @@
 
 A `Fold` says what a projection is; its `States` are what it has made of the events so far: those in
 use in memory, the others in the tables of `projections.sql`, which are those of the file (schema
-"main") or temporary ones like them, in which a rebuild works beside ("temp").
+"main") or temporary ones like them, in which a rebuild works ("temp").
 """
 
 from collections.abc import Iterable, Iterator
@@ -76,7 +76,7 @@ class Fold(Protocol[StatesT_co]):
     tables: dict[str, tuple[str, ...]]
     """The tables it keeps its states in, each with its columns, key first."""
     owner: str | None
-    """The name under which it shares `projection_state` with others; None: its tables are its."""
+    """The name under which it shares `projection_state` with others; None: they are its own."""
 
     def states(self, connection: apsw.Connection, schema: Schema, position: int) -> StatesT_co:
         """Return the states that are in the tables of `schema`, which have come to `position`."""
@@ -163,7 +163,8 @@ class LifecycleStates:
             self.position = self.lifecycle.fold(rows) or self.position
         except UnfoldableError as error:
             reason = f"the event at position {error.position} is damaged, or the state before it"
-            raise DamagedError(self._connection.filename, f"{reason}: {error}") from error
+            what = f"{reason}: {error}"
+            raise DamagedError(self._connection.filename, what, error.position) from error
 
     def _of_its_kind(self, row: StoredEvent) -> StoredEvent:
         """Return an event that was kept whole as if it had been known, if it is known by now.
@@ -375,8 +376,8 @@ def json_of(state: Any) -> str:
     """Return a state as JSON, from which the same state can be had again.
 
     Raises:
-        ValueError: it is not the same: it holds a tuple, a key that is no text, NaN, or whatever
-            else JSON has no form for.
+        ValueError: it is not the same: it holds a tuple, a key that is not text, NaN, or
+            whatever else JSON has no form for.
     """
     try:
         text = to_json(state, inf_nan_mode="null").decode()
@@ -393,5 +394,5 @@ def _key_text(key: object) -> str | None:
         return key
     if isinstance(key, UUID):
         return str(key)
-    message = f"expected a key that is text or a UUID, found a {type(key).__name__}"
+    message = f"expected a key that is text or a UUID, found {type(key).__name__}"
     raise TypeError(message)

@@ -20,7 +20,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class FileType(click.Path):
-    """A file. Whether it is there, may be read, and what it is, is for whoever opens it to say."""
+    """A file. Whether it exists, can be read, and what it is: that is for whoever opens it."""
 
     def __init__(self, *, allow_dash: bool = False) -> None:
         super().__init__(readable=False, allow_dash=allow_dash, path_type=Path)

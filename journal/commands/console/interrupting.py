@@ -23,7 +23,7 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        """Start to listen."""
+        """Start listening."""
         if threading.current_thread() is not threading.main_thread():
             return self  # signals are the business of the main thread
         self._receiver, self._sender = socket.socketpair()
@@ -43,7 +43,7 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop to listen."""
+        """Stop listening."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, before in self._before.items():

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 _CHUNK_CHARACTERS = 64 * 1024
 
 
-class OutputClosed(Exception):  # noqa: N818 (no error: `| head` has seen enough)
+class OutputClosed(Exception):  # noqa: N818 (not an error: `| head` has seen enough)
     """Whoever read standard output has gone away."""
 
 
@@ -90,7 +90,7 @@ def _standard_output() -> tuple[BinaryIO | io.RawIOBase, int | None]:
     sys.stdout.flush()
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # something in its place that is no file, in a test
+    except (OSError, ValueError):  # something in its place that is not a file, in a test
         return sys.stdout.buffer, None
     return open(descriptor, "wb", buffering=0, closefd=False), descriptor
 

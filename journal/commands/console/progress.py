@@ -1,4 +1,4 @@
-"""A line on a terminal that says how far a long job is."""
+"""A line on a terminal that says how far a long job has come."""
 
 import sys
 import time

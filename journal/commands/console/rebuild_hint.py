@@ -1,4 +1,4 @@
-"""A word about what a command folds in memory, because it only reads, and forgets."""
+"""A hint about what a command folds in memory and forgets, because it only reads."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of the lines that are no events: told on standard error, kept in a file."""
+"""What becomes of the lines that are not events: told on standard error, kept in a file."""
 
 import json
 from base64 import b64encode
@@ -12,7 +12,7 @@ from journal.commands.console.incoming import LINE_BYTES_MAX, TOO_LONG_BYTES_KEP
 from journal.commands.console.output import one_line, write_all
 
 if TYPE_CHECKING:
-    from journal import RejectedLine
+    from journal.store import RejectedLine
 
 TOO_LONG_REASON = f"too long: more than {LINE_BYTES_MAX} bytes"
 
@@ -87,4 +87,4 @@ def _ends_a_line(path: Path) -> bool:
             file.seek(-1, 2)
             return file.read(1) == b"\n"
     except OSError:
-        return True  # it may be written and not read: then it is not known
+        return True  # it can be written and not read, so nobody knows

@@ -50,7 +50,7 @@ class Column(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What tables have to heed: how wide they may be (None: no limit), and whether in colour."""
+    """What tables have to respect: how wide they may be (None: no limit), and whether in colour."""
 
     width: int | None
     colour: bool
@@ -63,7 +63,7 @@ class Look(NamedTuple):
 
 
 def look_of(output: Output, *, wide: bool) -> Look:
-    """Return how tables are to look on standard output: plain and unlimited but on a terminal."""
+    """Return how tables look on standard output: plain and unlimited unless it is a terminal."""
     if not output.is_terminal:
         return Look(None, colour=False)
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and os.name != "nt"
@@ -135,7 +135,7 @@ class _Layout:
 
 
 def id_text(uuid: "UUID", *, wide: bool) -> str:
-    """Return an id; without `wide` what is enough to know it by."""
+    """Return an id; without `wide` its beginning, which tells it from others."""
     return str(uuid) if wide else str(uuid)[:_SHORT_ID]
 
 
@@ -147,7 +147,7 @@ def time_text(moment: "Timestamp | None", now_ns: int, *, wide: bool) -> str:
 
 
 def few_text(number: int) -> str:
-    """Return a number that is usually 0, and then stands out by not being there."""
+    """Return a number that is usually 0, which is then left out."""
     return f"{number:,}" if number else ""
 
 

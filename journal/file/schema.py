@@ -1,0 +1,56 @@
+"""The schema of a file, as SQL: schema.sql, and in it what is made from the table of kinds."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+from journal.events.fields import Field
+from journal.events.kinds import KINDS
+
+EVENTS_VIEW = "CREATE VIEW events AS"
+
+# What stands in schema.sql where the kinds go.
+_KINDS_BEGIN = "        -- one line for each kind"
+_KINDS_END = "        ELSE e.data"
+
+
+def schema_sql() -> str:
+    """Return the statements that make the tables, triggers and views of a new file."""
+    text = resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
+    before, rest = text.split(_KINDS_BEGIN)
+    return before + _kinds_sql() + _KINDS_END + rest.split(_KINDS_END, 1)[1]
+
+
+def events_view_sql() -> str:
+    """Return the statement that makes the view `events`, with every kind that is known."""
+    return EVENTS_VIEW + schema_sql().split(EVENTS_VIEW, 1)[1]
+
+
+def _kinds_sql() -> str:
+    return "".join(
+        f"        WHEN k.name = '{kind.name}' THEN\n"
+        f"            {object_sql('e.data', kind.fields)}\n"
+        for kind in KINDS.values()
+        if kind.fields
+    )
+
+
+def object_sql(data: str, fields: Sequence[Field]) -> str:
+    """Return the expression of the JSON object that has these fields, whose values are in `data`.
+
+    `->` keeps every digit of an integer; `json_extract` makes a float of a large one.
+    """
+    places = {field.path: place for place, field in enumerate(fields)}
+    return _object_sql(data, places, ())
+
+
+def _object_sql(data: str, places: dict[tuple[str, ...], int], above: tuple[str, ...]) -> str:
+    depth = len(above)
+    names = dict.fromkeys(path[depth] for path in places if path[:depth] == above)
+    members = []
+    for name in names:
+        path = (*above, name)
+        value = (
+            f"{data} -> '$[{places[path]}]'" if path in places else _object_sql(data, places, path)
+        )
+        members.append(f"'{name}', {value}")
+    return f"json_object({', '.join(members)})"

@@ -13,6 +13,8 @@ PACKAGE = Path(journal.__file__).parent
 
 # Each room or module may import those before it, and none after.
 LAYERS = [
+    "_pyinstaller",
+    "_resources",
     "_version",
     "errors",
     "events",

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -21,6 +20,7 @@ import apsw
 from pydantic_core import to_json
 
 from journal import errors
+from journal._resources import text_of
 from journal._version import VERSION
 from journal.events.kinds import KINDS
 from journal.events.timestamps import text_from_epoch_ns
@@ -228,9 +228,7 @@ def _create_journal(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_blank(connection):
-            connection.execute(
-                resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
-            )
+            connection.execute(text_of("journal.file", "schema.sql"))
             connection.executemany(
                 "INSERT INTO kind (code, name, fields) VALUES (?, ?, ?)",
                 [

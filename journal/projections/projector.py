@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
 
+from journal._resources import text_of
 from journal.errors import (
     BusyError,
     DamagedError,
@@ -343,7 +343,7 @@ class Projector:
         with self._database.read() as connection:
             if _has_tables(connection):
                 return
-        sql = resources.files("journal.projections").joinpath("projections.sql").read_text("utf-8")
+        sql = text_of("journal.projections", "projections.sql")
         with self._database.write() as connection:
             connection.execute(sql)
 

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import random
 import re
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -612,6 +611,7 @@ def test_a_full_disk_is_an_error_that_room_cures(path: Path) -> None:
 
 def exceed_a_limit(channel: Channel, path: Path) -> None:
     """Append until files may not grow any more, as `ulimit -f` has it."""
+    resource = pytest.importorskip("resource")
     journal = Journal.open(path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     with pytest.raises((CommitFailedError, StorageFullError, StorageError)):  # noqa: PT012

@@ -15,7 +15,7 @@ import apsw
 from pydantic import BaseModel
 from pydantic import __version__ as pydantic_version
 
-from benchmarks import appending, folding, footprint, reading
+from benchmarks import appending, folding, footprint, importing, reading
 from benchmarks.measure import Figure, Settings
 
 SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "memory": footprint.memory,
     "rebuild": folding.rebuild,
     "large-file": reading.large_file,
+    "import": importing.importing,
 }
 
 

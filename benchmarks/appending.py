@@ -16,6 +16,7 @@ from benchmarks.workload import expected, mixed_lines, open_lines, remove, verif
 from journal import DomainEvent, Journal
 from journal.file.blocks import Tail
 from journal.file.opening import Durability, open_writer
+from journal.file.paths import create_file
 
 BATCH_EVENTS = 1_000
 
@@ -155,6 +156,7 @@ def _append(
         return rate("ours", append_batches(path, batches, durability))
 
     def floor() -> float:
+        create_file(path)
         connection = open_writer(path, durability)
         taken = timed_calls(partial(write_batch, connection, batch) for batch in rows)
         connection.close()

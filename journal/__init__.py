@@ -14,10 +14,12 @@ from journal._version import VERSION
 if TYPE_CHECKING:
     from journal.errors import AccessDeniedError as AccessDeniedError
     from journal.errors import BusyError as BusyError
+    from journal.errors import ClosedCopyError as ClosedCopyError
     from journal.errors import ClosedError as ClosedError
     from journal.errors import CommitFailedError as CommitFailedError
     from journal.errors import ConcurrencyError as ConcurrencyError
     from journal.errors import DamagedError as DamagedError
+    from journal.errors import FileReplacedError as FileReplacedError
     from journal.errors import FoldError as FoldError
     from journal.errors import InvalidEventError as InvalidEventError
     from journal.errors import JournalError as JournalError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
+    from journal.errors import PrunedError as PrunedError
     from journal.errors import ReadOnlyError as ReadOnlyError
     from journal.errors import StorageError as StorageError
     from journal.errors import StorageFullError as StorageFullError
@@ -72,9 +75,11 @@ _HOMES = {
     "AccessDeniedError": "errors",
     "BusyError": "errors",
     "ClosedError": "errors",
+    "ClosedCopyError": "errors",
     "CommitFailedError": "errors",
     "ConcurrencyError": "errors",
     "DamagedError": "errors",
+    "FileReplacedError": "errors",
     "FoldError": "errors",
     "InvalidEventError": "errors",
     "JournalError": "errors",
@@ -85,6 +90,7 @@ _HOMES = {
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
     "PathIsDirectoryError": "errors",
+    "PrunedError": "errors",
     "ReadOnlyError": "errors",
     "StorageError": "errors",
     "StorageFullError": "errors",

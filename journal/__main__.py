@@ -2,25 +2,25 @@
 
 import signal
 
+from journal._signals import end_at_once, handle
+
 
 def main() -> None:
     """Run the command with the arguments of this process, and exit.
 
-    Ctrl-C never shows a traceback: while the command is loaded it ends the process as the system
-    does, and once all is done it is too late to matter.
+    A signal never shows a traceback. While the command is loaded it ends the process at once, with
+    exit code 130; `Interruption` decides from then on; and when all is done it is too late.
     """
-    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if listens:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        handle(end_at_once)
+    except KeyboardInterrupt:
+        end_at_once(signal.SIGINT, None)
     from journal.commands import cli  # noqa: PLC0415 (it takes a while)
 
     try:
-        if listens:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         cli(prog_name="journal")
     finally:
-        if listens:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        handle(signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     JournalError
       opening    UnsafeSQLiteError, JournalNotFoundError, PathIsDirectoryError, AccessDeniedError,
-                 NotADatabaseError, NotAJournalError, NewerFormatError
+                 NotADatabaseError, NotAJournalError, NewerFormatError, ClosedCopyError,
+                 FileReplacedError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError
       projecting FoldError, UnknownProjectionError
+      reading    PrunedError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
 Each is also a subclass of the built-in exception that fits, and keeps what its message says as
@@ -13,7 +15,7 @@ attributes. The exception of the driver, where there was one, is the `__cause__`
 package is imported here, so that everything in it can import this.
 """
 
-from errno import EACCES, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ETIMEDOUT
+from errno import EACCES, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ESTALE, ETIMEDOUT
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -106,6 +108,30 @@ class NotADatabaseError(PathError, ValueError):
 
 class NotAJournalError(PathError, ValueError):
     """The file is an SQLite database, but not a journal."""
+
+
+class FileReplacedError(PathOSError):
+    """The file at the path is not, or no longer, the one that is open.
+
+    It was moved, deleted or replaced, or its -wal or -shm was; or somebody uses it under another
+    name. Nothing was written. Open the journal again.
+    """
+
+    usual_errno = ESTALE
+
+
+class ClosedCopyError(PathOSError, PermissionError):
+    """The file is a copy that was made for good, by shipping or recovering: nobody appends to it.
+
+    Otherwise a position would mean one event here and another one in the journal. Open it with
+    read_only=True. `made_by` is "ship", "delta" or "recover".
+    """
+
+    usual_errno = EROFS
+
+    def __init__(self, path: str | Path, made_by: str) -> None:
+        super().__init__(path, f"is a closed copy, made by {made_by}: open it read-only")
+        self.made_by = made_by
 
 
 class NewerFormatError(PathError, ValueError):
@@ -230,6 +256,21 @@ class UnknownProjectionError(JournalError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"projection {name!r} is not registered")
         self.name = name
+
+
+# Reading
+
+
+class PrunedError(PathError, LookupError):
+    """What was asked for lies before the first event that the file still has.
+
+    `first` is the position of that event, and the one to go on from.
+    """
+
+    def __init__(self, path: str | Path, asked: str, first: int) -> None:
+        super().__init__(path, f"{asked} is before the first event left, at position {first}")
+        self.asked = asked
+        self.first = first
 
 
 # Any time

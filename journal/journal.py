@@ -1,44 +1,46 @@
-"""The journal: an event store in one SQLite file."""
+"""The journal: an event store in one SQLite file.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+This is the facade. What it is made of is imported when the first journal is opened: the models and
+the driver take a tenth of a second, which a program need not spend at its start.
+"""
+
+from __future__ import annotations
+
 from contextlib import suppress
-from datetime import datetime
-from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Self
 
 from journal.errors import JournalError
-from journal.events.exact import Unknown
-from journal.events.ids import SessionId, StreamId, check_id
-from journal.events.records import encode
-from journal.events.timestamps import Timestamp
-from journal.events.unknown import AnyEvent
-from journal.events.values import SessionState, StreamState
-from journal.file.appending import Appender
-from journal.file.connections import Database
-from journal.file.info import JournalInfo, read_info
-from journal.file.ndjson import LineAppender, OnError, append_lines
-from journal.file.opening import Durability
-from journal.file.reading import Reader
-from journal.projections import queries
-from journal.projections.projector import AsOf, Progress, Projector
-from journal.projections.results import (
-    Anomaly,
-    Projection,
-    ProjectionStatus,
-    RebuildReport,
-    SessionStatus,
-    StreamStatus,
-)
-from journal.store import (
-    Appended,
-    LinesAppended,
-    RecordedEvent,
-    RejectedLine,
-    check_arguments,
-)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
+    from os import PathLike
+    from types import TracebackType
+    from uuid import UUID
+
+    import apsw
+
+    from journal.events.codecs import Record
+    from journal.events.exact import Unknown
+    from journal.events.ids import SessionId, StreamId
+    from journal.events.unknown import AnyEvent
+    from journal.events.values import SessionState, StreamState
+    from journal.file.connections import Database
+    from journal.file.info import JournalInfo
+    from journal.file.ndjson import LineAppender, OnError
+    from journal.file.opening import Durability
+    from journal.projections.as_of import AsOf
+    from journal.projections.rebuilding import Progress
+    from journal.projections.results import (
+        Anomaly,
+        Projection,
+        ProjectionStatus,
+        RebuildReport,
+        SessionStatus,
+        StreamStatus,
+    )
+    from journal.store import Appended, LinesAppended, RecordedEvent, RejectedLine
 
 
 class Journal:
@@ -54,10 +56,16 @@ class Journal:
     """
 
     def __init__(self, database: Database) -> None:
+        from journal.file.appending import Appender  # noqa: PLC0415
+        from journal.file.reading import Reader  # noqa: PLC0415
+        from journal.projections.queries import Queries  # noqa: PLC0415
+        from journal.projections.registry import Projections  # noqa: PLC0415
+
         self._database = database
         self._appender = Appender(database)
         self._reader = Reader(database)
-        self._projector = Projector(database, self._reader)
+        self._projections = Projections(database, self._reader)
+        self._queries = Queries(self._projections)
 
     @classmethod
     def open(
@@ -66,6 +74,7 @@ class Journal:
         *,
         read_only: bool = False,
         durability: Durability = "full",
+        label: str | None = None,
     ) -> Self:
         """Open the journal at `path`; make one, for its owner only, if there is no file.
 
@@ -77,18 +86,33 @@ class Journal:
             durability: what an append waits for. "full": the disk has it, so that it survives a
                 power cut. "normal": the operating system has it, so that it survives a crash of
                 the program; a power cut may lose the latest appends, each as a whole.
+            label: what people call this journal, such as the name of the device: 1 to 200 printable
+                characters, kept in the file. None: leave it as it is.
 
         Raises:
+            ValueError: `durability` or `label` is not of these, or a label is given with
+                `read_only`.
+            ClosedCopyError: it is a copy made by shipping or recovering, and not `read_only`.
             JournalNotFoundError: no such file, with `read_only`, or no such folder.
             PathIsDirectoryError, AccessDeniedError: as they say.
             NotADatabaseError, NotAJournalError, NewerFormatError: what the file is instead.
             UnsafeSQLiteError: the SQLite library can corrupt a journal.
         """
+        from journal.file.connections import Database  # noqa: PLC0415
+        from journal.file.identity import check_label  # noqa: PLC0415
+        from journal.file.paths import absolute  # noqa: PLC0415
+
         if durability not in ("full", "normal"):
             message = f"durability: expected 'full' or 'normal', found {durability!r}"
             raise ValueError(message)
-        database = Database(Path(path).absolute(), read_only=read_only, durability=durability)
+        if label is not None:
+            check_label(label)
+            if read_only:
+                raise ValueError("label: cannot be written with read_only")
+        database = Database(absolute(path), read_only=read_only, durability=durability)
         try:
+            if label is not None:
+                database.set_label(label)
             return cls(database)
         except BaseException:
             with suppress(JournalError):  # what went wrong first is what to tell
@@ -98,13 +122,16 @@ class Journal:
     def close(self) -> None:
         """Close the journal; closing it again does nothing.
 
+        Where no more than ten thousand events are not folded yet, the built-in projections catch
+        up, so that plain SQL finds every session and stream.
         The last one to close a file folds the -wal into it, so that one file is left.
         """
         try:
             if not (self._database.closed or self._database.read_only):
-                self._appender.close_block()
-        except JournalError:
-            pass  # the next one to append makes up for it; what was acknowledged is safe
+                with suppress(JournalError):  # the next one to append makes up for it
+                    self._appender.close_block()
+                with suppress(JournalError):  # and the next one to read them
+                    self._projections.catch_up_where_quick()
         finally:
             self._database.close()
 
@@ -135,10 +162,46 @@ class Journal:
         """Return how many events the journal holds."""
         return self._reader.event_count()
 
+    def version(self, session_id: SessionId) -> int:
+        """Return how many events a session ever had; 0 for a session that is not there.
+
+        It is what `expected_versions` is compared with. After pruning, fewer may be left.
+        """
+        return self._reader.version(session_id)
+
+    def set_label(self, label: str) -> None:
+        """Write what people call this journal; see `open`. `info().label` has it.
+
+        Raises:
+            ValueError: it is not 1 to 200 printable characters.
+            ReadOnlyError: the journal is open for reading only.
+        """
+        self._database.set_label(label)
+
+    def find_sessions(self, beginning: str, *, limit: int = 10) -> list[SessionId]:
+        """Return the sessions whose ids begin with some hexadecimal digits, in the order of ids.
+
+        Raises:
+            ValueError: `beginning` is not 1 to 32 hexadecimal digits, with or without hyphens.
+        """
+        return self._reader.sessions_beginning(beginning, limit)
+
+    def find_streams(self, beginning: str, *, limit: int = 10) -> list[StreamId]:
+        """Return the streams whose ids begin with some hexadecimal digits; see `find_sessions`."""
+        return self._reader.streams_beginning(beginning, limit)
+
     def info(self) -> JournalInfo:
         """Return what is in the file. Counting the kinds reads all of it, 10 million events/s."""
-        with self._database.read() as connection:
-            return read_info(connection, self.path)
+        return self._reader.info()
+
+    def connection(self) -> apsw.Connection:
+        """Return a new connection to read the file with in SQL; see the views in FORMAT.md.
+
+        Closing the journal closes it. It is for one thread, writes nothing, and raises apsw's own
+        errors. Finish what you read with it soon: a statement that is not finished keeps the -wal
+        from beginning anew. Unlike a connection of another library, it drops no locks.
+        """
+        return self._database.connection()
 
     def append_events(
         self,
@@ -156,8 +219,7 @@ class Journal:
             ReadOnlyError, StorageFullError: as they say; nothing was written.
             CommitFailedError: whether it was written is known only after opening the file again.
         """
-        check_arguments(expected_versions, key)
-        return self._appender.append(encode(events), expected_versions, key)
+        return self._appender.append_events(events, expected_versions, key)
 
     def append_ndjson(
         self,
@@ -189,7 +251,7 @@ class Journal:
                 before are committed.
         """
         appender = self.line_appender(on_error=on_error, unknown=unknown, on_reject=on_reject)
-        return append_lines(appender, lines)
+        return appender.append_all(lines)
 
     def line_appender(
         self,
@@ -199,18 +261,35 @@ class Journal:
         on_reject: Callable[[RejectedLine], None] | None = None,
     ) -> LineAppender:
         """Return what `append_ndjson` feeds lines to, for a source that has to be waited for."""
-        return LineAppender(
-            self._appender.append, on_error=on_error, unknown=unknown, on_reject=on_reject
+        return self.line_appender_to(
+            lambda: self, on_error=on_error, unknown=unknown, on_reject=on_reject
         )
+
+    @staticmethod
+    def line_appender_to(
+        opened: Callable[[], Journal],
+        *,
+        on_error: OnError = "stop",
+        unknown: Unknown = "reject",
+        on_reject: Callable[[RejectedLine], None] | None = None,
+    ) -> LineAppender:
+        """Return a `line_appender` that calls `opened` for the journal when it has what to append.
+
+        So lines without a single event need not make a file.
+        """
+        from journal.file.ndjson import LineAppender  # noqa: PLC0415
+
+        def append(records: list[Record]) -> Appended:
+            return opened()._appender.append(records)
+
+        return LineAppender(append, on_error=on_error, unknown=unknown, on_reject=on_reject)
 
     def get_events_for_session(self, session_id: SessionId) -> list[AnyEvent]:
         """Return the events of a session in append order; see `EventStore`."""
-        check_id(session_id, SessionId)
         return self._reader.session_events(session_id)
 
     def get_events_for_stream(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order; see `EventStore`."""
-        check_id(stream_id, StreamId)
         return self._reader.stream_events(stream_id)
 
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
@@ -218,7 +297,7 @@ class Journal:
 
         Reads only the blocks of a thousand events that hold something later.
         """
-        return self._reader.events_since(Timestamp.from_datetime(since).epoch_ns)
+        return self._reader.events_since(since)
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[RecordedEvent]:
         """Yield events with their positions, in order, in memory that does not grow with them.
@@ -233,7 +312,7 @@ class Journal:
         Raises:
             ValueError: `after` or `limit` is negative.
         """
-        return self._reader.events(*self._reader.span(after, limit))
+        return self._reader.read(after, limit)
 
     def lines(
         self,
@@ -257,17 +336,7 @@ class Journal:
         Raises:
             ValueError: `after` is negative, or `since` has no UTC offset.
         """
-        if session_id is not None:
-            check_id(session_id, SessionId)
-        if stream_id is not None:
-            check_id(stream_id, StreamId)
-        since_ns = None if since is None else Timestamp.from_datetime(since).epoch_ns
-        return self._reader.lines(
-            *self._reader.span(after, None),
-            session_id=session_id,
-            stream_id=stream_id,
-            since_ns=since_ns,
-        )
+        return self._reader.lines(after, session_id, stream_id, since)
 
     def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; None if it has no events.
@@ -282,8 +351,7 @@ class Journal:
         Raises:
             ValueError: `as_of` is neither.
         """
-        check_id(session_id, SessionId)
-        return queries.session(self._projector, session_id, as_of)
+        return self._queries.session(session_id, as_of)
 
     def sessions(
         self, state: SessionState | None = None, *, as_of: AsOf = None
@@ -295,12 +363,11 @@ class Journal:
         Raises:
             ValueError: `state` is not a state, or `as_of` not a position or instant.
         """
-        return queries.sessions(self._projector, state, as_of)
+        return self._queries.sessions(state, as_of)
 
     def stream(self, stream_id: StreamId, *, as_of: AsOf = None) -> StreamStatus | None:
         """Return what has become of a stream; None if it has no events. See `session`."""
-        check_id(stream_id, StreamId)
-        return queries.stream(self._projector, stream_id, as_of)
+        return self._queries.stream(stream_id, as_of)
 
     def streams(
         self,
@@ -313,9 +380,7 @@ class Journal:
 
         They come in the order of their first events. See `session` and `sessions` for `as_of`.
         """
-        if session_id is not None:
-            check_id(session_id, SessionId)
-        return queries.streams(self._projector, session_id, state, as_of)
+        return self._queries.streams(session_id, state, as_of)
 
     def anomalies(
         self, session_id: SessionId | None = None, *, as_of: AsOf = None
@@ -324,9 +389,7 @@ class Journal:
 
         Those of one session, or all, by position. See `session` and `sessions` for `as_of`.
         """
-        if session_id is not None:
-            check_id(session_id, SessionId)
-        return queries.anomalies(self._projector, session_id, as_of)
+        return self._queries.anomalies(session_id, as_of)
 
     def register(self, projection: Projection[Any]) -> None:
         """Add a projection of your own. It is kept in the file, and caught up when it is read.
@@ -334,7 +397,7 @@ class Journal:
         Raises:
             ValueError: the name is taken or empty, or the version is not 1 or more.
         """
-        self._projector.register(projection)
+        self._projections.register(projection)
 
     def state(self, name: str, key: str | UUID = "", *, as_of: AsOf = None) -> Any:
         """Return a state of a projection of your own; the initial one where there was no event.
@@ -348,17 +411,17 @@ class Journal:
             UnknownProjectionError: no such projection is registered.
             FoldError: the projection's `apply` failed. What it had made before is kept.
         """
-        with self._projector.custom(name, as_of) as states:
+        with self._projections.own(name, as_of) as states:
             return states.state(str(key))
 
     def states(self, name: str, *, as_of: AsOf = None) -> dict[str, Any]:
         """Return all states of a projection of your own by their keys; see `state`."""
-        with self._projector.custom(name, as_of) as states:
+        with self._projections.own(name, as_of) as states:
             return states.all_states()
 
     def projections(self) -> list[ProjectionStatus]:
         """Return the name, version and position of every projection, and how far it is behind."""
-        return self._projector.statuses()
+        return self._projections.statuses()
 
     def rebuild(
         self,
@@ -387,4 +450,4 @@ class Journal:
             FoldError: an `apply` failed; the other projections are rebuilt.
             ReadOnlyError: the journal is open for reading only.
         """
-        return self._projector.rebuild(names, progress, check=check)
+        return self._projections.rebuild(names, progress, check=check)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
@@ -39,14 +39,35 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
 
 
-def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: Any, program: Sequence[str] = ("-m", "journal"), **options: Any
+) -> subprocess.Popen[bytes]:
     """Start `journal` with pipes on all three sides."""
     pipe = subprocess.PIPE
     options = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": environment(), **options}
-    process = subprocess.Popen([sys.executable, "-m", "journal", *map(str, arguments)], **options)
-    watchdog = threading.Timer(60, process.kill)  # so that a test fails rather than waits for ever
+    process = subprocess.Popen([sys.executable, *program, *map(str, arguments)], **options)
+    watchdog = threading.Timer(100, process.kill)  # so that a test fails rather than waits for ever
     watchdog.start()
     _STARTED.append((process, watchdog))
+    return process
+
+
+_UP = """
+import sys
+def hook(event, details):
+    if event == "import" and details[0] == "journal.commands":
+        print("up", file=sys.stderr, flush=True)
+from journal.__main__ import main
+sys.addaudithook(hook)
+main()
+"""
+
+
+def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    """Start `journal`, and return when it is ready for signals: it loads the commands then."""
+    process = start(*arguments, **options, program=["-c", _UP], bufsize=0)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"up\n"
     return process
 
 
@@ -66,12 +87,12 @@ def end_all() -> None:
 def ended(process: subprocess.Popen[bytes], given: bytes | None = None) -> Ended:
     """Wait for the end of a process; there must never be a traceback."""
     try:
-        out, err = process.communicate(given, timeout=20)
+        out, err = process.communicate(given, timeout=60)
     finally:
         process.kill()
     text = (err or b"").decode()
-    assert "Traceback" not in text
-    assert "Exception ignored" not in text
+    assert "Traceback" not in text, text
+    assert "Exception ignored" not in text, text
     return Ended(process.returncode, out or b"", text)
 
 
@@ -112,9 +133,9 @@ THOUSAND = b"".join(map(activated, range(1_000)))
 """As many lines as are committed at once."""
 
 
-def make(path: Path, *lines: bytes) -> Path:
+def make(path: Path, *lines: bytes, label: str | None = None) -> Path:
     """Make a journal without a process."""
-    with journal.Journal.open(path) as opened:
+    with journal.Journal.open(path, label=label) as opened:
         opened.append_ndjson(lines)
     return path
 
@@ -140,13 +161,26 @@ def stored(path: Path) -> bytes:
         return b"".join(f"{text}\n".encode() for _, text in opened.lines())
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
-    """Wait for a condition; return how long that took."""
+def taken(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
+    """Return a condition: the process has read all that it was given.
+
+    What it has read before the latest piece is then in the hands of its main thread, too. Where
+    the system does not tell (Linux does), it is true at once.
+    """
+    import fcntl  # noqa: PLC0415 (Windows has none)
+    import termios  # noqa: PLC0415
+
+    assert process.stdin is not None
+    pipe = process.stdin.fileno()
+    return lambda: not any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0, pause: float = 0.01) -> None:
+    """Wait for a condition; so long only where it will not come true."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "waited in vain"
-        time.sleep(0.01)
-    return time.monotonic() - began
+        time.sleep(pause)
 
 
 def holds(path: Path, at_least: int) -> Callable[[], bool]:

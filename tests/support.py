@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import traceback
@@ -19,11 +20,11 @@ from uuid import UUID
 
 import apsw
 
-from journal import Journal, SessionActivated, SessionId, StreamId, StreamStarted, Timestamp
+from journal import Journal, SessionActivated, SessionId, StreamId, StreamStarted, Timestamp, limits
 from journal.events import AnyEvent
 from journal.events.canonical import canonical_json
-from journal.events.kinds import KINDS
 from journal.file import blocks
+from journal.projections import rebuilding
 
 ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "1"))
 """Multiplies the rounds of whatever is random: JOURNAL_TEST_ROUNDS=50 for a long run."""
@@ -71,6 +72,12 @@ def names_in(folder: Path) -> list[str]:
 
 def bytes_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def fold_in_steps(patch: Any, events_max: int) -> None:
+    """Have at most so many events folded at once, into the rows of the file and beside them."""
+    patch.setattr(limits, "FOLD_EVENTS_MAX", events_max)
+    patch.setattr(rebuilding, "_EVENTS_AT_ONCE", events_max)
 
 
 # Other processes
@@ -274,11 +281,20 @@ def within(seconds: int, what: str) -> Iterator[None]:
 # A whole file
 
 
+def unfold(path: Path) -> None:
+    """Leave a file as if nobody had folded its events: closing a journal folds a few by itself."""
+    with contextlib.closing(apsw.Connection(str(path))) as file:
+        file.execute(
+            "DELETE FROM checkpoint; DELETE FROM projection_session; DELETE FROM projection_stream;"
+            "DELETE FROM projection_anomaly"
+        )
+
+
 def check_file(path: Path, *, closed: bool = False) -> list[str]:
     """Assert that a journal file holds together, and return its events as canonical JSON.
 
     Everything is computed anew from the event rows: heads, links, views and the digests of blocks,
-    these once by the package's SQL and once in Python.
+    these once by the package's SQL and once in Python. It is a file from which nothing is absent.
 
     Args:
         path: the file; others may have it open.
@@ -291,6 +307,7 @@ def check_file(path: Path, *, closed: bool = False) -> list[str]:
     connection.execute("BEGIN")
     try:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT * FROM absent").fetchall() == []
         _check_chains(connection, "session")
         _check_chains(connection, "stream")
         _check_blocks(connection, closed=closed)
@@ -302,7 +319,7 @@ def check_file(path: Path, *, closed: bool = False) -> list[str]:
 
 
 _EVENTS_SQL = """
-SELECT e.seq, k.name, s.uuid, t.uuid, e.timestamp, e.data
+SELECT e.seq, k.name, s.uuid, t.uuid, e.timestamp, e.data, k.fields IS NULL
 FROM event AS e LEFT JOIN kind AS k ON k.code = e.kind LEFT JOIN session AS s ON s.id = e.session
     LEFT JOIN stream AS t ON t.id = e.stream
 ORDER BY e.seq
@@ -312,8 +329,11 @@ ORDER BY e.seq
 def _lines(connection: apsw.Connection) -> list[str]:
     lines = []
     for number, row in enumerate(connection.execute(_EVENTS_SQL), 1):
-        position, kind, session, stream, timestamp_ns, data = row
+        position, kind, session, stream, timestamp_ns, data, is_kept_whole = row
         assert position == number
+        if is_kept_whole:
+            lines.append(data)
+            continue
         session_id = SessionId.from_bytes(session)
         stream_id = None if stream is None else StreamId.from_bytes(stream)
         lines.append(canonical_json((kind, session_id, stream_id, timestamp_ns, data)))
@@ -338,50 +358,63 @@ def _check_chains(connection: apsw.Connection, table: str) -> None:
 def _check_blocks(connection: apsw.Connection, *, closed: bool) -> None:
     events = {row[0]: row for row in connection.execute(_EVENTS_SQL)}
     rows = connection.execute(
-        "SELECT first_seq, last_seq, min_timestamp, max_timestamp, digest, sealed"
-        " FROM block ORDER BY first_seq"
+        "SELECT first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
+        " redacted_digest, sealed FROM block ORDER BY first_seq"
     ).fetchall()
-    end, before = 0, blocks.GENESIS
-    for index, (first, last, smallest, largest, digest, sealed) in enumerate(rows):
+    end, before, salts = 0, "0" * 64, set()
+    for index, row in enumerate(rows):
+        first, last, smallest, largest, salt, content_digest, digest, redacted_digest, sealed = row
         assert first == end + 1
         assert first <= last <= len(events)
         within = [events[position] for position in range(first, last + 1)]
         timestamps = [row[4] for row in within]
         assert (smallest, largest) == (min(timestamps), max(timestamps))
-        before_this, before = before, _digest(within, before)
-        assert digest == before == blocks.digest(connection, first, last, before_this)
+        assert re.fullmatch("[0-9a-f]{32}", salt)
+        assert content_digest == _content_digest(within, salt)
+        text = connection.execute(blocks.TEXT_SQL, {"first": first, "last": last}).get
+        assert content_digest == hashlib.sha256(f"{salt}{text}".encode()).hexdigest()
+        before = hashlib.sha256(f"{before}{content_digest}".encode()).hexdigest()
+        assert digest == before
+        assert redacted_digest is None
+        salts.add(salt)
         sizes = [len(row[5] or "") for row in within]
-        assert (first - 1) // blocks.EVENTS_MAX == (last - 1) // blocks.EVENTS_MAX
-        assert sum(sizes[:-1]) < blocks.DATA_MAX
-        if sealed:
-            octets = sum(len((row[5] or "").encode()) for row in within)
-            assert last % blocks.EVENTS_MAX == 0 or octets >= blocks.DATA_MAX
-        else:
-            assert index == len(rows) - 1
+        assert (first - 1) // limits.BLOCK_EVENTS_MAX == (last - 1) // limits.BLOCK_EVENTS_MAX
+        assert sum(sizes[:-1]) < limits.BLOCK_DATA_MAX
+        is_full = last % limits.BLOCK_EVENTS_MAX == 0 or sum(sizes) >= limits.BLOCK_DATA_MAX
+        assert sealed == int(is_full)
+        assert sealed or index == len(rows) - 1
         end = last
-    sealed_end = max([row[1] for row in rows if row[5]], default=0)
-    assert sealed_end >= len(events) - len(events) % blocks.EVENTS_MAX
-    if closed:
-        assert end == len(events)
+    assert len(salts) == len(rows)
+    if end < len(events):  # what has come since the row of the open block was written
+        assert not closed
+        assert rows
+        assert not rows[-1][-1]
+        rest = [events[position] for position in range(rows[-1][0], len(events) + 1)]
+        assert rest[0][0] // limits.BLOCK_EVENTS_MAX == rest[-1][0] // limits.BLOCK_EVENTS_MAX
+        assert sum(len(row[5] or "") for row in rest) < limits.BLOCK_DATA_MAX
 
 
-def _digest(rows: list[Any], before: str) -> str:
-    """Return the digest of a block as FORMAT.md says, without SQL."""
+def _content_digest(rows: list[Any], salt: str) -> str:
+    """Return the content digest of a block as FORMAT.md says, without SQL."""
     values = [
         [position, kind, session.hex(), None if stream is None else stream.hex(), timestamp, data]
-        for position, kind, session, stream, timestamp, data in rows
+        for position, kind, session, stream, timestamp, data, _ in rows
     ]
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
+    return hashlib.sha256(f"{salt}{text}".encode()).hexdigest()
 
 
 def _check_view(connection: apsw.Connection, lines: list[str]) -> None:
     rows = connection.execute(
-        "SELECT position, event_type, session_id, stream_id, timestamp, timestamp_ns, data"
-        " FROM events ORDER BY position"
+        "SELECT v.position, v.event_type, v.session_id, v.stream_id, v.timestamp, v.timestamp_ns,"
+        " v.data, v.session_key, v.stream_key, e.session, e.stream, k.fields IS NULL"
+        " FROM events AS v JOIN event AS e ON e.seq = v.position JOIN kind AS k ON k.code = e.kind"
+        " ORDER BY v.position"
     )
     for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
-        position, kind, session_id, stream_id, timestamp, timestamp_ns, data = row
+        position, kind, session_id, stream_id, timestamp, timestamp_ns, data, *keys = row
+        session_key, stream_key, session, stream, is_kept_whole = keys
+        assert (session_key, stream_key) == (session, stream)
         expected = json.loads(line)
         assert (position, kind) == (number, expected.pop("event_type"))
         assert UUID(session_id) == UUID(expected.pop("session_id"))
@@ -390,7 +423,7 @@ def _check_view(connection: apsw.Connection, lines: list[str]) -> None:
         instant = Timestamp.parse(expected.pop("timestamp"))
         assert timestamp_ns == instant.epoch_ns
         assert Timestamp.parse(timestamp) == instant
-        if kind in KINDS:
-            assert (json.loads(data) if data else {}) == expected, line
-        else:
+        if is_kept_whole:
             assert data == line
+        else:
+            assert (json.loads(data) if data else {}) == expected, line

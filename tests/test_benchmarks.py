@@ -30,6 +30,7 @@ REQUIRED = {
     "session": None,
     "since": None,
     "catch-up": 1.5,
+    "import": 1.3,
 }
 
 

@@ -28,8 +28,8 @@ from test_projections import check_right, random_events
 
 from journal import Journal, SessionId, StreamFailed, StreamId, Timestamp
 from journal.events import AnyEvent
-from journal.file import blocks, opening
-from journal.projections import projector, tables
+from journal.file import blocks, wal
+from journal.projections import lifecycle_states
 from journal.store import Appended
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def append_until_killed(
     channel: Channel, path: Path, told: Path, seed: int, writer: int, number: int, durability: Any
 ) -> None:
     """Append batches from a number on, and write down, line by line, where each one went."""
-    opening._CHECKPOINT_PAGES = CHECKPOINT_PAGES
+    wal._CHECKPOINT_PAGES = CHECKPOINT_PAGES
     channel.meet()
     with Journal.open(path, durability=durability) as journal, told.open("w", buffering=1) as file:
         for each in itertools.count(number):
@@ -100,7 +100,7 @@ def append_until_killed(
 
 
 def read_until_killed(channel: Channel, path: Path) -> None:
-    opening._CHECKPOINT_PAGES = CHECKPOINT_PAGES
+    wal._CHECKPOINT_PAGES = CHECKPOINT_PAGES
     channel.meet()
     with Journal.open(path) as journal:
         while True:
@@ -345,11 +345,8 @@ class Program:
         self.draw = random.Random(seed)
         self.events = drawn_events(500, seed)
         self.machine = test_model.JournalMachine()
-        for owner, name, limit in [
-            (projector, "EVENTS_AT_ONCE", 50),
-            (tables, "_ENDED_IN_MEMORY_MAX", 3),
-        ]:
-            self.machine.patch.setattr(owner, name, limit)
+        support.fold_in_steps(self.machine.patch, 50)
+        self.machine.patch.setattr(lifecycle_states, "_ENDED_IN_MEMORY_MAX", 3)
         self.state = test_lifecycle.NOTHING
         self.anomalies: list[Any] = []
         self.folded = 0
@@ -546,13 +543,14 @@ def check_digests(path: Path, count: int) -> None:
     """Assert that blocks cover the events, and that the digest of each is as it should be."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         assert connection.execute("PRAGMA integrity_check").get == "ok"
-        end, before = 0, blocks.GENESIS
-        for first, last, digest in connection.execute(
-            "SELECT first_seq, last_seq, digest FROM block ORDER BY first_seq"
+        end, before = 0, "0" * 64
+        for first, last, salt, content_digest, digest in connection.execute(
+            "SELECT first_seq, last_seq, salt, content_digest, digest FROM block ORDER BY first_seq"
         ):
             assert first == end + 1
             text = connection.execute(blocks.TEXT_SQL, {"first": first, "last": last}).get
-            assert hashlib.sha256(f"{before}{text}".encode()).hexdigest() == digest
+            assert hashlib.sha256(f"{salt}{text}".encode()).hexdigest() == content_digest
+            assert hashlib.sha256(f"{before}{content_digest}".encode()).hexdigest() == digest
             end, before = last, digest
         assert end == count
 

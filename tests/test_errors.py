@@ -29,6 +29,8 @@ EXAMPLES: list[JournalError] = [
     errors.NotADatabaseError(PATH, "is not an SQLite database"),
     errors.NotAJournalError(PATH, "is not a journal"),
     errors.NewerFormatError(PATH, expected=1, found=2),
+    errors.ClosedCopyError(PATH, "delta"),
+    errors.FileReplacedError(PATH, "was moved or deleted"),
     errors.InvalidEventError("missing field 'session_id'", 7),
     errors.UnknownKindError("stream_paused", 8),
     LineRejectedError(9, b'{"\xff', "not UTF-8", appended=8, first=101, last=108),
@@ -38,6 +40,7 @@ EXAMPLES: list[JournalError] = [
     errors.CommitFailedError(PATH, "the commit failed"),
     errors.FoldError("errors", 6, "apply returned None"),
     errors.UnknownProjectionError("errors"),
+    errors.PrunedError(PATH, "position 6", 7),
     errors.ClosedError(PATH, "the journal is closed"),
     errors.BusyError(PATH, "is locked by another process"),
     errors.StorageFullError(PATH, "the disk is full"),
@@ -55,6 +58,7 @@ USUAL_ERRNO = {
     errors.JournalNotFoundError: errno.ENOENT,
     errors.PathIsDirectoryError: errno.EISDIR,
     errors.AccessDeniedError: errno.EACCES,
+    errors.FileReplacedError: errno.ESTALE,
     errors.ReadOnlyError: errno.EROFS,
     errors.CommitFailedError: errno.EIO,
     errors.BusyError: errno.ETIMEDOUT,
@@ -143,14 +147,29 @@ def test_errors_come_back_from_a_process_pool() -> None:
         assert facts(error) == facts(example)
 
 
-@pytest.mark.parametrize("cls", [cls for cls in CLASSES if issubclass(cls, OSError)])
+def test_a_closed_copy_has_errno_and_filename() -> None:
+    error = errors.ClosedCopyError(PATH, "ship")
+
+    assert (error.errno, error.filename, error.made_by) == (errno.EROFS, str(PATH), "ship")
+    assert error.strerror == "is a closed copy, made by ship: open it read-only"
+    assert str(error) == f"{PATH}: {error.strerror}"
+
+
+@pytest.mark.parametrize("cls", list(USUAL_ERRNO))
 def test_system_errors_have_errno_and_filename(cls: type[PathOSError]) -> None:
+    """All but the one above, which makes its words by itself."""
     usual, caused = cls(PATH, "reason"), cls(PATH, "reason", errno=errno.EPIPE)
 
     assert (usual.errno, caused.errno) == (USUAL_ERRNO[cls], errno.EPIPE)
     for error in (usual, caused):
         assert (error.filename, error.strerror) == (str(PATH), "reason")
         assert str(error) == f"{PATH}: reason"
+
+
+def test_every_system_error_has_a_usual_errno() -> None:
+    system = {cls for cls in CLASSES if issubclass(cls, OSError)}
+
+    assert system == USUAL_ERRNO.keys() | {errors.ClosedCopyError}
 
 
 def test_the_usual_errno_is_one_that_the_built_in_stands_for() -> None:

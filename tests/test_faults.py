@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import random
 import re
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -35,10 +34,11 @@ from journal import (
     StorageFullError,
     StreamFailed,
     StreamId,
+    limits,
     parse_event,
 )
 from journal.events import AnyEvent
-from journal.file import appending, blocks, connections, opening
+from journal.file import appending, blocks, connections, heads, wal
 from journal.store import Appended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
@@ -53,14 +53,14 @@ def path(tmp_path: Path) -> Path:
 
 def shrink() -> None:
     """Let blocks be sealed and checkpoints be made after a few events (in this process)."""
-    blocks.EVENTS_MAX = 10
-    opening._CHECKPOINT_PAGES = 12
+    limits.BLOCK_EVENTS_MAX = 10
+    wal._CHECKPOINT_PAGES = 12
 
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "EVENTS_MAX", 10)
-    monkeypatch.setattr(opening, "_CHECKPOINT_PAGES", 12)
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
+    monkeypatch.setattr(wal, "_CHECKPOINT_PAGES", 12)
 
 
 def batches(count: int, seed: int = 0) -> list[list[AnyEvent]]:
@@ -612,6 +612,7 @@ def test_a_full_disk_is_an_error_that_room_cures(path: Path) -> None:
 
 def exceed_a_limit(channel: Channel, path: Path) -> None:
     """Append until files may not grow any more, as `ulimit -f` has it."""
+    resource = pytest.importorskip("resource")
     journal = Journal.open(path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     with pytest.raises((CommitFailedError, StorageFullError, StorageError)):  # noqa: PT012
@@ -671,7 +672,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '"timestamp":"2026-01-01T12:00:08Z","why":"é"}'
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "EVENTS_MAX", 10)
+        patch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
         with Journal.open(path) as journal:
             journal.append_events([activated(one, 1)])
             journal.append_events([started(one, STREAM, second) for second in range(2, 6)])
@@ -708,7 +709,9 @@ EVENTS_OF_SESSION_1 = {"session", "read", "since"}
 EVENTS_OF_STREAM_3 = EVENTS_OF_SESSION_1 | {"stream"}
 
 session_1 = rf"chain of session {SESSIONS[0]} is damaged: expected \S+ events, found \d+"
+head_1 = rf"the head {SESSIONS[0].hex} of a session is damaged: last .+, count .+, in a journal of"
 stream_3 = rf"chain of stream {STREAM} is damaged: expected \S+ events, found \d+"
+head_3 = rf"the head {STREAM.hex} of a stream is damaged: last .+, count .+, in a journal of"
 
 
 def at(position: int) -> str:
@@ -739,25 +742,31 @@ LINKS = {
     **each(
         "UPDATE session SET {} WHERE id = 1",
         """event_count = 7
-        event_count = 9
-        event_count = 0
-        event_count = -1
-        event_count = 8.5
-        last_seq = 7
         last_seq = 9
-        last_seq = 0
-        last_seq = 99
-        last_seq = 'x'
         last_seq = 14, event_count = 6""",
         BY_SESSION,
         session_1,
     ),
     **each(
+        "UPDATE session SET {} WHERE id = 1",
+        """event_count = 9
+        event_count = 0
+        event_count = -1
+        event_count = 8.5
+        last_seq = 7
+        last_seq = 0
+        last_seq = 99
+        last_seq = 'x'""",
+        BY_SESSION,
+        head_1,
+    ),
+    **each(
         "UPDATE stream SET {}",
-        "event_count = 5\n event_count = 7\n last_seq = 6\n last_seq = 1\n last_seq = 0",
+        "event_count = 5\n event_count = 7\n last_seq = 6",
         BY_STREAM,
         stream_3,
     ),
+    **each("UPDATE stream SET {}", "last_seq = 1\n last_seq = 0", BY_STREAM, head_3),
     "UPDATE event SET session_prev = 8 WHERE seq = 9": {"other session": "chain of session"},
 }
 """Damaged links and heads: what is reached by them is noticed not to be all, the rest is read."""
@@ -773,8 +782,8 @@ DAMAGES = LINKS | {
         "chain of",
     ),
     "DELETE FROM event WHERE seq = 4": {"read": "position 4", "lines": "position 4"},
-    "DELETE FROM event WHERE seq = 14": {"read": "position 14", "lines": "position 14"},
-    "DELETE FROM event WHERE seq > 12": {"read": "position 13", "lines": "position 13"},
+    "DELETE FROM event WHERE seq = 14": dict.fromkeys(READS, "last event is at position 13"),
+    "DELETE FROM event WHERE seq > 12": dict.fromkeys(READS, "last event is at position 12"),
     # An event that names what is not there.
     **each(
         "UPDATE event SET kind = {} WHERE seq = 5",
@@ -848,14 +857,28 @@ DAMAGES = LINKS | {
             f"event SET data = {INVALID_UTF_8} WHERE seq = 8",
             f"event SET timestamp = {INVALID_UTF_8} WHERE seq = 1",
             f"kind SET name = {INVALID_UTF_8} WHERE code = 7",
+            f"kind SET fields = {INVALID_UTF_8} WHERE code = 7",
         )
     },
     # Names.
     **each(
         "UPDATE kind SET name = {} WHERE code = 7",
-        "x'ff'",
-        EVENTS_OF_STREAM_3,
-        "damaged",
+        "x'ff'\n 'stream_failed'\n 'frames_batched'",
+        OF_STREAM_3,
+        "is damaged: kind 7: ",
+    ),
+    **each(
+        "UPDATE kind SET fields = {} WHERE code = 7",
+        """'["error"]'
+        '["frame_count"]'
+        '['
+        '{"a":1}'
+        '[1]'
+        ''
+        x'ff'
+        5""",
+        OF_STREAM_3,
+        "is damaged: kind 7: ",
     ),
     **each(
         "UPDATE session SET uuid = {} WHERE id = 1",
@@ -881,7 +904,9 @@ def unguarded(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(sound, path)
     damage(
         path,
-        "DROP TRIGGER event_is_never_updated; DROP TRIGGER event_is_never_deleted;DROP VIEW events",
+        "DROP TRIGGER event_is_never_updated;"
+        "DROP TRIGGER event_is_deleted_only_where_absent;"
+        "DROP VIEW events",
     )
     return path
 
@@ -893,14 +918,19 @@ def damage(path: Path, statements: str) -> None:
 
 def position_of(path: Path, message: str) -> int | None:
     """Return the position that the error must have: that of the event, or of the chain's head."""
+    if named := re.search(r"event is at position (\d+), and a block ends", message):
+        return int(named[1]) + 1
     if named := re.search(r"event at position (\d+)", message):
         return int(named[1])
-    head = re.search(r"chain of (session|stream) (\S+) is", message)
-    if head is None:
+    if head := re.search(r"the head (\S+) of a (session|stream) is", message):
+        digits, table = head.groups()
+    elif chain := re.search(r"chain of (session|stream) (\S+) is", message):
+        table, digits = chain.groups()
+    else:
         return None
-    sql = f"SELECT last_seq FROM {head[1]} WHERE uuid = ?"
+    sql = f"SELECT last_seq FROM {table} WHERE uuid = ?"
     with contextlib.closing(apsw.Connection(str(path))) as connection:
-        last = connection.execute(sql, (bytes.fromhex(head[2].replace("-", "")),)).get
+        last = connection.execute(sql, (bytes.fromhex(digits.replace("-", "")),)).get
     return last if isinstance(last, int) else None
 
 
@@ -949,19 +979,16 @@ def test_damage_is_an_error_that_names_the_place(
 def test_appending_to_a_damaged_journal_works_or_says_so(
     unguarded: Path, path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "EVENTS_MAX", 10)
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
     shutil.copyfile(unguarded, path)
     damage(path, statement)
 
-    journal = Journal.open(path, durability="normal")
-    try:
+    with contextlib.suppress(DamagedError), Journal.open(path, durability="normal") as journal:
         for number in range(3):
             with contextlib.suppress(DamagedError):
                 journal.append_events(
                     [activated(SESSIONS[0]), started(SESSIONS[1], STREAM)] * 2, key=f"key {number}"
                 )
-    finally:
-        journal.close()
 
     assert names_in(path.parent) == ["a.db"]
 
@@ -982,7 +1009,7 @@ def test_flipped_bits_are_damage_or_nothing_and_no_other_error(
     sound: Path, path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events that are read without an error, and are not the same, are found by their digest."""
-    monkeypatch.setattr(blocks, "EVENTS_MAX", 10)
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
     shutil.copyfile(sound, path)
     expected = check_file(path)
     suffix = ""
@@ -1072,13 +1099,15 @@ def test_an_append_that_is_refused_changes_nothing(path: Path) -> None:
 
 
 POINTS: list[tuple[Any, str]] = [
-    (appending._Heads, "met"),
-    (appending._Heads, "write"),
+    (heads.Heads, "met"),
+    (heads.Heads, "write"),
     (appending._Tip, "_add_kind"),
     (appending._Tip, "insert"),
     (blocks.Tail, "add"),
-    (blocks, "write"),
-    (blocks, "digest"),
+    (blocks.Tail, "_write"),
+    (blocks.Tail, "_begin"),
+    (blocks, "_content_so_far"),
+    (blocks, "chained"),
     (connections.Database, "_notice_other_writers"),
     (connections.Database, "_commit"),
 ]
@@ -1151,7 +1180,7 @@ def test_an_interrupt_while_sqlite_was_waited_for_leaves_nothing_behind(
     path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     """Most of all while waiting for another process's lock, where a person presses Ctrl-C."""
-    monkeypatch.setattr(opening.apsw, "Connection", Interrupted)
+    monkeypatch.setattr(apsw, "Connection", Interrupted)
     session, stream = SessionId.new(), StreamId.new()
     with Journal.open(path) as journal:
         journal.append_events([started(session, stream)])
@@ -1241,11 +1270,28 @@ def test_an_interrupt_anywhere_leaves_nothing_behind(
     check_file(path, closed=True)
 
 
+def test_an_interrupted_read_leaves_no_connection_open(path: Path) -> None:
+    """Not even while there is a traceback, which would hold it: so whoever closes is the last."""
+    with Journal.open(path, durability="normal") as journal:
+        journal.event_count()  # so that there is a connection to read with
+        others = len(apsw.connections()) - len(journal._database._readers)
+        for call in itertools.count(1):
+            try:
+                with InterruptAfterCall(call) as interrupt:
+                    journal.event_count()
+            except KeyboardInterrupt:
+                assert len(apsw.connections()) == others + len(journal._database._readers), call
+            if interrupt.left > 0:
+                break
+    assert call > 10
+
+
 def test_an_interrupted_close_can_be_repeated(path: Path) -> None:
     session, stream = SessionId.new(), StreamId.new()
     for call in itertools.count(1):
         with support.within(5, f"after the interrupt in call {call}"):
             journal = Journal.open(path, durability="normal")
+            journal.sessions()  # so that there is never more than one event left to fold
             journal.append_events([started(session, stream)])
             list(journal.read())
             try:

@@ -19,13 +19,15 @@ from journal import (
     SessionId,
     Timestamp,
     UnknownEvent,
+    limits,
     parse_event,
 )
 from journal.events.kinds import KINDS
-from journal.file import appending, blocks, reading
-from journal.file.opening import APPLICATION_ID, FORMAT_VERSION
+from journal.file import blocks, extent, reading
+from journal.file.identity import APPLICATION_ID, FORMAT_VERSION
 
 SCHEMA = resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
+PROJECTION_VIEWS = [("view", "sessions"), ("view", "streams")]
 FORMAT = resources.files("journal.file").joinpath("FORMAT.md").read_text("utf-8")
 
 
@@ -49,14 +51,26 @@ def file(path: Path) -> apsw.Connection:
 
 
 def test_a_new_file_has_the_schema_of_schema_sql(file: apsw.Connection) -> None:
+    """All but the view `events`, which shows the fields of every kind by name."""
+
+    def objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
+        sql = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'projection%'"
+        found = {row[:2]: row[2] for row in connection.execute(sql)}
+        return {key: text for key, text in found.items() if key not in PROJECTION_VIEWS}
+
     fresh = apsw.Connection(":memory:")
     fresh.execute(SCHEMA)
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'projection%'"
+    expected = objects(fresh)
+    here = objects(file)
+    as_written, as_made = expected.pop(("view", "events")), here.pop(("view", "events"))
 
-    def objects(connection: apsw.Connection) -> set[Any]:
-        return set(connection.execute(query))
-
-    assert objects(fresh) <= objects(file)
+    assert here == expected
+    cases = re.findall(
+        r"\n        WHEN k\.name = '(\w+)' THEN\n            json_object\(.*", as_made
+    )
+    assert cases == [kind.name for kind in KINDS.values() if kind.fields]
+    bare = re.sub(r"\n        WHEN k\.name = '\w+' THEN\n            json_object\(.*", "", as_made)
+    assert bare == re.sub(r"\n        -- .*", "", as_written)
 
 
 def test_format_md_and_schema_sql_name_the_same_things(file: apsw.Connection) -> None:
@@ -71,11 +85,13 @@ def test_format_md_and_schema_sql_name_the_same_things(file: apsw.Connection) ->
     assert f"| {FORMAT_VERSION} |" in FORMAT
     for index in re.findall(r"CREATE INDEX (\w+)", SCHEMA):
         assert f"`{index}`" in FORMAT
+    for view in re.findall(r"CREATE VIEW (\w+)", SCHEMA):
+        assert f"\n`{view}`: " in FORMAT
     for key in dict(file.execute("SELECT key, value FROM meta")):
         assert f"| `{key}` |" in FORMAT
         assert f"--   {key} " in SCHEMA
-    assert f"{blocks.DATA_MAX:,}" in FORMAT
-    assert f"that {blocks.EVENTS_MAX} divides" in FORMAT
+    assert f"{limits.BLOCK_DATA_MAX:,}" in FORMAT
+    assert f"that {limits.BLOCK_EVENTS_MAX} divides" in FORMAT
 
 
 def test_every_table_and_column_has_a_comment() -> None:
@@ -149,16 +165,17 @@ def check_blocks(file: apsw.Connection) -> list[tuple[int, int, int]]:
         " LEFT JOIN stream AS t ON t.id = e.stream ORDER BY e.seq"
     ).fetchall()
     before, expected_first, found = "0" * 64, 1, []
-    for first, last, smallest, largest, digest, sealed in file.execute(
-        "SELECT first_seq, last_seq, min_timestamp, max_timestamp, digest, sealed FROM block"
-        " ORDER BY first_seq"
+    for first, last, smallest, largest, salt, content_digest, digest, sealed in file.execute(
+        "SELECT first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
+        " sealed FROM block ORDER BY first_seq"
     ).fetchall():
         values = [
             [seq, kind, session.hex(), stream and stream.hex(), timestamp, data]
             for seq, kind, session, stream, timestamp, data in rows[first - 1 : last]
         ]
-        text = before + json.dumps(values, separators=(",", ":"), ensure_ascii=False)
-        assert hashlib.sha256(text.encode()).hexdigest() == digest
+        text = salt + json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+        assert hashlib.sha256(text.encode()).hexdigest() == content_digest
+        assert hashlib.sha256((before + content_digest).encode()).hexdigest() == digest
         assert first == expected_first
         assert smallest == min(row[4] for row in values)
         assert largest == max(row[4] for row in values)
@@ -175,20 +192,50 @@ def test_blocks_cover_everything_after_close(file: apsw.Connection) -> None:
 
 
 def test_the_digest_is_over_what_the_specified_statement_gives(path: Path) -> None:
-    (statement,) = re.findall(r"```sql\n(.*?)```", FORMAT, re.DOTALL)
-    assert statement.strip() == blocks.TEXT_SQL.strip()
+    section = FORMAT.partition("\n### block\n")[2].partition("\n### ")[0]
+    (statement,) = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+    assert statement.split() == blocks.TEXT_SQL.split()
 
     shell = subprocess.run(
         ["sqlite3", str(path), statement.replace(":first", "1").replace(":last", "1000")],
         capture_output=True,
         check=True,
     )
-    text = b"0" * 64 + shell.stdout.rstrip(b"\n")
+    text = shell.stdout.rstrip(b"\n")
 
     file = sqlite3.connect(path)
-    (digest,) = file.execute("SELECT digest FROM block WHERE first_seq = 1").fetchone()
+    salt, content_digest, digest = file.execute(
+        "SELECT salt, content_digest, digest FROM block WHERE first_seq = 1"
+    ).fetchone()
     file.close()
-    assert hashlib.sha256(text).hexdigest() == digest
+    assert hashlib.sha256(salt.encode() + text).hexdigest() == content_digest
+    assert hashlib.sha256(("0" * 64 + content_digest).encode()).hexdigest() == digest
+
+
+def test_every_block_has_a_salt_of_its_own(file: apsw.Connection) -> None:
+    salts = [salt for (salt,) in file.execute("SELECT salt FROM block")]
+
+    assert len(set(salts)) == len(salts) == 6
+    assert all(re.fullmatch("[0-9a-f]{32}", salt) for salt in salts)
+
+
+def test_the_row_of_a_block_is_made_with_its_first_event(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    lines = lines_of("mixed/events.ndjson")
+    with Journal.open(path) as journal:
+        found = []
+        for first, last in [(0, 3), (3, 7), (7, 1_000), (1_000, 1_002)]:
+            journal.append_events(parse_event(line) for line in lines[first:last])
+            found.append(check_blocks(apsw.Connection(str(path))))
+    found.append(check_blocks(apsw.Connection(str(path))))
+
+    assert found == [
+        [(1, 3, 0)],
+        [(1, 3, 0)],  # it covers what was there when it was written
+        [(1, 1000, 1)],
+        [(1, 1000, 1), (1001, 1002, 0)],
+        [(1, 1000, 1), (1001, 1002, 0)],
+    ]
 
 
 def test_the_open_block_is_replaced_and_not_added_to(tmp_path: Path) -> None:
@@ -324,7 +371,7 @@ def few_and_many_blocks(
 
     Each second there is an event, but for the first, when the clock ran far ahead.
     """
-    monkeypatch.setattr(blocks, "EVENTS_MAX", 10)
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
     session = SessionId.new()
 
     def line(second: int) -> str:
@@ -354,7 +401,9 @@ def test_since_costs_what_it_finds_however_many_blocks_there_are(
     assert steps(many, since(9_990)) == steps(few, since(990))
 
 
-@pytest.mark.parametrize("ask", [appending.last_position, lambda file: blocks.Tail(file, 1)])
+@pytest.mark.parametrize(
+    "ask", [extent.last_position, lambda file: blocks.Tail(file, extent.read_extent(file))]
+)
 def test_the_end_is_found_in_the_same_steps_however_many_blocks_there_are(
     few_and_many_blocks: tuple[apsw.Connection, apsw.Connection],
     ask: Callable[[apsw.Connection], object],
@@ -422,7 +471,7 @@ def test_the_live_file_is_a_third_of_its_ndjson(tmp_path: Path) -> None:
 
 def test_views_join_in_words_that_duckdb_takes_too() -> None:
     """It reads the text of a view with a parser of its own, which wants ON after JOIN."""
-    for room, name in (("file", "schema.sql"), ("projections", "projections.sql")):
+    for room, name in (("file", "schema.sql"), ("projections", "tables.sql")):
         sql = resources.files(f"journal.{room}").joinpath(name).read_text("utf-8")
         joins = re.findall(r"(CROSS )?JOIN [a-z_]+ AS [a-z](?: (ON) |\n)", sql)
         assert len(joins) == len(re.findall(r"\bJOIN\b", sql)) > 2

@@ -17,7 +17,7 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
-from support import NOON, ROUNDS
+from support import NOON, ROUNDS, fold_in_steps
 
 from journal import (
     DomainEvent,
@@ -50,7 +50,7 @@ from journal import (
     parse_event,
 )
 from journal.events import AnyEvent
-from journal.projections import Anomaly, SessionStatus, StreamStatus, projector, tables
+from journal.projections import Anomaly, SessionStatus, StreamStatus, lifecycle_states
 
 DATA = Path(__file__).parent / "data"
 
@@ -290,6 +290,11 @@ def check_answers(
         assert (plain(found) if found else None) == expected.streams.get(str(stream_id))
 
 
+def key_of(connection: apsw.Connection, table: str, text: str) -> Any:
+    """Return the small integer that stands for an id in the file."""
+    return connection.execute(f"SELECT id FROM {table} WHERE uuid = ?", (UUID(text).bytes,)).get
+
+
 def check_views(path: Path, expected: Expected, position: int) -> None:
     """Assert that plain SQL says what the plain fold says."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -305,6 +310,10 @@ def check_views(path: Path, expected: Expected, position: int) -> None:
             ]
             assert [row.pop("as_of_position") for row in rows] == [position] * len(rows)
             for row in rows:
+                for table in ("session", "stream"):
+                    if f"{table}_id" in row:
+                        key = row.pop(f"{table}_key")
+                        assert key == key_of(connection, table, row[f"{table}_id"])
                 for name in ("activated_at", "created_at", "started_at", "ended_at", "expires_at"):
                     if row.get(name) is not None:
                         assert len(row[name]) == len("2026-01-01T00:00:00.123456789Z")
@@ -467,8 +476,8 @@ def open_new(path: Path) -> Journal:
 def new_journal(*, events_at_once: int = 10_000, ended_max: int = 500) -> Iterator[Journal]:
     """Open a journal in a folder that goes away, with these limits set for so long."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projector, "EVENTS_AT_ONCE", events_at_once)
-        patch.setattr(tables, "_ENDED_IN_MEMORY_MAX", ended_max)
+        fold_in_steps(patch, events_at_once)
+        patch.setattr(lifecycle_states, "_ENDED_IN_MEMORY_MAX", ended_max)
         with open_new(Path(folder) / "a.db") as journal:
             yield journal
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,24 +50,26 @@ from journal import (
     StreamId,
     StreamStarted,
     Timestamp,
+    limits,
     parse_event,
 )
 from journal.events import AnyEvent
 from journal.events.kinds import KINDS
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
-from journal.file import appending, blocks, names, ndjson, opening, reading
+from journal.file import appending, heads, names, ndjson, wal
 from journal.store import LinesAppended
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
-    (appending, "_HEADS_MAX", 3),
+    (heads, "_HEADS_MAX", 3),
     (appending, "_RECORDS_AT_ONCE", 5),
-    (appending, "_ROWS_AT_ONCE", 2),
-    (blocks, "EVENTS_MAX", 7),
-    (blocks, "DATA_MAX", 300),
+    (appending, "ROWS_AT_ONCE", 2),
+    (heads, "ROWS_AT_ONCE", 2),
+    (limits, "BLOCK_EVENTS_MAX", 7),
+    (limits, "BLOCK_DATA_MAX", 300),
     (ndjson, "BATCH_EVENTS", 3),
-    (opening, "_CHECKPOINT_PAGES", 8),
+    (wal, "_CHECKPOINT_PAGES", 8),
     (names, "_IDS_MAX", 2),
-    (reading, "EVENTS_MAX", 4),
+    (limits, "PAGE_EVENTS_MAX", 4),
 ]
 
 # Few of each, so that they meet. The last stream has the UUID of a session.
@@ -176,6 +179,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.began_ns = time.time_ns()
         self.patch = pytest.MonkeyPatch()
         for owner, name, limit in SMALL_LIMITS:
             self.patch.setattr(owner, name, limit)
@@ -354,8 +358,12 @@ class JournalMachine(RuleBasedStateMachine):
         with contextlib.closing(apsw.Connection(str(self.path))) as connection:
             assert {
                 key: (tuple(positions), digest)
-                for key, *positions, digest in connection.execute("SELECT * FROM append_key")
+                for key, *positions, digest in connection.execute(
+                    "SELECT key, first_seq, last_seq, digest FROM append_key"
+                )
             } == {key: (tuple(entry[0]), entry[1]) for key, entry in self.model._keys.items()}
+            for (used_at,) in connection.execute("SELECT used_at FROM append_key"):
+                assert self.began_ns <= used_at <= time.time_ns()
 
     def teardown(self) -> None:
         try:

@@ -14,7 +14,7 @@ import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import NOON, ROUNDS, activated
+from support import NOON, ROUNDS, activated, fold_in_steps
 from test_lifecycle import SESSIONS, STREAMS, new_journal, open_new, unknown
 
 from journal import (
@@ -34,7 +34,7 @@ from journal import (
 )
 from journal.errors import JournalError
 from journal.events import AnyEvent
-from journal.projections import projector, tables
+from journal.projections import own_states
 
 A, B, C = SESSIONS
 X, Y = STREAMS[:2]
@@ -399,7 +399,7 @@ def test_a_read_only_journal_folds_in_memory(path: Path) -> None:
 def test_an_apply_that_changes_its_state_in_place_gives_the_same_states(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 2)
+    fold_in_steps(monkeypatch, 2)
     initial: dict[str, list[str]] = {"seen": []}
 
     def apply(state: dict[str, list[str]], event: DomainEvent) -> dict[str, list[str]]:
@@ -488,7 +488,7 @@ def test_a_fold_that_fails_names_the_projection_and_the_position_and_keeps_its_c
     fail: Callable[[], Any],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 1)
+    fold_in_steps(monkeypatch, 1)
     journal.register(failing_at(4, fail))
     journal.register(KINDS)
     journal.append_events([activated(A)] * 2)
@@ -573,7 +573,7 @@ def test_a_new_version_that_fails_leaves_the_old_rows(path: Path) -> None:
             with pytest.raises(FoldError, match="position 4"):
                 journal.state("fragile")
         assert visible(path) == [("fragile", "", 6, 6)]
-        sql = "SELECT version, position FROM projection WHERE name = 'fragile'"
+        sql = "SELECT version, position FROM checkpoint WHERE name = 'fragile'"
         assert query(path, sql) == [(1, 6)]
         assert query(path, "SELECT count(*) FROM projection_state") == [(1,)]
 
@@ -647,8 +647,8 @@ def test_an_error_that_is_kept_does_not_keep_anybody_from_writing(
 def test_a_projection_of_many_keys_is_folded_in_bounded_memory(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 250)
-    monkeypatch.setattr(tables, "_DECODED_AT_ONCE", 50)
+    fold_in_steps(monkeypatch, 250)
+    monkeypatch.setattr(own_states, "_DECODED_AT_ONCE", 50)
 
     def apply(_state: str, event: DomainEvent) -> str:
         return str(event.session_id) * 100

@@ -5,6 +5,7 @@ What they say is the matter of `test_lifecycle`; an application's own are that o
 `test_own_projections`.
 """
 
+import gc
 import random
 import sys
 import tempfile
@@ -20,7 +21,18 @@ from typing import Any
 
 import apsw
 import pytest
-from support import NOON, ROUNDS, Channel, Child, activated, bytes_in, die, let_go
+from support import (
+    NOON,
+    ROUNDS,
+    Channel,
+    Child,
+    activated,
+    bytes_in,
+    die,
+    fold_in_steps,
+    let_go,
+    unfold,
+)
 from test_lifecycle import SESSIONS, STREAMS, check_views, open_new, plain_fold
 
 from journal import (
@@ -41,11 +53,14 @@ from journal import (
     StreamId,
     StreamStarted,
     UnknownProjectionError,
+    limits,
 )
 from journal.events import AnyEvent
-from journal.file import opening
-from journal.projections import RebuildReport, projector, tables
-from journal.projections.tables import LifecycleFold
+from journal.file import locks
+from journal.file.extent import Extent
+from journal.projections import RebuildReport, catching_up, lifecycle_states, rebuilding, tables
+from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
+from journal.projections.own_states import OwnStates
 
 DATA = Path(__file__).parent / "data"
 TABLES = ("projection_session", "projection_stream", "projection_anomaly", "projection_state")
@@ -150,7 +165,7 @@ def change(path: Path, sql: str) -> None:
 def stored(path: Path) -> dict[str, list[Any]]:
     return {
         table: query(path, f"SELECT * FROM {table} ORDER BY 1, 2")
-        for table in ("projection", *TABLES)
+        for table in ("checkpoint", *TABLES)
     }
 
 
@@ -172,7 +187,7 @@ def check_nothing_left(path: Path) -> None:
     assert query(path, _SCHEMA_SQL) == new_schema()
     beside = {found.name for found in path.parent.iterdir()} - {path.name}
     assert beside <= {f"{path.name}-wal", f"{path.name}-shm"}
-    kept = {name for (name,) in query(path, "SELECT name FROM projection")}
+    kept = {name for (name,) in query(path, "SELECT name FROM checkpoint")}
     assert ("sessions" in kept) == ("streams" in kept)
     for table in TABLES:
         owner = "projection" if table == "projection_state" else "'sessions'"
@@ -402,7 +417,7 @@ def test_projections_say_how_far_they_are(journal: Journal) -> None:
 def test_catching_up_commits_in_steps_so_that_appenders_are_not_held_up(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(new_sessions(35))
 
     with recording_writes(journal) as statements:
@@ -410,30 +425,30 @@ def test_catching_up_commits_in_steps_so_that_appenders_are_not_held_up(
 
     assert statements.count("COMMIT") == 4
     *transactions, rest = " ".join(statements).split("COMMIT")
-    assert all("INSERT OR REPLACE INTO projection (" in sql for sql in transactions)
+    assert all("INSERT OR REPLACE INTO checkpoint (" in sql for sql in transactions)
     assert "INSERT" not in rest
 
 
 def test_memory_follows_the_states_in_use(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 50)
-    monkeypatch.setattr(tables, "_ENDED_IN_MEMORY_MAX", 100)
+    fold_in_steps(monkeypatch, 50)
+    monkeypatch.setattr(lifecycle_states, "_ENDED_IN_MEMORY_MAX", 100)
     held = []
-    write = tables.LifecycleStates.write
+    write = lifecycle_states.LifecycleStates.write
 
-    def noting(states: tables.LifecycleStates) -> None:
+    def noting(states: lifecycle_states.LifecycleStates) -> None:
         write(states)
         held.append(len(states.lifecycle.sessions) + len(states.lifecycle.streams))
 
-    monkeypatch.setattr(tables.LifecycleStates, "write", noting)
-    make_room = tables.LifecycleStates.make_room
+    monkeypatch.setattr(lifecycle_states.LifecycleStates, "write", noting)
+    make_room = lifecycle_states.LifecycleStates.make_room
 
-    def noting_room(states: tables.LifecycleStates) -> None:
+    def noting_room(states: lifecycle_states.LifecycleStates) -> None:
         make_room(states)
         held.append(len(states.lifecycle.sessions) + len(states.lifecycle.streams))
 
-    monkeypatch.setattr(tables.LifecycleStates, "make_room", noting_room)
+    monkeypatch.setattr(lifecycle_states.LifecycleStates, "make_room", noting_room)
     for _ in range(30):
         session_ids = [SessionId.new() for _ in range(20)]
         journal.append_events([activated(one) for one in session_ids])
@@ -455,6 +470,24 @@ def test_memory_follows_the_states_in_use(
     check_right(journal)
 
 
+def test_states_are_freed_when_a_query_is_done(journal: Journal) -> None:
+    """By the end of the query, and not when Python looks for circles: they hold a connection."""
+    journal.append_events(random_events(50))
+    journal.register(Projection("count", 1, 0, lambda count, _: count + 1))
+    gc.collect()
+    gc.disable()
+    try:
+        answers(journal)
+        answers(journal, 20)
+        journal.state("count")
+        journal.rebuild()
+        left = [one for one in gc.get_objects() if isinstance(one, LifecycleStates | OwnStates)]
+    finally:
+        gc.enable()
+
+    assert left == []
+
+
 # Killed in the middle
 
 
@@ -464,7 +497,7 @@ def steps_then_death(connection: apsw.Connection, steps: int) -> None:
 
 
 def catch_up_and_die(_channel: Channel, path: Path, steps: int, events_at_once: int) -> None:
-    projector.EVENTS_AT_ONCE = events_at_once
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = events_at_once
     journal = Journal.open(path)
     assert journal._database._writer is not None
     steps_then_death(journal._database._writer, steps)
@@ -474,7 +507,7 @@ def catch_up_and_die(_channel: Channel, path: Path, steps: int, events_at_once: 
 
 def view_of(path: Path) -> tuple[int, list[Any], list[Any]]:
     """Return how far the views are, and what they say."""
-    found = query(path, "SELECT position FROM projection WHERE name = 'sessions'")
+    found = query(path, "SELECT position FROM checkpoint WHERE name = 'sessions'")
     position = found[0][0] if found else 0
     return (
         position,
@@ -518,29 +551,30 @@ Step = tuple[str, int, int]
 
 def note_folded(note: Callable[[Step], None]) -> None:
     """Have every step noted that is folded into tables: which, position before and after."""
-    fold_batch = projector._fold_batch
+    fold_next = tables.fold_next
 
-    def noting(connection: apsw.Connection, states: Any, up_to: int) -> None:
+    def noting(connection: apsw.Connection, states: Any, extent: Extent, end: int) -> None:
         before = states.position
-        fold_batch(connection, states, up_to)
+        fold_next(connection, states, extent, end)
         if states.position != before:
             note((states._schema, before, states.position))
 
-    projector._fold_batch = noting
+    catching_up.fold_next = rebuilding.fold_next = noting
 
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     """The steps folded in this process."""
-    monkeypatch.setattr(projector, "_fold_batch", projector._fold_batch)  # put back afterwards
+    for module in (catching_up, rebuilding):  # put back afterwards
+        monkeypatch.setattr(module, "fold_next", module.fold_next)
     steps: list[Step] = []
     note_folded(steps.append)
     return steps
 
 
 def catch_up_noting(channel: Channel, path: Path, version: int) -> tuple[list[Step], list[int]]:
-    projector.EVENTS_AT_ONCE = 100
-    projector._WAIT_MS = 60_000  # nobody gives up and folds in memory
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 100
+    catching_up.WAIT_MS = 60_000  # nobody gives up and folds in memory
     LifecycleFold.version = version
     folded: list[Step] = []
     note_folded(folded.append)
@@ -564,6 +598,7 @@ def test_processes_that_catch_up_at_once_do_the_work_once(path: Path) -> None:
     with Journal.open(path) as journal:
         journal.append_ndjson((DATA / "mixed" / "events.ndjson").read_text("utf-8").splitlines())
         expected = [len(answer) for answer in answers(journal, journal.last_position)]
+    unfold(path)
     children = [Child(catch_up_noting, path, 1) for _ in range(3)]
     with ExitStack() as stack:
         for child in children:
@@ -599,7 +634,7 @@ def test_processes_that_find_a_projection_stale_at_once_answer_right(
     assert worked
     for steps in worked:
         check_folded_once(steps, last, "temp")
-    assert query(path, "SELECT DISTINCT version, position FROM projection") == [(2, last)]
+    assert query(path, "SELECT DISTINCT version, position FROM checkpoint") == [(2, last)]
     monkeypatch.setattr(LifecycleFold, "version", 2)
     with Journal.open(path) as journal:
         check_right(journal)
@@ -610,8 +645,8 @@ def test_processes_that_find_a_projection_stale_at_once_answer_right(
 def test_threads_that_catch_up_at_once_do_the_work_once(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step]
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
-    monkeypatch.setattr(projector, "_WAIT_MS", 60_000)
+    fold_in_steps(monkeypatch, 20)
+    monkeypatch.setattr(catching_up, "WAIT_MS", 60_000)
     journal.append_events(random_events(500))
     start = threading.Barrier(4)
 
@@ -651,23 +686,27 @@ def once(function: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-def before_folding(journal: Journal, then: Callable[[], None]) -> None:
-    """Have something done after a journal has seen that it has to catch up, and before it does."""
-    fold_live = journal._projector._fold_live
+def before_calling(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], object]) -> None:
+    """Have something done, once, after a journal has seen that it has to catch up.
 
-    def noting(*arguments: Any) -> None:
-        then()
-        fold_live(*arguments)
+    It is done before the function of `catching_up` that does so.
+    """
+    function = getattr(catching_up, name)
+    meanwhile = once(then)
 
-    journal._projector._fold_live = noting  # type: ignore[method-assign]
+    def noting(*arguments: Any, **options: Any) -> Any:
+        meanwhile()
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(catching_up, name, noting)
 
 
 def test_whoever_finds_that_another_has_begun_meanwhile_does_not_begin_again(
-    journal: Journal, path: Path, folded: list[Step]
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step]
 ) -> None:
     journal.append_events(random_events(50))
     with Journal.open(path) as other:
-        before_folding(journal, once(other.sessions))
+        before_calling(monkeypatch, "_fold_live", other.sessions)
         with recording_writes(journal) as statements:
             journal.sessions()
 
@@ -677,7 +716,7 @@ def test_whoever_finds_that_another_has_begun_meanwhile_does_not_begin_again(
 
 
 def test_whoever_finds_that_another_has_come_further_meanwhile_leaves_it_there(
-    journal: Journal, path: Path, folded: list[Step]
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step]
 ) -> None:
     journal.append_events(random_events(50))
     with Journal.open(path) as other:
@@ -686,16 +725,16 @@ def test_whoever_finds_that_another_has_come_further_meanwhile_leaves_it_there(
             other.append_events(random_events(10, seed=2))
             other.sessions()
 
-        before_folding(journal, once(go_further))
+        before_calling(monkeypatch, "_fold_live", go_further)
         journal.sessions()
 
     check_folded_once(folded, 60)
-    assert query(path, "SELECT DISTINCT position FROM projection") == [(60,)]
+    assert query(path, "SELECT DISTINCT position FROM checkpoint") == [(60,)]
     check_right(journal)
 
 
 def append_and_look(channel: Channel, path: Path, seed: int) -> int:
-    projector.EVENTS_AT_ONCE = 5
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 5
     count = 0
     with Journal.open(path, durability="normal") as journal:
         channel.meet()
@@ -735,15 +774,8 @@ def test_whoever_finds_that_another_has_renewed_a_stale_projection_leaves_the_ro
     journal.append_events(random_events(50))
     journal.sessions()
     monkeypatch.setattr(LifecycleFold, "version", 2)
-    rebuild = journal._projector._rebuild
     with Journal.open(path) as other:
-        meanwhile = once(other.sessions)
-
-        def rebuilding(*args: Any, **options: Any) -> RebuildReport:
-            meanwhile()
-            return rebuild(*args, **options)
-
-        journal._projector._rebuild = rebuilding  # type: ignore[method-assign]
+        before_calling(monkeypatch, "rebuild_one", other.sessions)
         with recording_rebuilds(journal) as statements:
             journal.sessions()
 
@@ -798,7 +830,7 @@ def test_while_another_holds_the_lock_the_rest_is_folded_in_memory(
     locked: Any,
     caught_up_to: int,
 ) -> None:
-    monkeypatch.setattr(projector, "_WAIT_MS", 20)
+    monkeypatch.setattr(catching_up, "WAIT_MS", 20)
     events = random_events(60)
     journal.register(Projection("count", 1, 0, lambda count, _: count + 1))
     journal.append_events(events[:caught_up_to])
@@ -827,7 +859,7 @@ def test_while_another_holds_the_lock_the_rest_is_folded_in_memory(
 def test_a_stale_projection_is_folded_in_memory_while_another_holds_the_lock(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "_WAIT_MS", 20)
+    monkeypatch.setattr(catching_up, "WAIT_MS", 20)
     journal.append_events(random_events(60))
     expected = answers(journal)
     change(path, "UPDATE projection_session SET event_count = 4711")
@@ -842,7 +874,7 @@ def test_a_stale_projection_is_folded_in_memory_while_another_holds_the_lock(
         assert stored(path) == before
 
     assert answers(journal) == expected
-    assert query(path, "SELECT DISTINCT version FROM projection") == [(2,)]
+    assert query(path, "SELECT DISTINCT version FROM checkpoint") == [(2,)]
     check_nothing_left(path)
 
 
@@ -852,11 +884,11 @@ def test_a_reader_who_renews_a_stale_projection_never_waits_long_for_the_lock(
     journal.append_events(random_events(50))
     journal.sessions()
     monkeypatch.setattr(LifecycleFold, "version", 2)
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     write = journal._database.write
     waits = []
 
-    def noting(wait_ms: int = opening.BUSY_TIMEOUT_MS, **options: Any) -> Any:
+    def noting(wait_ms: int = locks.BUSY_TIMEOUT_MS, **options: Any) -> Any:
         waits.append(wait_ms)
         return write(wait_ms, **options)
 
@@ -866,7 +898,7 @@ def test_a_reader_who_renews_a_stale_projection_never_waits_long_for_the_lock(
 
     assert [one.stale for one in journal.projections()] == [False, False]
     assert waits
-    assert max(waits) <= projector._WAIT_MS
+    assert max(waits) <= catching_up.WAIT_MS
 
 
 # Staleness
@@ -901,10 +933,10 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
     journal.sessions()
     change(path, "UPDATE projection_session SET event_count = 4711")  # what the old fold made
     monkeypatch.setattr(LifecycleFold, "version", 2)
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     sql = "SELECT count(*), min(event_count), max(event_count), max(as_of_position) FROM sessions"
     seen: list[Any] = []
-    replace = projector._replace
+    replace = rebuilding._replace
 
     def looking(connection: apsw.Connection) -> None:
         connection.set_exec_trace(lambda *_: seen.append(query(path, sql)[0]) is None)
@@ -914,7 +946,7 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
         seen.append("replaced")
 
     watch_rebuilds(journal, looking)
-    monkeypatch.setattr(projector, "_replace", replacing)
+    monkeypatch.setattr(rebuilding, "_replace", replacing)
 
     journal.sessions()
 
@@ -927,15 +959,15 @@ def test_of_a_stale_projection_the_views_show_the_old_rows_until_the_new_are_com
 def test_programs_of_two_versions_at_once_do_not_both_show(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(new_sessions(30))
     with Journal.open(path) as newer:
-        newer._projector._lifecycle.version = 2
+        newer._projections._lifecycle.version = 2
         after_each_write(journal, once(newer.sessions))
         journal.sessions()
 
         assert query(path, "SELECT count(*) FROM sessions") == [(30,)]
-        assert query(path, "SELECT DISTINCT version, position FROM projection") == [(2, 30)]
+        assert query(path, "SELECT DISTINCT version, position FROM checkpoint") == [(2, 30)]
         check_right(newer)
 
 
@@ -945,7 +977,7 @@ def test_programs_of_two_versions_at_once_do_not_both_show(
 def test_a_rebuild_reports_progress_and_finds_nothing_changed(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
+    fold_in_steps(monkeypatch, 20)
     journal.append_events(random_events(50))
     expected = answers(journal)
     told: list[tuple[int, int]] = []
@@ -997,7 +1029,7 @@ def test_a_rebuild_of_what_was_never_read_has_nothing_to_compare_with(
     assert journal.rebuild()[0].changes is None
     journal.append_events(random_events(50))
     with Journal.open(path) as other:
-        other._projector._lifecycle.version = 2
+        other._projections._lifecycle.version = 2
         assert other.rebuild(["streams"])[0].changes is None
     check_right(journal)
     check_nothing_left(path)
@@ -1008,7 +1040,7 @@ def test_a_check_of_what_was_never_read_leaves_nothing(journal: Journal, path: P
 
     assert journal.rebuild(check=True)[0].changes is None
 
-    assert stored(path) == {table: [] for table in ("projection", *TABLES)}
+    assert stored(path) == {table: [] for table in ("checkpoint", *TABLES)}
     check_nothing_left(path)
 
 
@@ -1049,7 +1081,7 @@ def append_when_told(channel: Channel, path: Path) -> None:
 def test_a_rebuild_does_not_hold_the_lock_while_it_folds(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(new_sessions(50))
     journal.sessions()
     spoil(path)
@@ -1070,7 +1102,7 @@ def test_a_rebuild_does_not_hold_the_lock_while_it_folds(
     assert done_when_appended == [10, 20, 30, 40, 50, 60]
     assert report.event_count == journal.last_position == 50 + 6 * 3
     assert report.change_count == 50  # every one of the old rows, none of the new ones
-    assert query(path, "SELECT DISTINCT position FROM projection") == [(68,)]
+    assert query(path, "SELECT DISTINCT position FROM checkpoint") == [(68,)]
     if check:
         journal.rebuild()
     check_right(journal)
@@ -1081,7 +1113,7 @@ def test_a_rebuild_does_not_hold_the_lock_while_it_folds(
 def test_a_rebuild_takes_in_what_was_appended_until_its_last_transaction(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(random_events(50))
     journal.sessions()
     change(path, "UPDATE projection_session SET priority_threshold = 7 WHERE session = 2")
@@ -1098,7 +1130,7 @@ def test_a_rebuild_takes_in_what_was_appended_until_its_last_transaction(
         (report,) = journal.rebuild(check=check)
 
     assert (report.event_count, report.change_count) == (85, 1)
-    assert query(path, "SELECT DISTINCT position FROM projection") == [(85,)]
+    assert query(path, "SELECT DISTINCT position FROM checkpoint") == [(85,)]
     assert journal.rebuild()[0].change_count == int(check)
     check_right(journal)
 
@@ -1106,7 +1138,7 @@ def test_a_rebuild_takes_in_what_was_appended_until_its_last_transaction(
 def test_beside_a_rebuild_writers_write_and_readers_see_whole_states_only(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 300)
+    fold_in_steps(monkeypatch, 300)
     journal.append_events(new_sessions(2_000))
     journal.sessions()
     stop = threading.Event()
@@ -1189,7 +1221,7 @@ def test_an_interrupted_rebuild_leaves_the_old_in_place_and_nothing_else(
     at: int,
     check: bool,
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(random_events(50))
     expected = answers(journal)
     before = spoil(path)
@@ -1210,24 +1242,23 @@ def test_an_interrupted_rebuild_leaves_the_old_in_place_and_nothing_else(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("at", ["_compare", "_replace", "_checkpoint"])
+@pytest.mark.parametrize("at", ["_compared", "_replace", "write_checkpoints"])
 def test_a_rebuild_interrupted_in_its_last_transaction_leaves_the_old_in_place(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, at: str
 ) -> None:
     journal.append_events(random_events(50))
     expected = answers(journal)
     before = spoil(path)
-    home = projector if at == "_replace" else projector.Projector
-    function = getattr(home, at)
+    function = getattr(rebuilding, at)
 
     def interrupted(*arguments: Any) -> None:
         function(*arguments)
         raise error
 
-    monkeypatch.setattr(home, at, interrupted)
+    monkeypatch.setattr(rebuilding, at, interrupted)
     with pytest.raises(error):
         journal.rebuild()
-    monkeypatch.setattr(home, at, function)
+    monkeypatch.setattr(rebuilding, at, function)
 
     assert stored(path) == before
     with Journal.open(path) as other:  # the lock is given back
@@ -1326,7 +1357,7 @@ def drawn(draw: random.Random, places: list[tuple[str, int]]) -> tuple[str, int]
 
 
 def rebuild_and_die(_channel: Channel, path: Path, where: str, number: int, check: bool) -> None:
-    projector.EVENTS_AT_ONCE = 20
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 20
     journal = Journal.open(path)
     die_while_folding_beside(journal, where, number)
     journal.rebuild(check=check)
@@ -1338,7 +1369,7 @@ def rebuild_and_die(_channel: Channel, path: Path, where: str, number: int, chec
 def test_a_rebuild_that_was_killed_leaves_the_old_in_place_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
+    fold_in_steps(monkeypatch, 20)
     draw = random.Random(seed)
     events = random_events(200, seed)
     expected = plain_fold(list(enumerate(events, 1)))
@@ -1371,7 +1402,7 @@ def test_a_rebuild_that_was_killed_leaves_the_old_in_place_and_nothing_else(
 
 def find_stale_and_die(_channel: Channel, path: Path, where: str, number: int) -> None:
     LifecycleFold.version = 2
-    projector.EVENTS_AT_ONCE = 20
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 20
     journal = Journal.open(path)
     die_while_folding_beside(journal, where, number)
     journal.sessions()
@@ -1383,7 +1414,7 @@ def find_stale_and_die(_channel: Channel, path: Path, where: str, number: int) -
 def test_whoever_is_killed_while_renewing_a_stale_projection_leaves_it_to_the_next_one(
     path: Path, monkeypatch: pytest.MonkeyPatch, folded: list[Step], seed: int
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 20)
+    fold_in_steps(monkeypatch, 20)
     draw = random.Random(seed)
     events = random_events(400, seed)
     with Journal.open(path) as journal:
@@ -1391,7 +1422,7 @@ def test_whoever_is_killed_while_renewing_a_stale_projection_leaves_it_to_the_ne
         journal.sessions()
         monkeypatch.setattr(LifecycleFold, "version", 2)
         places = places_to_die(journal, journal.sessions)
-    change(path, "UPDATE projection SET version = 1")
+    change(path, "UPDATE checkpoint SET version = 1")
     spoiled = spoil(path)  # what the old fold made
     folded.clear()
 
@@ -1405,7 +1436,7 @@ def test_whoever_is_killed_while_renewing_a_stale_projection_leaves_it_to_the_ne
         check_right(journal)
 
     check_folded_once(folded, 400, "temp")
-    assert query(path, "SELECT DISTINCT version FROM projection") == [(2,)]
+    assert query(path, "SELECT DISTINCT version FROM checkpoint") == [(2,)]
     check_views(path, plain_fold(list(enumerate(events, 1))), 400)
     check_nothing_left(path)
 
@@ -1534,7 +1565,7 @@ def test_a_rebuild_replaces_rows_that_cannot_even_be_read(
 def test_a_check_that_cannot_catch_up_leaves_rows_and_checkpoint_together(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     broken, sound = SessionId.new(), SessionId.new()
     place = {"session_id": broken, "stream_id": StreamId.new()}
     journal.append_events([activated(broken), StreamCreated(**place, timestamp=NOON)])
@@ -1554,20 +1585,33 @@ def test_a_check_that_cannot_catch_up_leaves_rows_and_checkpoint_together(
 
 
 @pytest.mark.parametrize("table", TABLES[:3])
-def test_a_table_that_is_gone_is_damage(journal: Journal, path: Path, table: str) -> None:
+def test_a_table_that_is_gone_is_damage_until_it_is_made_again(
+    journal: Journal, path: Path, table: str
+) -> None:
+    """By a rebuild, or by opening the file for writing."""
     journal.append_events(random_events(50))
-    journal.sessions()
+    expected = answers(journal)
     change(path, f"DROP TABLE {table}")
 
-    with pytest.raises(DamagedError):
-        journal.rebuild()
+    with pytest.raises(DamagedError, match="no such table"):
+        answers(journal)
+    (report,) = journal.rebuild()
+    assert report.changes is None
+    assert answers(journal) == expected
+    check_nothing_left(path)
+
+    change(path, f"DROP TABLE {table}")
+    with Journal.open(path) as other:
+        assert answers(other) == expected
+    assert answers(journal) == expected
+    check_nothing_left(path)
 
 
 @pytest.mark.parametrize("check", [True, False])
 def test_of_two_rebuilds_at_once_the_later_finds_nothing_changed(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(random_events(50))
     expected = answers(journal)
     right = stored(path)
@@ -1590,7 +1634,7 @@ def test_of_two_rebuilds_at_once_the_later_finds_nothing_changed(
 def test_rebuilds_of_different_projections_at_once_do_not_disturb_each_other(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, longer: str
 ) -> None:
-    monkeypatch.setattr(projector, "EVENTS_AT_ONCE", 10)
+    fold_in_steps(monkeypatch, 10)
     journal.append_events(random_events(50))
     with Journal.open(path) as other:
         for one in (journal, other):
@@ -1618,7 +1662,7 @@ def test_rebuilds_of_different_projections_at_once_do_not_disturb_each_other(
 
 
 def rebuild_until_told(channel: Channel, path: Path, seed: int) -> int:
-    projector.EVENTS_AT_ONCE = 7
+    limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 7
     draw = random.Random(seed)
     rebuilt = 0
     with Journal.open(path, durability="normal") as journal:
@@ -1645,7 +1689,7 @@ def check_views_now(path: Path) -> None:
     sql = (
         "SELECT (SELECT sum(event_count) FROM sessions),"
         " (SELECT min(as_of_position) FROM sessions), (SELECT max(as_of_position) FROM streams),"
-        " (SELECT position FROM projection WHERE name = 'sessions')"
+        " (SELECT position FROM checkpoint WHERE name = 'sessions')"
     )
     ((events, of_sessions, of_streams, position),) = query(path, sql)
     assert events == of_sessions == of_streams == position
@@ -1714,7 +1758,7 @@ def test_as_of_needs_no_projection_and_leaves_none(journal: Journal, path: Path)
     answers(journal, 30)
 
     assert stored(path) == before
-    assert before["projection"] == []
+    assert before["checkpoint"] == []
 
 
 # Read-only
@@ -1722,16 +1766,18 @@ def test_as_of_needs_no_projection_and_leaves_none(journal: Journal, path: Path)
 
 @pytest.mark.parametrize("caught_up_to", [0, 30, 60])
 def test_a_read_only_journal_folds_in_memory_and_writes_nothing(
-    path: Path, caught_up_to: int
+    path: Path, caught_up_to: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = random_events(60)
     with Journal.open(path) as journal:
         journal.append_events(events[:caught_up_to])
         if caught_up_to:
             journal.sessions()
+        monkeypatch.setattr(limits, "FOLD_EVENTS_MAX", 0)  # closing is not to fold the rest
         journal.append_events(events[caught_up_to:])
         expected = answers(journal, 60)
         was_stored = stored(path)
+    monkeypatch.undo()
     before = bytes_in(path.parent)
 
     with Journal.open(path, read_only=True) as reader:
@@ -1754,13 +1800,18 @@ def test_a_read_only_journal_folds_in_memory_and_writes_nothing(
     assert stored(path) == was_stored
 
 
-def test_a_read_only_journal_without_projection_tables_folds_everything(path: Path) -> None:
+@pytest.mark.parametrize("caught_up", [False, True])
+def test_a_read_only_journal_without_projection_tables_folds_everything(
+    path: Path, caught_up: bool
+) -> None:
     with Journal.open(path) as journal:
         journal.append_events(random_events(60))
         expected = answers(journal, 60)
+        if caught_up:
+            journal.sessions()
     for view in ("sessions", "streams", "projection_states"):
         change(path, f"DROP VIEW {view}")
-    for table in ("projection", *TABLES):
+    for table in TABLES:
         change(path, f"DROP TABLE {table}")
 
     with Journal.open(path, read_only=True) as reader:
@@ -1785,18 +1836,37 @@ def test_a_read_only_journal_sees_what_others_append_and_catch_up(path: Path) ->
 # Damage
 
 
-@pytest.mark.parametrize("damage", ["position = 'x'", "version = x'00'", "position = 1.5"])
-def test_a_checkpoint_that_was_damaged_makes_the_projection_anew(path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "position = 'x'",
+        "version = x'00'",
+        "position = 1.5",
+        "position = 51",
+        "position = -1",
+        "since = 0",
+        "since = 'x'",
+    ],
+)
+def test_a_checkpoint_that_was_damaged_is_named_and_made_anew_by_a_rebuild(
+    path: Path, damage: str
+) -> None:
     with Journal.open(path) as journal:
         journal.append_events(random_events(50))
         journal.sessions()
-    change(path, f"UPDATE projection SET {damage}")
+    change(path, f"UPDATE checkpoint SET {damage}")
 
-    with Journal.open(path, read_only=True) as journal:
-        check_right(journal)
+    for read_only in (True, False):
+        with Journal.open(path, read_only=read_only) as journal:
+            for ask in (journal.sessions, journal.projections):
+                with pytest.raises(DamagedError, match="the checkpoint 'sessions' is damaged"):
+                    ask()
+            assert len(journal.sessions(as_of=50)) == len(SESSIONS)
     with Journal.open(path) as journal:
+        assert journal.rebuild()[0].changes is None
         check_right(journal)
         assert journal.rebuild()[0].changes == ()
+    check_nothing_left(path)
 
 
 @pytest.mark.parametrize(

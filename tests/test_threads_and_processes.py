@@ -34,9 +34,10 @@ from journal import (
     SessionId,
     StreamFailed,
     StreamId,
+    limits,
 )
 from journal.events import AnyEvent
-from journal.file import blocks, opening
+from journal.file import locks, opening, wal
 from journal.store import Appended
 
 
@@ -53,7 +54,7 @@ SMALL = 50
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seal often, so that sealing is contended, too; children that append do the same."""
-    monkeypatch.setattr(blocks, "EVENTS_MAX", SMALL)
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", SMALL)
 
 
 def at_once(*functions: Callable[[], Any]) -> list[Any]:
@@ -230,7 +231,7 @@ def test_ctrl_c_ends_the_wait_for_another_process(
         waited.set()
         sleep(seconds)
 
-    monkeypatch.setattr(opening.time, "sleep", sleep)
+    monkeypatch.setattr(locks.time, "sleep", sleep)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Journal.open(path) as journal:
@@ -323,7 +324,7 @@ def test_two_journals_of_one_process_see_each_other(path: Path) -> None:
 def append_in_a_process(
     channel: Channel, path: Path, session: SessionId, shared: SessionId, seed: int
 ) -> int:
-    blocks.EVENTS_MAX = SMALL
+    limits.BLOCK_EVENTS_MAX = SMALL
     channel.meet()
     with Journal.open(path, durability="normal") as journal:
         return append_batches(journal, session, shared, seed)
@@ -332,7 +333,7 @@ def append_in_a_process(
 def append_and_reopen(
     channel: Channel, path: Path, session: SessionId, shared: SessionId, seed: int
 ) -> int:
-    blocks.EVENTS_MAX = SMALL
+    limits.BLOCK_EVENTS_MAX = SMALL
     channel.meet()
     count = 0
     for batch in random_batches(session, shared, seed):
@@ -384,7 +385,7 @@ def test_processes_append_to_one_file_while_others_come_and_go(path: Path) -> No
 
 def increment(channel: Channel, path: Path, session: SessionId, times: int) -> int:
     """Append to a session at the version that was seen, again where others were faster."""
-    blocks.EVENTS_MAX = SMALL
+    limits.BLOCK_EVENTS_MAX = SMALL
     channel.meet()
     conflicts = 0
     with Journal.open(path, durability="normal") as journal:
@@ -422,7 +423,7 @@ def test_of_processes_that_increment_a_session_each_success_counts_once(path: Pa
 def append_under_keys(
     channel: Channel, path: Path, sessions: list[SessionId], order: int
 ) -> list[Appended]:
-    blocks.EVENTS_MAX = SMALL
+    limits.BLOCK_EVENTS_MAX = SMALL
     channel.meet()
     with Journal.open(path) as journal:
         results = []
@@ -498,10 +499,10 @@ def test_readers_that_come_one_upon_the_other_do_not_keep_the_wal_growing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is never a moment without one, so now and then it has to be made."""
-    monkeypatch.setattr(opening, "_CHECKPOINT_PAGES", 50)
-    monkeypatch.setattr(opening, "_TOO_MANY_PAGES", 400)
+    monkeypatch.setattr(wal, "_CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(wal, "_TOO_MANY_PAGES", 400)
     session = SessionId.new()
-    wal = path.with_name("a.db-wal")
+    wal_path = path.with_name("a.db-wal")
     sizes = []
     with Journal.open(path, durability="normal") as journal:
         journal.append_events(numbered(session, range(5_000)))
@@ -509,7 +510,7 @@ def test_readers_that_come_one_upon_the_other_do_not_keep_the_wal_growing(
             assert child.receive() == "ready"
             for _ in range(120):
                 journal.append_events([activated(SessionId.new()) for _ in range(50)])
-                sizes.append(wal.stat().st_size)
+                sizes.append(wal_path.stat().st_size)
             child.send("stop")
             assert child.receive() > 0
 
@@ -520,10 +521,10 @@ def test_a_forgotten_iterator_does_not_keep_the_wal_from_being_reused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open transaction would, which is shown at the end, so that this test can fail."""
-    monkeypatch.setattr(opening, "_CHECKPOINT_PAGES", 50)
-    monkeypatch.setattr(opening, "_WAL_BYTES_KEPT", 0)
+    monkeypatch.setattr(wal, "_CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(opening, "WAL_BYTES_KEPT", 0)
     session, stream = SessionId.new(), StreamId.new()
-    wal = path.with_name("a.db-wal")
+    wal_path = path.with_name("a.db-wal")
     large = StreamFailed(
         session_id=session, stream_id=stream, error="x" * 50_000, timestamp=support.NOON
     )
@@ -532,7 +533,7 @@ def test_a_forgotten_iterator_does_not_keep_the_wal_from_being_reused(
         sizes = []
         for _ in range(60):
             journal.append_events([large])
-            sizes.append(wal.stat().st_size)
+            sizes.append(wal_path.stat().st_size)
         return max(sizes)
 
     with Journal.open(path, durability="normal") as journal:
@@ -551,7 +552,7 @@ def test_a_forgotten_iterator_does_not_keep_the_wal_from_being_reused(
 
 
 def append_sevens(channel: Channel, path: Path, session: SessionId, stream: StreamId) -> None:
-    blocks.EVENTS_MAX = SMALL
+    limits.BLOCK_EVENTS_MAX = SMALL
     with Journal.open(path, durability="normal") as journal:
         channel.meet()
         for _ in range(150):

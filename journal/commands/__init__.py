@@ -14,6 +14,7 @@ from journal.commands.append import append
 from journal.commands.console.group import JournalGroup
 from journal.commands.events import events
 from journal.commands.info import info
+from journal.commands.label import label
 from journal.commands.projections import projections
 from journal.commands.rebuild import rebuild
 from journal.commands.session import session
@@ -34,7 +35,7 @@ Exit codes:
   2    wrong usage
   3    done, with losses (append --on-error skip) or differences (rebuild)
        that were reported
-  130  interrupted
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP; on Windows Ctrl-Break)
 
 \b
 Shell completion (zsh_source and fish_source for other shells):
@@ -49,13 +50,13 @@ def cli(*, debug: bool) -> None:
     """Append events to a journal, one SQLite file, and see what sessions and streams have become.
 
     Data goes to standard output, everything else to standard error. Only `append` makes a
-    journal, only `append` and `rebuild` write to one.
+    journal, only `append`, `label` and `rebuild` write to one.
     """
 
 
 for _command in (
     *(append, events),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    info,
+    *(info, label),
 ):
     cli.add_command(_command)

@@ -1,28 +1,40 @@
 """`journal append`: append events from lines of JSON."""
 
 import os
+import shlex
 import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 import journal
+from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import FileType, journal_argument
-from journal.commands.console.group import INTERRUPTED, LOSSES, CommandError, os_error_text
-from journal.commands.console.incoming import Incoming, LineSplitter, TooLong, open_input
-from journal.commands.console.interrupting import Interruption
+from journal.commands.console.group import LOSSES, CommandError, os_error_text
+from journal.commands.console.incoming import (
+    BYTE_ORDER_MARK,
+    EncodedError,
+    Incoming,
+    LineSplitter,
+    TooLong,
+    open_input,
+    refuse_encoded,
+)
+from journal.commands.console.interrupting import Interruption, pass_interruption
 from journal.commands.console.output import counted, one_line, say, size_text
+from journal.commands.console.own_files import refuse_own_files
 from journal.commands.console.progress import Progress
-from journal.commands.console.rejects import TOO_LONG_REASON, Rejects, open_rejects
+from journal.commands.console.rejects import MARK_REASON, TOO_LONG_REASON, Rejects, open_rejects
 from journal.errors import JournalError, LineRejectedError, UnknownKindError
 
 if TYPE_CHECKING:
+    from journal import Journal
     from journal.file import LineAppender
     from journal.store import LinesAppended
 
@@ -39,8 +51,8 @@ Exit codes:
   1    failed; standard error says why, and what is in the journal
   2    wrong usage; nothing was done
   3    lines were rejected (--on-error skip), all others are in the journal
-  130  interrupted (Ctrl-C or SIGTERM); every complete line read until then is in
-       the journal, unless it was interrupted a second time
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); every complete line read until then
+       is in the journal, unless it was interrupted a second time
 """
 
 
@@ -76,7 +88,9 @@ Exit codes:
     show_default=True,
     help="What is committed survives a power cut, or only a crash of this program (faster).",
 )
+@pass_interruption
 def append(
+    interruption: Interruption,
     path: Path,
     file: Path,
     *,
@@ -87,33 +101,74 @@ def append(
 ) -> None:
     """Append the events in FILE, one JSON object per line, to JOURNAL.
 
-    Without FILE, or with -, they come from standard input. JOURNAL is created if it is not there.
+    Without FILE, or with -, they come from standard input. If JOURNAL is not there, the first event
+    creates it.
     Lines are committed a thousand at a time, and at the latest a second after they came. Ctrl-C
     commits what has come; pressed again, it ends at once, without what is not committed yet.
     """
     source = str(file)
-    _refuse_same_file(path, source, rejects_path)
+    refuse_own_files(path, source, rejects_path)
     name = "standard input" if source == "-" else source
     with ExitStack() as stack:
         incoming = Incoming(_opened_input(source, name))  # before anything is created
         stack.callback(incoming.close)
-        rejects = None if rejects_path is None else stack.enter_context(open_rejects(rejects_path))
+        rejects = None
+        if rejects_path is not None:
+            rejects = stack.enter_context(open_rejects(rejects_path))
+            refuse_own_files(path, "-", rejects_path)  # names may hide it until it is there
         progress = Progress(_size_worth_showing(incoming.stream))
         stack.callback(progress.clear)
-        interruption = stack.enter_context(Interruption())
-        opened = stack.enter_context(journal.Journal.open(path, durability=durability))
+        interrupted = stack.enter_context(interruption.asking())
+        target = _Target(path, durability, stack)
         taken = Rejects(rejects, progress.say if on_error == "skip" else None)
-        appender = opened.line_appender(on_error=on_error, unknown=unknown, on_reject=taken.take)
+        appender = journal.Journal.line_appender_to(
+            target.opened, on_error=on_error, unknown=unknown, on_reject=taken.take
+        )
         run = _Run(appender, incoming, progress)
-        with _failing_with_figures(appender, name):
-            run.append_all(interruption.requested)
-    interrupted = interruption.requested.is_set()
-    prefix = "interrupted: " if interrupted else ""
-    say(one_line(f"{prefix}{run.summary()}; {path.name} is {size_text(_file_bytes(path))}"))
-    if interrupted:
+        with _failing_with_figures(appender, name, _Pipe(source, path)):
+            run.append_all(interrupted)
+    prefix = "interrupted: " if interrupted.is_set() else ""
+    say(one_line(f"{prefix}{run.summary()}; {path.name} {_file_text(path)}"))
+    if interrupted.is_set():
         click.get_current_context().exit(INTERRUPTED)
     if appender.result.rejected:
         click.get_current_context().exit(LOSSES)
+
+
+class _Target:
+    """The journal that is appended to. A new one is not made before there is something to append.
+
+    What is there already is opened at once, so that what is no journal is told before any waiting.
+    """
+
+    def __init__(self, path: Path, durability: Literal["full", "normal"], stack: ExitStack) -> None:
+        self._path = path
+        self._durability = durability
+        self._stack = stack
+        self._opened: Journal | None = None
+        if not _can_be_made(path):
+            self.opened()
+
+    def opened(self) -> "Journal":
+        """Return the journal, opened by the first call and closed with the stack."""
+        if self._opened is None:
+            opening = journal.Journal.open(self._path, durability=self._durability)
+            self._opened = self._stack.enter_context(opening)
+        return self._opened
+
+
+def _can_be_made(path: Path) -> bool:
+    """Return whether there is nothing at a path, or nothing in it, and its folder may be written.
+
+    For all else, opening says what is wrong with it.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return not path.is_symlink() and os.access(path.parent, os.W_OK)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and not status.st_size and os.access(path, os.W_OK)
 
 
 class _Run:
@@ -124,6 +179,7 @@ class _Run:
         self._incoming = incoming
         self._progress = progress
         self._lines = LineSplitter()
+        self._begun = False
         self._read_bytes = 0
         self._seconds = 0.0
 
@@ -152,10 +208,18 @@ class _Run:
 
     def _add(self, lines: Iterator[bytes | TooLong]) -> None:
         for line in lines:
-            if isinstance(line, TooLong):
-                self._appender.reject(line.start, TOO_LONG_REASON)
+            text, reason = (
+                (line.start, TOO_LONG_REASON) if isinstance(line, TooLong) else (line, None)
+            )
+            if not self._begun:
+                self._begun = True
+                refuse_encoded(text)
+                if text.startswith(BYTE_ORDER_MARK):
+                    reason = reason or MARK_REASON
+            if reason is None:
+                self._appender.add(text)
             else:
-                self._appender.add(line)
+                self._appender.reject(text, reason)
 
     def _show(self) -> None:
         self._progress.show(self._read_bytes, counted(self._appender.result.appended, "event"))
@@ -186,16 +250,33 @@ def _appended_text(result: "LinesAppended", which: str = "") -> str:
     return f"{text} (positions {result.first} to {result.last}{among})"
 
 
+class _Pipe(NamedTuple):
+    """The command to be recommended where something else has to read an input first."""
+
+    source: str
+    path: Path
+
+    def through(self, program: str) -> str:
+        """Return it, for a shell."""
+        name = "" if self.source == "-" else f" {shlex.quote(self.source)}"
+        return f"`{program}{name} | journal append {shlex.quote(str(self.path))}`"
+
+
 @contextmanager
-def _failing_with_figures(appender: "LineAppender", name: str) -> Iterator[None]:
+def _failing_with_figures(appender: "LineAppender", name: str, pipe: _Pipe) -> Iterator[None]:
     """Make every failure say what is in the journal nevertheless."""
     try:
         yield
+    except EncodedError as error:
+        message = f"{name}: {error}; nothing was appended ({pipe.through(error.decoder)} does)"
+        raise CommandError(message) from error
     except LineRejectedError as error:
         done = _appended_text(appender.result, " of the lines before it")
         option = "--on-error skip goes on after such a line"
         if isinstance(error.__context__, UnknownKindError):
             option = "--unknown keep appends such events, --on-error skip leaves them out"
+        elif error.reason == MARK_REASON:
+            option = f"{pipe.through('tail -c +4')} leaves it out"
         message = f"{name}: {error}; {done}, and nothing of it or after it ({option})"
         raise CommandError(message) from error
     except JournalError as error:
@@ -215,26 +296,6 @@ def _opened_input(file: str, name: str) -> RawIOBase:
     return stream
 
 
-def _refuse_same_file(path: Path, file: str, rejects_path: Path | None) -> None:
-    """Refuse to read or to write as text what SQLite has open: it would damage the journal."""
-    companions = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
-    if file != "-" and _is_among(Path(file), companions):
-        raise click.UsageError(f"{file} is the journal itself, it cannot be FILE, too")
-    if rejects_path is None:
-        return
-    if _is_among(rejects_path, companions):
-        raise click.UsageError(f"{rejects_path} belongs to the journal, it cannot take --rejects")
-    if file != "-" and _is_among(rejects_path, [Path(file)]):
-        raise click.UsageError(f"{rejects_path} is what is read, it cannot take --rejects")
-
-
-def _is_among(path: Path, others: list[Path]) -> bool:
-    with suppress(OSError):
-        if any(other.exists() and path.exists() and path.samefile(other) for other in others):
-            return True
-    return path.absolute() in [other.absolute() for other in others]
-
-
 def _size_worth_showing(stream: RawIOBase) -> int | None:
     """Return the size of a regular file that takes long enough to be watched."""
     status = os.fstat(stream.fileno())
@@ -242,7 +303,9 @@ def _size_worth_showing(stream: RawIOBase) -> int | None:
     return status.st_size if large else None
 
 
-def _file_bytes(path: Path) -> int:
-    """Return the size of a journal, with its -wal if another process has it open."""
+def _file_text(path: Path) -> str:
+    """Return how large a journal is, with its -wal if another process has it open."""
+    if not path.exists():
+        return "was not made"
     files = (path, path.with_name(path.name + "-wal"))
-    return sum(file.stat().st_size for file in files if file.exists())
+    return f"is {size_text(sum(file.stat().st_size for file in files if file.exists()))}"

@@ -36,7 +36,7 @@ Example:
 Exit codes:
   0    done, even if the reader of a pipe has seen enough
   1    failed; standard error says why
-  130  interrupted: how --follow ends
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): how --follow ends
 """
 
 

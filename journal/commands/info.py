@@ -41,6 +41,7 @@ def info(path: Path, *, as_json: bool) -> None:
 def _page(found: "JournalInfo") -> list[str]:
     facts = {
         "Journal": str(found.journal_id),
+        **({} if found.label is None else {"Label": one_line(found.label)}),
         "File": one_line(str(found.path)),
         "Size": size_text(found.file_bytes)
         + (f", and {size_text(found.wal_bytes)} in the -wal" if found.wal_bytes else ""),
@@ -60,6 +61,8 @@ def _page(found: "JournalInfo") -> list[str]:
 
 def _events_text(found: "JournalInfo") -> str:
     text = counted(found.event_count, "event").rpartition(" ")[0]
+    if found.absent_count:
+        text += f" (and {found.absent_count:,} absent)"
     if found.event_count:
         return f"{text}, positions {found.first_position} to {found.last_position}"
     return "none" if found.last_position is None else f"none, last position {found.last_position}"

@@ -1,7 +1,6 @@
 """`journal rebuild`: fold projections anew, and tell what differs."""
 
 import math
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import journal
+from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import journal_argument, json_option
-from journal.commands.console.group import INTERRUPTED, CommandError
+from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
 from journal.commands.console.progress import Progress
 from journal.commands.console.times import duration_text
@@ -35,7 +35,7 @@ Exit codes:
   1    failed; standard error says why
   2    wrong usage; nothing was done
   3    done, and the old rows differed from the new ones
-  130  interrupted; the old rows are in place
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the old rows are in place
 """
 
 
@@ -54,8 +54,6 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     """
     output = Output()
     progress = _FoldProgress()
-    # SIGTERM, too, should end this in good order, and say how.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         reports = _rebuilt(path, names, progress, check=check)
     except KeyboardInterrupt:
@@ -65,7 +63,6 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
         click.get_current_context().exit(INTERRUPTED)
     finally:
         progress.clear()
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     with suppress(OutputClosed):  # what was found is told nevertheless
         for change in (change for report in reports for change in report.changes or ()):
             if as_json:

@@ -122,12 +122,22 @@ def _on_the_wire(field: Field) -> str:
 
 def _data_source(kind: Kind, access: Callable[[Field], str], conversion: str) -> str:
     """Return the expression of the data, of f, whose values `access` finds."""
-    values = [getattr(field.type, conversion).replace("@", access(field)) for field in kind.fields]
+    values = [
+        _converted(field, getattr(field.type, conversion), access(field)) for field in kind.fields
+    ]
     if any(field.nullable or field.type.text is None for field in kind.fields):
         return f"rust_floats(to_json([{', '.join(values)}]).decode())"
     pairs = zip(kind.fields, values, strict=True)
     texts = [(field.type.text or "").replace("@", value) for field, value in pairs]
     return f"f'[{','.join(texts)}]'"
+
+
+def _converted(field: Field, conversion: str, value: str) -> str:
+    """Return the expression of a converted value; what may be null stays None."""
+    converted = conversion.replace("@", value)
+    if field.nullable and converted != value:
+        return f"(None if {value} is None else {converted})"
+    return converted
 
 
 def _assignments(
@@ -146,10 +156,7 @@ def _assignments(
         here = (*path, name)
         if here in places:
             field = types[here]
-            value = field.type.to_model.replace("@", places[here])
-            if field.nullable and value != places[here]:
-                value = f"None if {places[here]} is None else {value}"
-            yield f'    {target}["{name}"] = {value}'
+            yield f'    {target}["{name}"] = {_converted(field, field.type.to_model, places[here])}'
             continue
         cls = annotations[name]
         classes[cls.__name__] = cls

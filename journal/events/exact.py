@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from pydantic_core import ValidationError
@@ -45,10 +46,11 @@ def decoded_text(text: bytes) -> str:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys came more than once."""
+    """A JSON object that remembers which of its keys came more than once, and with what."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
+        self.pairs = pairs
         self.repeated: set[str] = set()
         if len(self) < len(pairs):
             counts = Counter(name for name, _ in pairs)
@@ -77,6 +79,7 @@ def read_exactly(text: str, unknown: Unknown) -> Record:
 
 
 def _kind(fields: _Object) -> str:
+    _refuse_repeated(fields, ("event_type",))
     kind = fields.get("event_type")
     if isinstance(kind, str) and kind:
         return kind
@@ -90,7 +93,7 @@ _ENUMS = {SessionState.__name__, StreamState.__name__}
 
 
 def _known_record(kind: Kind, fields: _Object) -> Record:
-    for path in [("event_type",), ("session_id",), ("timestamp",)]:
+    for path in [("session_id",), ("timestamp",)]:
         _refuse_repeated(fields, path)
     for field in kind.fields:
         _refuse_repeated(fields, field.path)
@@ -113,7 +116,7 @@ def _known_record(kind: Kind, fields: _Object) -> Record:
 
 
 def _unknown_record(kind: str, fields: _Object, text: str) -> Record:
-    for name in ("event_type", "session_id", "stream_id", "timestamp"):
+    for name in ("session_id", "stream_id", "timestamp"):
         _refuse_repeated(fields, (name,))
     stream = None if fields.get("stream_id") is None else _stream_id(fields)
     # A line feed can only stand between values; without it the text is a line of NDJSON.
@@ -122,7 +125,6 @@ def _unknown_record(kind: str, fields: _Object, text: str) -> Record:
 
 
 def _parse(text: str) -> Any:
-    too_deep = InvalidEventError(f"nested too deeply (expected at most {_DEPTH_MAX} levels)")
     try:
         value = json.loads(
             text,
@@ -131,10 +133,7 @@ def _parse(text: str) -> Any:
             parse_float=_real,
             parse_constant=_no_constant,
         )
-        if _is_deeper(value, _DEPTH_MAX):
-            raise too_deep
-        if not text.isascii() or "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
+        _check(value, _DEPTH_MAX)
     except json.JSONDecodeError as error:
         problem = error.msg[0].lower() + error.msg[1:].removesuffix(" at").split(" (", 1)[0]
         message = f"not JSON: {problem} at character {error.pos + 1}"
@@ -143,16 +142,27 @@ def _parse(text: str) -> Any:
         message = "not Unicode: a string holds a lone surrogate"
         raise InvalidEventError(message) from None
     except RecursionError:
-        raise too_deep from None
+        message = f"nested too deeply (expected at most {_DEPTH_MAX} levels)"
+        raise InvalidEventError(message) from None
     return value
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    if isinstance(value, _Object):
-        return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in value)
-    return False
+def _check(value: Any, levels: int) -> None:
+    """Look at all of a value, also at what a later pair with the same key hides.
+
+    Raises:
+        RecursionError: it has more levels than these.
+        UnicodeEncodeError: a string in it holds a lone surrogate.
+    """
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, list | _Object):
+        if levels == 0:
+            raise RecursionError
+        inside = value if isinstance(value, list) else chain.from_iterable(value.pairs)
+        for inner in inside:
+            _check(inner, levels - 1)
 
 
 def _integer(digits: str) -> int | float:

@@ -3,7 +3,6 @@
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import VERSION as PYDANTIC_VERSION
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from journal.events.json_text import rust_floats
@@ -18,8 +17,6 @@ def _encodable(text: str) -> str:
             raise ValueError(message) from None
     return text
 
-
-_pydantic_version = tuple(int(number) for number in PYDANTIC_VERSION.split(".")[:2])
 
 U64_MAX = 2**64 - 1
 U8_MAX = 255
@@ -53,10 +50,7 @@ class StreamState(StrEnum):
 class Value(BaseModel):
     """What the models of this package have in common: frozen, and printed as Rust prints."""
 
-    # Importing the package does not wait for pydantic to build what a program may not use. Before
-    # 2.14 pydantic builds without a lock what it has put off, so that two threads may meet half of
-    # a class: there it builds at once.
-    model_config = ConfigDict(frozen=True, defer_build=_pydantic_version >= (2, 14))
+    model_config = ConfigDict(frozen=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

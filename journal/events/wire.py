@@ -92,15 +92,17 @@ class _Expected(NamedTuple):
 def _expected(kind: Kind) -> _Expected:
     """Return how many ':' and '-' the text of a kind holds when there is nothing odd about it.
 
-    Outside strings there is one colon for each key. The reference's times have at least two inside,
-    so with every key present a text that has no more holds no key twice. A minus sign is in a
-    hyphenated UUID (four) and in a date (two); one more could be that of `-0`, where the kind has
-    numbers: None for those that have not.
+    Outside strings there is one colon for each key, and the reference's times have at least two
+    inside. Every key of the kind is there, or the shape would not fit: so a text with no more
+    colons holds no key twice and none that the kind has not. A minus sign is in a hyphenated UUID
+    (four) and in a date (two); one more could be that of `-0`, where the kind has numbers: None for
+    those that have not. A time that may be null is not counted: the text of an event that has it
+    holds more, and is doubtful.
     """
     keys = {"event_type", "session_id", "timestamp"} | ({"stream_id"} if kind.has_stream else set())
     for field in kind.fields:
         keys.update(".".join(field.path[: depth + 1]) for depth in range(len(field.path)))
-    times = 1 + sum(field.type.name == "instant" for field in kind.fields)
+    times = 1 + sum(field.type.name == "instant" and not field.nullable for field in kind.fields)
     uuids = 2 if kind.has_stream else 1
     has_numbers = any(field.type.name in ("u64", "u8", "float") for field in kind.fields)
     minuses = 4 * uuids + 2 * times if has_numbers else None

@@ -1,48 +1,33 @@
 """Appending: records to rows, with the heads of their chains, versions, keys and blocks."""
 
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Any
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import apsw
 
-from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
+from journal.errors import ConcurrencyError, KeyConflictError
 from journal.events.codecs import Record
 from journal.events.ids import SessionId
-from journal.events.records import content_digest
-from journal.file.blocks import BlockRow, Tail
-from journal.file.blocks import write as write_block
+from journal.events.records import content_digest, encode
+from journal.events.unknown import AnyEvent
+from journal.file.blocks import BlockRow, Tail, check_open_block
 from journal.file.connections import Database
-from journal.store import Appended
-
-# The heads of sessions in use come back with one look-up each, so a bound costs little.
-_HEADS_MAX = 50_000
+from journal.file.extent import read_extent
+from journal.file.heads import ROWS_AT_ONCE, Head, Heads
+from journal.file.names import codes_to_append, kinds_of
+from journal.store import Appended, check_arguments
 
 _RECORDS_AT_ONCE = 10_000
 
-# One statement that writes many rows takes two thirds of the time of one for each.
-_ROWS_AT_ONCE = 100
 
-
-def _statements(before: str, row: str, after: str = "") -> list[str]:
-    """Return the statements that write 0, 1, 2, ... rows, up to as many as are written at once."""
-    return [f"{before} {', '.join([row] * count)}{after}" for count in range(_ROWS_AT_ONCE + 1)]
-
-
-_WRITE_EVENTS = _statements(
-    "INSERT INTO event"
-    " (seq, kind, session, stream, timestamp, data, session_prev, stream_prev) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
-)
-_WRITE_HEADS = {
-    table: _statements(
-        f"INSERT INTO {table} (id, uuid, last_seq, event_count) VALUES",
-        "(?, ?, ?, ?)",
-        " ON CONFLICT (id) DO UPDATE"
-        " SET last_seq = excluded.last_seq, event_count = excluded.event_count",
+@cache
+def _write_events_sql(count: int) -> str:
+    return (
+        "INSERT INTO event"
+        " (seq, kind, session, stream, timestamp, data, session_prev, stream_prev) VALUES "
+        + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
     )
-    for table in ("session", "stream")
-}
 
 
 class Appender:
@@ -52,6 +37,19 @@ class Appender:
         self._database = database
         self._tip: _Tip | None = None
         self._generation = -1
+        if not database.read_only:
+            with database.read() as connection:
+                check_open_block(connection)
+
+    def append_events(
+        self,
+        events: Iterable[AnyEvent],
+        expected_versions: Mapping[SessionId, int] | None,
+        key: str | None,
+    ) -> Appended:
+        """Append events; see `EventStore.append_events`."""
+        check_arguments(expected_versions, key)
+        return self.append(encode(events), expected_versions, key)
 
     def append(
         self,
@@ -71,6 +69,7 @@ class Appender:
         digest = "" if key is None else content_digest(records)
         with self._database.write() as connection:
             if key is not None and (appended := _appended_before(connection, key, digest)):
+                self._database.sync()
                 return appended
             tip = self._current_tip(connection)
             for session_id, expected in (expected_versions or {}).items():
@@ -83,8 +82,9 @@ class Appender:
             appended = Appended(before + 1, tip.position) if records else Appended(None, None)
             if key is not None:
                 connection.execute(
-                    "INSERT INTO append_key (key, first_seq, last_seq, digest) VALUES (?, ?, ?, ?)",
-                    (key, *appended, digest),
+                    "INSERT INTO append_key (key, first_seq, last_seq, digest, used_at)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (key, *appended, digest, time.time_ns()),
                 )
         return appended
 
@@ -98,8 +98,7 @@ class Appender:
             return
         with self._database.write() as connection:
             tip = self._current_tip(connection)
-            if tip.tail.first <= tip.position:
-                write_block(connection, tip.tail.first, tip.position, sealed=False)
+            tip.tail.write_open(connection, tip.position)
 
     def _current_tip(self, connection: apsw.Connection) -> "_Tip":
         if self._tip is None or self._generation != self._database.generation:
@@ -120,83 +119,6 @@ def _appended_before(connection: apsw.Connection, key: str, digest: str) -> Appe
     return Appended(first, last)
 
 
-def last_position(connection: apsw.Connection) -> int:
-    """Return the position of the latest event, 0 where there never was one."""
-    latest: int = connection.execute(
-        "SELECT max(ifnull((SELECT max(seq) FROM event), 0),"
-        " ifnull((SELECT last_seq FROM block ORDER BY first_seq DESC LIMIT 1), 0))"
-    ).get
-    if not isinstance(latest, int):
-        raise DamagedError(connection.filename, "the last position is damaged")
-    return latest
-
-
-class _Head:
-    """The end of the chain of one session's or stream's events."""
-
-    __slots__ = ("event_count", "hex", "id", "last_seq", "uuid")
-
-    def __init__(self, uuid: bytes, head_id: int, last_seq: int, event_count: int) -> None:
-        self.uuid = uuid
-        self.hex = uuid.hex()
-        self.id = head_id
-        self.last_seq = last_seq
-        self.event_count = event_count
-
-
-class _Heads:
-    """The heads in one table, `session` or `stream`, that were met recently.
-
-    `known` has them by the int of their UUID. It is a plain dict, which is the fastest look-up that
-    Python has; `met` returns those that are not in it.
-    """
-
-    def __init__(self, connection: apsw.Connection, table: str) -> None:
-        self.known: dict[int, _Head] = {}
-        self._connection = connection
-        self._last_id: int = connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").get
-        self._select = f"SELECT id, last_seq, event_count FROM {table} WHERE uuid = ?"
-        self._write = _WRITE_HEADS[table]
-
-    def met(self, uuid_int: int) -> _Head:
-        """Return a head that is not known, as the file has it or else new."""
-        uuid = uuid_int.to_bytes(16)
-        head = self._stored(uuid)
-        if head is None:
-            self._last_id += 1
-            head = _Head(uuid, self._last_id, 0, 0)
-        self.known[uuid_int] = head
-        return head
-
-    def version(self, session_id: SessionId) -> int:
-        """Return how many events a session has, 0 for one that is not there."""
-        head = self.known.get(session_id.int) or self._stored(session_id.bytes)
-        return 0 if head is None else head.event_count
-
-    def _stored(self, uuid: bytes) -> _Head | None:
-        row: Any = self._connection.execute(self._select, (uuid,)).fetchone()
-        if row is None:
-            return None
-        head_id, last_seq, event_count = row
-        if not (isinstance(last_seq, int) and isinstance(event_count, int)):
-            reason = f"the head {uuid.hex()} is damaged: last {last_seq!r}, count {event_count!r}"
-            position = last_seq if isinstance(last_seq, int) else None
-            raise DamagedError(self._connection.filename, reason, position)
-        return _Head(uuid, head_id, last_seq, event_count)
-
-    def write(self, touched: list[_Head]) -> None:
-        """Write the heads that were moved."""
-        touched.sort(key=attrgetter("id"))  # in the order of the table, one page after another
-        for first in range(0, len(touched), _ROWS_AT_ONCE):
-            some = touched[first : first + _ROWS_AT_ONCE]
-            values: list[int | bytes] = []
-            for head in some:
-                values += (head.id, head.uuid, head.last_seq, head.event_count)
-            self._connection.execute(self._write[len(some)], values)
-        if len(self.known) > _HEADS_MAX:
-            self.known.clear()
-
-
 class _Tip:
     """What an append has to know of the file: where it ends, and the heads of its chains.
 
@@ -204,23 +126,24 @@ class _Tip:
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self.position = last_position(connection)
-        self.sessions = _Heads(connection, "session")
-        self.streams = _Heads(connection, "stream")
-        self.tail = Tail(connection, self.position)
-        self._codes = dict(connection.execute("SELECT name, code FROM kind"))
+        extent = read_extent(connection)
+        self.position = extent.last
+        self.sessions = Heads(connection, "session", self.position)
+        self.streams = Heads(connection, "stream", self.position)
+        self.tail = Tail(connection, extent)
+        self._codes = codes_to_append(kinds_of(connection))
         self._connection = connection
 
     def insert(self, records: Sequence[Record]) -> None:
         """Insert records after the last position, move the heads, and seal what is full."""
         start = position = self.position
         codes, sessions, streams = self._codes, self.sessions.known, self.streams.known
-        moved_sessions: list[_Head] = []
-        moved_streams: list[_Head] = []
+        moved_sessions: list[Head] = []
+        moved_streams: list[Head] = []
         block_rows: list[BlockRow] = []
         data_size = 0
-        for first in range(0, len(records), _ROWS_AT_ONCE):
-            some = records[first : first + _ROWS_AT_ONCE]
+        for first in range(0, len(records), ROWS_AT_ONCE):
+            some = records[first : first + ROWS_AT_ONCE]
             values: list[int | str | None] = []
             for kind, session_id, stream_id, timestamp_ns, data in some:
                 position += 1
@@ -261,14 +184,14 @@ class _Tip:
                     session_prev or None,
                     stream_prev or None,
                 )
-            self._connection.execute(_WRITE_EVENTS[len(some)], values)
-        self.sessions.write(moved_sessions)
-        self.streams.write(moved_streams)
+            self._connection.execute(_write_events_sql(len(some)), values)
+        self.sessions.write(moved_sessions, position)
+        self.streams.write(moved_streams, position)
         self.tail.add(self._connection, block_rows, data_size)
         self.position = position
 
     def _add_kind(self, kind: str) -> int:
         """Add a kind that this version does not know, and return its code."""
-        self._connection.execute("INSERT INTO kind (name) VALUES (?)", (kind,))
+        self._connection.execute("INSERT INTO kind (name, fields) VALUES (?, NULL)", (kind,))
         code = self._codes[kind] = self._connection.last_insert_rowid()
         return code

@@ -4,96 +4,193 @@ They let a query by time skip what is too old, and let anybody check that events
 """
 
 import hashlib
+import os
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import apsw
 from pydantic_core import to_json
 
-EVENTS_MAX = 1_000
-"""A block is sealed at every position that this divides."""
-
-DATA_MAX = 1024 * 1024
-"""Or at the event that brings its data to this many characters."""
+from journal import limits
+from journal.errors import DamagedError
+from journal.file.extent import Extent, read_extent
 
 GENESIS = "0" * 64
 """Stands for the digest of the block before the first."""
 
-TEXT_SQL = """
-SELECT json_group_array(json_array(position, event_type, session_id, stream_id, timestamp, data))
-FROM (
-    SELECT e.seq AS position, k.name AS event_type,
-        lower(hex(s.uuid)) AS session_id,
-        CASE WHEN e.stream IS NOT NULL THEN lower(hex(t.uuid)) END AS stream_id,
-        e.timestamp AS timestamp, e.data AS data
-    FROM event AS e
-        CROSS JOIN kind AS k ON k.code = e.kind
-        CROSS JOIN session AS s ON s.id = e.session
-        LEFT JOIN stream AS t ON t.id = e.stream
-    WHERE e.seq BETWEEN :first AND :last
-    ORDER BY e.seq
-)
-"""
-"""The text of a block, which its digest is over; FORMAT.md specifies it."""
+_SALT_BYTES = 16
 
+ROWS_SQL = """
+SELECT e.seq AS position, k.name AS event_type,
+    lower(hex(s.uuid)) AS session_id,
+    CASE WHEN e.stream IS NOT NULL THEN lower(hex(t.uuid)) END AS stream_id,
+    e.timestamp AS timestamp, e.data AS data
+FROM event AS e
+    CROSS JOIN kind AS k ON k.code = e.kind
+    CROSS JOIN session AS s ON s.id = e.session
+    LEFT JOIN stream AS t ON t.id = e.stream
+WHERE e.seq BETWEEN :first AND :last
+ORDER BY e.seq
+"""
+
+TEXT_SQL = f"""
+SELECT json_group_array(json_array(position, event_type, session_id, stream_id, timestamp, data))
+FROM ({ROWS_SQL})
+"""
+"""The JSON text of a block, which its digest is over; FORMAT.md specifies it."""
 
 BlockRow = tuple[int, str, str, str | None, int, str | None]
 """What the digest covers of an event: position, kind, session and stream in hexadecimal digits,
 timestamp, data. A list of them as JSON is byte for byte what `TEXT_SQL` gives, in half the time."""
 
+_WRITE_SQL = """
+INSERT OR REPLACE INTO block
+(first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest, sealed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
-def digest(connection: apsw.Connection, first: int, last: int, before: str) -> str:
-    """Return the digest of the events from `first` to `last`, both inclusive.
+_timestamp_of = itemgetter(4)
 
-    Args:
-        connection: to a journal.
-        first: position of the first event.
-        last: position of the last event.
-        before: the digest of the block before, `GENESIS` where there is none.
+
+class Block(NamedTuple):
+    """A row of the table `block`."""
+
+    first: int
+    last: int
+    salt: str | None
+    content_digest: str
+    digest: str
+    sealed: int
+
+
+def last_block(connection: apsw.Connection) -> Block | None:
+    """Return the last block, which may be open; None where there is none."""
+    row: Any = connection.execute(
+        "SELECT first_seq, last_seq, salt, content_digest, digest, sealed"
+        " FROM block ORDER BY first_seq DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else Block(*row)
+
+
+def chained(before: str, content_digest: str) -> str:
+    """Return the digest of a block, from that of the block before it and its content digest."""
+    return hashlib.sha256(f"{before}{content_digest}".encode()).hexdigest()
+
+
+class Content:
+    """The digest of the content of a block, taken in as the events come."""
+
+    def __init__(self, salt: str) -> None:
+        self._hasher = hashlib.sha256(salt.encode())
+        self._is_empty = True
+
+    def add(self, rows: list[BlockRow]) -> None:
+        """Take in the next events."""
+        if rows:
+            self._hasher.update(b"[" if self._is_empty else b",")
+            self._hasher.update(memoryview(to_json(rows))[1:-1])
+            self._is_empty = False
+
+    def digest(self) -> str:
+        """Return the digest of the events so far."""
+        closed = self._hasher.copy()
+        closed.update(b"[]" if self._is_empty else b"]")
+        return closed.hexdigest()
+
+
+def check_open_block(connection: apsw.Connection) -> None:
+    """Hold an open block at the end against its events, before anybody adds to it.
+
+    Raises:
+        DamagedError: what it covers is not what it was.
     """
-    text: str = connection.execute(TEXT_SQL, {"first": first, "last": last}).get
-    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
+    block = last_block(connection)
+    if block is not None and not block.sealed:
+        _content_so_far(connection, block, block.last)
 
 
-def write(
-    connection: apsw.Connection, first: int, last: int, *, sealed: bool, known: str | None = None
-) -> None:
-    """Write the row of the block from `first` to `last`, in place of an open one.
+def _content_so_far(
+    connection: apsw.Connection, block: Block, up_to: int
+) -> tuple[Content, int, int]:
+    """Return the content of an open block, and its smallest and largest timestamp.
 
-    `known` is its digest, where that is at hand; otherwise the events are read.
+    Raises:
+        DamagedError: what its row covers is not what it was.
     """
-    found = known or digest(connection, first, last, digest_before(connection, first))
-    connection.execute(
-        "INSERT OR REPLACE INTO block"
-        " (first_seq, last_seq, min_timestamp, max_timestamp, digest, sealed)"
-        " SELECT ?1, ?2, min(timestamp), max(timestamp), ?3, ?4"
-        " FROM event WHERE seq BETWEEN ?1 AND ?2",
-        (first, last, found, sealed),
+    found: Any = connection.execute(ROWS_SQL, {"first": block.first, "last": up_to}).fetchall()
+    rows: list[BlockRow] = found
+    covered = block.last - block.first + 1
+    content = Content(block.salt or "")
+    content.add(rows[:covered])
+    before = digest_before(connection, block.first)
+    is_right = (
+        len(rows) == up_to - block.first + 1
+        and content.digest() == block.content_digest
+        and chained(before, block.content_digest) == block.digest
     )
+    if not is_right:
+        what = f"the events from position {block.first} to {block.last} are not what they were"
+        raise DamagedError(connection.filename, f"is damaged: {what}", block.first)
+    content.add(rows[covered:])
+    timestamps = [row[4] for row in rows]
+    return content, min(timestamps), max(timestamps)
 
 
 def digest_before(connection: apsw.Connection, first: int) -> str:
-    """Return the digest of the block before the one that begins at `first`."""
-    before: str | None = connection.execute(
-        "SELECT digest FROM block WHERE first_seq < ? ORDER BY first_seq DESC LIMIT 1", (first,)
-    ).get
-    return before or GENESIS
+    """Return the digest at the position before `first`, at which a block begins.
+
+    Raises:
+        DamagedError: nothing says what it is.
+    """
+    if first == 1:
+        return GENESIS
+    row: Any = connection.execute(
+        "SELECT last_seq, digest FROM block WHERE first_seq < ? ORDER BY first_seq DESC LIMIT 1",
+        (first,),
+    ).fetchone()
+    if row is not None and row[0] == first - 1:
+        digest: str = row[1]
+        return digest
+    absence = read_extent(connection).absence_at(first - 1)
+    if absence is not None and absence.digest_after is not None:
+        return absence.digest_after
+    what = f"is damaged: no block ends before position {first}"
+    raise DamagedError(connection.filename, what, first)
 
 
 class Tail:
-    """The events after the last sealed block: where they begin, how large they are, their hash."""
+    """The block at the end: where it begins, how large it is, and its digest as it grows.
 
-    def __init__(self, connection: apsw.Connection, position: int) -> None:
-        sealed = connection.execute(
-            "SELECT last_seq FROM block WHERE sealed ORDER BY first_seq DESC LIMIT 1"
-        ).get
-        self.first = (sealed or 0) + 1
-        self._data_size: int = connection.execute(
-            "SELECT ifnull(sum(length(data)), 0) FROM event WHERE seq >= ?", (self.first,)
-        ).get
-        # None where the block was begun by somebody else: it is read when it is sealed.
-        self._hasher = None
-        if position < self.first:
-            self._hasher = hashlib.sha256(digest_before(connection, self.first).encode())
-        self._is_empty = True
+    A block that this process began is hashed as its events come. One that somebody else began is
+    read when it is sealed, and held against what its row says then.
+    """
+
+    def __init__(self, connection: apsw.Connection, extent: Extent) -> None:
+        block = last_block(connection)
+        self._content: Content | None = None
+        self._data_size = 0
+        if block is not None and not block.sealed:
+            self.first = block.first
+            self._salt = block.salt or ""
+            self._has_row = True
+            self._data_size = connection.execute(
+                "SELECT ifnull(sum(length(data)), 0) FROM event WHERE seq >= ?", (self.first,)
+            ).get
+            return
+        covered = max(block.last if block is not None else 0, extent.cut)
+        if extent.event_count(covered, extent.last):
+            what = f"is damaged: no block has the event at position {covered + 1}"
+            raise DamagedError(connection.filename, what, covered + 1)
+        self._begin(extent.last + 1, digest_before(connection, extent.last + 1))
+
+    def _begin(self, first: int, before: str) -> None:
+        self.first = first
+        self._before = before
+        self._salt = os.urandom(_SALT_BYTES).hex()
+        self._has_row = False
+        self._content = Content(self._salt)
+        self._smallest_ns: int | None = None
+        self._largest_ns: int | None = None
 
     def add(self, connection: apsw.Connection, rows: list[BlockRow], data_size: int) -> None:
         """Take in events that were just written, and seal the blocks that they fill.
@@ -102,29 +199,58 @@ class Tail:
         """
         start = 0
         for end in self._ends(rows, data_size):
+            self._take(rows[start:end])
             last = rows[end - 1][0]
-            self._hash(rows[start:end])
-            known = None
-            if self._hasher is not None:
-                self._hasher.update(b"]")
-                known = self._hasher.hexdigest()
-            write(connection, self.first, last, sealed=True, known=known)
-            self.first, start = last + 1, end
-            self._hasher = hashlib.sha256(digest_before(connection, self.first).encode())
-            self._is_empty = True
-        self._hash(rows[start:])
+            digest = self._write(connection, last, sealed=True)
+            self._begin(last + 1, digest)
+            start = end
+        rest = rows[start:]
+        self._take(rest)
+        if rest and not self._has_row:
+            self._write(connection, rest[-1][0], sealed=False)
 
-    def _hash(self, rows: list[BlockRow]) -> None:
-        if self._hasher is not None and rows:
-            self._hasher.update(b"[" if self._is_empty else b",")
-            self._hasher.update(memoryview(to_json(rows))[1:-1])
-            self._is_empty = False
+    def write_open(self, connection: apsw.Connection, position: int) -> None:
+        """Write the row of the open block, if there is one, so that it covers all its events."""
+        if self._has_row and self.first <= position:
+            self._write(connection, position, sealed=False)
+
+    def _take(self, rows: list[BlockRow]) -> None:
+        if self._content is None or not rows:
+            return
+        self._content.add(rows)
+        smallest, largest = min(map(_timestamp_of, rows)), max(map(_timestamp_of, rows))
+        if self._smallest_ns is None or smallest < self._smallest_ns:
+            self._smallest_ns = smallest
+        if self._largest_ns is None or largest > self._largest_ns:
+            self._largest_ns = largest
+
+    def _write(self, connection: apsw.Connection, last: int, *, sealed: bool) -> str:
+        """Write the block's row, up to `last`, and return its digest."""
+        if self._content is None:
+            block = last_block(connection)
+            if block is None or block.first != self.first:
+                what = f"is damaged: the block from position {self.first} is missing"
+                raise DamagedError(connection.filename, what, self.first)
+            self._before = digest_before(connection, self.first)
+            self._content, self._smallest_ns, self._largest_ns = _content_so_far(
+                connection, block, last
+            )
+        content_digest = self._content.digest()
+        digest = chained(self._before, content_digest)
+        times = self._smallest_ns, self._largest_ns
+        connection.execute(
+            _WRITE_SQL,
+            (self.first, last, *times, self._salt, content_digest, digest, int(sealed)),
+        )
+        self._has_row = True
+        return digest
 
     def _ends(self, rows: list[BlockRow], data_size: int) -> list[int]:
         """Return how many of the rows there are up to the end of each block that they fill."""
-        if self._data_size + data_size < DATA_MAX:
-            to_first_end = -rows[0][0] % EVENTS_MAX + 1  # positions follow each other
-            ends = list(range(to_first_end, len(rows) + 1, EVENTS_MAX))
+        events_max = limits.BLOCK_EVENTS_MAX
+        if self._data_size + data_size < limits.BLOCK_DATA_MAX:
+            to_first_end = -rows[0][0] % events_max + 1  # positions follow each other
+            ends = list(range(to_first_end, len(rows) + 1, events_max))
             if ends:
                 self._data_size = sum(len(row[5]) for row in rows[ends[-1] :] if row[5])
             else:
@@ -134,7 +260,7 @@ class Tail:
         size = self._data_size
         for count, (position, _, _, _, _, data) in enumerate(rows, start=1):
             size += len(data or "")
-            if position % EVENTS_MAX == 0 or size >= DATA_MAX:
+            if position % events_max == 0 or size >= limits.BLOCK_DATA_MAX:
                 ends.append(count)
                 size = 0
         self._data_size = size

@@ -5,33 +5,33 @@ Whatever apsw raises inside these transactions leaves them as a `JournalError`.
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from weakref import WeakSet
 
 import apsw
 
 from journal import errors
-from journal.file.opening import (
-    BUSY_TIMEOUT_MS,
-    Durability,
-    check_format,
-    check_sqlite,
-    open_reader,
-    open_writer,
-    read_only_target,
-    wait_for_locks,
-)
+from journal.file import forking
+from journal.file.holding import Holding, hold, let_go
+from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
+from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
+from journal.file.opening import Durability, open_reader, open_writer
+from journal.file.paths import create_file, remove_if_empty, resolved
+from journal.file.read_only import read_only_target
+from journal.file.wal import fold_wal, settle, sync_wal
 
 _IDLE_READERS_MAX = 4
+_READER_ATTEMPTS = 10
+_CLOSING_WAIT_MS = 5_000
 
 
 class Database:
     """The connections to one journal file. Threads may share it.
 
-    Writers queue: those of this process at a lock, those of others at SQLite's. Readers never wait,
-    and never see half a transaction.
+    Writers queue at the locks of `holding`, and at SQLite's. Readers never wait, and never see half
+    a transaction.
 
     `generation` changes whenever something that was read or written through `write` may no longer
     be true: another process wrote, or a transaction was rolled back.
@@ -42,49 +42,104 @@ class Database:
         self.path = path
         self.read_only = read_only
         self.generation = 0
-        self._durability = durability
+        self.durability = durability
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # its release fails in a thread that does not hold it
-        self._writing_thread: int | None = None
         self._readers: list[apsw.Connection] = []
+        self._given_away: WeakSet[apsw.Connection] = WeakSet()
         self._data_version: int | None = None
         self._failed_commit = False
         self._closed = False
         self._copy: Path | None = None
         self._writer: apsw.Connection | None = None
-        with _translated(path):
+        self._holding: Holding | None = None
+        try:
             if read_only:
-                self._target, self._copy = read_only_target(path)
-                try:
-                    self._readers.append(open_reader(self._target, path))
-                except BaseException:
-                    self._discard_copy()
-                    raise
+                self._open_to_read()
             else:
-                self._writer = open_writer(path, durability)
-                self._target = f"{path.as_uri()}?mode=ro"
+                self._open_to_write()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _open_to_write(self) -> None:
+        is_new = create_file(self.path)
+        try:
+            self._holding = hold(self.path, read_only=False)
+            self._target = f"{resolved(self.path).as_uri()}?mode=ro"
+            with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+                self._writer = open_writer(self.path, self.durability)
+                settle(self._writer, self._holding.path)
+                self._holding.stand()
+        except BaseException:
+            if is_new:
+                remove_if_empty(self.path)
+            raise
+
+    def _open_to_read(self) -> None:
+        self._target, self._copy, shares = read_only_target(self.path)
+        if not shares:
+            with self._inside():
+                self._readers.append(open_reader(self._target, self.path))
+            return
+        self._holding = hold(self.path, read_only=True)
+        with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+            for _ in range(_READER_ATTEMPTS):
+                reader = open_reader(self._target, self.path)
+                if (
+                    reader.pragma("journal_mode") != "wal"
+                ):  # a shipped file: there is nothing to hold
+                    break
+                self._holding.stand()
+                if not self._holding.stands or self._holding.stands_on_the_same_shm():
+                    break
+                reader.close()  # between reading and holding, the last one closed and another came
+            self._readers.append(reader)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Be inside SQLite, and let none of apsw's errors out."""
+        with forking.inside_sqlite(), _translated(self.path):
+            yield
+
+    def set_label(self, label: str) -> None:
+        """Write what people call this journal.
+
+        Raises:
+            ValueError: it cannot be a label.
+            JournalError: those of `write`.
+        """
+        check_label(label)
+        with self.write() as connection:
+            if meta(connection, "label") != label:
+                set_meta(connection, "label", label)
 
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:
         """Lend a connection that sees one moment of the file for as long as the block lasts."""
         self.check_open()
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            with _translated(self.path):
-                connection = open_reader(self._target, self.path)
-        try:
-            with _translated(self.path):
+        with self._inside():
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._new_reader()
+            try:
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("ROLLBACK")
-        except BaseException:
-            connection.close()
-            raise
-        if self._closed or len(self._readers) >= _IDLE_READERS_MAX:
-            connection.close()
-        else:
-            self._readers.append(connection)
+                is_kept = not self._closed and len(self._readers) < _IDLE_READERS_MAX
+            except BaseException:
+                connection.close()
+                raise
+            if is_kept:
+                self._readers.append(connection)
+            else:
+                connection.close()
+
+    def _new_reader(self) -> apsw.Connection:
+        """Return one more connection for reading, to the very file that was opened."""
+        if self._holding is not None:
+            self._holding.check_is_current(self.path)
+        return open_reader(self._target, self.path)
 
     @contextmanager
     def write(
@@ -105,17 +160,14 @@ class Database:
                 further write raises this, too.
         """
         self.check_open()
-        if self._writing_thread == threading.get_ident():
+        if self._writer is None or self._holding is None:
+            raise errors.ReadOnlyError(self.path, "is open for reading only")
+        if self._holding.is_written_by_this_thread():
             raise errors.BusyError(self.path, "is being written by this very thread")
-        try:
-            if not self._lock.acquire(timeout=wait_ms / 1000):
-                raise errors.BusyError(self.path, "is being written by another thread")
-            self._writing_thread = threading.get_ident()
-            yield from self._transaction(wait_ms, through)
-        finally:
-            self._writing_thread = None
-            with suppress(RuntimeError):  # not held: the wait for it failed
-                self._lock.release()
+        with self._holding.writing(wait_ms, self.path):
+            self.check_open()
+            self._holding.check_is_current(self.path)
+            yield from self._transaction(self._writer if through is None else through, wait_ms)
 
     @contextmanager
     def aside(self) -> Iterator[apsw.Connection]:
@@ -125,28 +177,34 @@ class Database:
             ReadOnlyError: the journal is open for reading only.
         """
         self.check_open()
-        if self._writer is None:
+        if self._writer is None or self._holding is None:
             raise errors.ReadOnlyError(self.path, "is open for reading only")
-        with _translated(self.path):
-            connection = open_writer(self.path, self._durability, create=False)
-            try:
+        with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+            self._holding.check_is_current(self.path)
+            connection = open_writer(self.path, self.durability)
+        try:
+            with _translated(self.path):
                 yield connection
-            finally:
+        finally:
+            with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
                 connection.close()
 
-    def _transaction(
-        self, wait_ms: int, through: apsw.Connection | None
-    ) -> Iterator[apsw.Connection]:
-        self.check_open()
-        writer = self._writer if through is None else through
-        if writer is None:
-            raise errors.ReadOnlyError(self.path, "is open for reading only")
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be inside SQLite, for whoever uses a connection that `aside` has lent.
+
+        A fork waits until nobody is, so it should last for milliseconds.
+        """
+        with forking.inside_sqlite():
+            yield
+
+    def _transaction(self, writer: apsw.Connection, wait_ms: int) -> Iterator[apsw.Connection]:
         if self._failed_commit:
             raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
-        with _translated(self.path):
+        with self._inside():
             try:
                 self._begin(writer, wait_ms)
-                if through is None:
+                if writer is self._writer:
                     self._notice_other_writers(writer)
                 else:
                     check_format(writer, self.path)
@@ -158,6 +216,23 @@ class Database:
                     writer.execute("ROLLBACK")
                 raise
 
+    def connection(self) -> apsw.Connection:
+        """Return a new connection for reading, which is closed with the others."""
+        self.check_open()
+        with self._inside():
+            connection = self._new_reader()
+            self._given_away.add(connection)
+            return connection
+
+    def sync(self) -> None:
+        """Have the disk take what is committed, as far as an acknowledgement says that it has.
+
+        An append syncs what it writes; who answers without writing may answer from what another
+        wrote with less durability.
+        """
+        if self.durability == "full" and self._holding is not None:
+            sync_wal(self._holding.path)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -168,27 +243,38 @@ class Database:
         if os.getpid() != self._pid:  # all of it belongs to the process that was forked
             self._closed = True
             return
-        with self._lock:
-            self._closed = True
-            try:
-                with _translated(self.path):
-                    while self._readers:
-                        self._readers.pop().close()
-                    if self._writer is not None:
-                        self._fold_wal(self._writer)
-                        self._writer.close()
-            finally:
-                self._discard_copy()
+        self._closed = True
+        try:
+            with self._alone():
+                for reader in (*self._readers, *self._given_away):
+                    reader.close()
+                self._readers.clear()  # not before: an interrupt may come between
+                if self._writer is not None:
+                    fold_wal(self._writer)
+                if self._holding is not None and self._holding.users == 1:
+                    self._holding.unlock_shared()
+                if self._writer is not None:
+                    self._writer.close()
+        except Exception:
+            self._let_go()
+            raise
+        self._let_go()  # not where an interrupt came: then closing is to be repeated
 
-    def _fold_wal(self, writer: apsw.Connection) -> None:
-        """Bring what the -wal holds into the file, if nobody is using it.
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one who writes, if that can be had soon; and be inside SQLite."""
+        with ExitStack() as stack:
+            if self._holding is not None:
+                with suppress(errors.BusyError):  # a process that is stopped holds up no close
+                    stack.enter_context(self._holding.writing(_CLOSING_WAIT_MS, self.path))
+            stack.enter_context(self._inside())
+            yield
 
-        SQLite itself does so only when the last connection closes and is one that writes. Where a
-        reader outlives the writers, the file would be left without what was committed last.
-        """
-        with suppress(apsw.Error):  # somebody is using it, and will close it later
-            wait_for_locks(writer, 0)
-            writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    def _let_go(self) -> None:
+        self._discard_copy()
+        holding, self._holding = self._holding, None
+        if holding is not None:
+            let_go(holding)
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
         if connection.in_transaction:  # an interrupt came before its ROLLBACK

@@ -123,7 +123,8 @@ def check_row(kind: Blueprint, stream: int | None, data: Any) -> None:
 
 def damaged(path: Path | str, position: int, error: Exception) -> DamagedError:
     """Return what is to be said of an event that is not as the file format says."""
-    return DamagedError(path, f"the event at position {position} is damaged: {sentence(error)}")
+    what = f"the event at position {position} is damaged: {sentence(error)}"
+    return DamagedError(path, what, position)
 
 
 def sentence(error: Exception) -> str:

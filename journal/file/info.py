@@ -9,21 +9,25 @@ from pydantic import BaseModel, ConfigDict
 
 from journal.errors import DamagedError
 from journal.events.timestamps import Timestamp
-from journal.file.appending import last_position
-from journal.file.opening import resolved
+from journal.file.extent import read_extent
+from journal.file.paths import resolved
 
 
 class JournalInfo(BaseModel):
     """What is in a journal file.
 
     Sizes are in bytes; `first_timestamp` and `last_timestamp` are the smallest and the largest, not
-    those of the first and the last event. Positions and times are None while there are no events.
+    those of the first and the last event. `closed_by` is what made the file, if it is a closed
+    copy. `absent_count` is how many positions have no event any more. Positions and times are None
+    while there are no events.
     """
 
     model_config = ConfigDict(frozen=True)
 
     path: Path
     journal_id: UUID
+    label: str | None
+    closed_by: str | None
     created_at: Timestamp
     library_version: str
     format_version: int
@@ -32,6 +36,7 @@ class JournalInfo(BaseModel):
     last_position: int | None
     first_timestamp: Timestamp | None
     last_timestamp: Timestamp | None
+    absent_count: int
     session_count: int
     stream_count: int
     counts_by_kind: dict[str, int]
@@ -48,6 +53,8 @@ def read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
     """
     try:
         return _read_info(connection, path)
+    except DamagedError:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"what the file says of itself is damaged: {type(error).__name__}: {error}"
         raise DamagedError(path, reason.splitlines()[0]) from error
@@ -66,18 +73,21 @@ def _read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
         "SELECT min(seq), min(timestamp), max(timestamp) FROM event"
     ).fetchone()
     first, smallest, largest = figures
-    last = last_position(connection)
+    extent = read_extent(connection)
     file = resolved(path)
     wal = file.with_name(file.name + "-wal")
     return JournalInfo(
         path=path,
         journal_id=UUID(meta["journal_id"]),
+        label=meta.get("label"),
+        closed_by=meta.get("closed"),
         created_at=Timestamp.parse(meta["created_at"]),
         library_version=meta["library_version"],
         format_version=connection.pragma("user_version"),
-        event_count=sum(counts.values()),
+        event_count=extent.event_count(0, extent.last),
+        absent_count=extent.last - extent.event_count(0, extent.last),
         first_position=first,
-        last_position=last or None,
+        last_position=extent.last or None,
         first_timestamp=None if smallest is None else Timestamp.from_epoch_ns(smallest),
         last_timestamp=None if largest is None else Timestamp.from_epoch_ns(largest),
         session_count=connection.execute("SELECT count(*) FROM session").get,

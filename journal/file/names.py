@@ -1,5 +1,6 @@
 """What the small integers in rows stand for: kinds, sessions and streams."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,17 +45,18 @@ def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
     found = {}
     for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
         try:
-            kind = FileKind(_name(code, name), None if fields is None else tuple(from_json(fields)))
+            kind = FileKind(_name(name), None if fields is None else tuple(from_json(fields)))
             blueprint(*kind)
         except NOT_DECODED as error:
-            raise DamagedError(connection.filename, f"is damaged: {sentence(error)}") from error
+            what = f"is damaged: kind {code}: {sentence(error)}"
+            raise DamagedError(connection.filename, what) from error
         found[code] = kind
     return found
 
 
-def _name(code: int, name: object) -> str:
+def _name(name: object) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"kind {code} has no name")
+        raise TypeError("it has no name")
     return name
 
 
@@ -129,6 +131,44 @@ def _key(connection: apsw.Connection, table: str, uuid: bytes) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def ids_beginning(connection: apsw.Connection, table: str, digits: str, limit: int) -> list[bytes]:
+    """Return the ids of sessions or streams that begin with some hexadecimal digits, in order.
+
+    It goes by the index of the ids.
+
+    Raises:
+        ValueError: they are not 1 to 32 hexadecimal digits.
+    """
+    digits = digits.replace("-", "")
+    if not re.fullmatch("[0-9a-fA-F]{1,32}", digits):
+        raise ValueError(f"expected 1 to 32 hexadecimal digits, found {digits!r}")
+    first, last = (bytes.fromhex(digits.ljust(32, digit)) for digit in "0f")
+    rows: Any = connection.execute(
+        f"SELECT uuid FROM {table} WHERE uuid BETWEEN ? AND ? ORDER BY uuid LIMIT ?",
+        (first, last, limit),
+    ).fetchall()
+    return [uuid for (uuid,) in rows]
+
+
 def folded_codes(kinds: Mapping[int, FileKind]) -> dict[int, str]:
     """Return the names of the kinds whose events are folded, by their codes."""
     return {code: kind.name for code, kind in kinds.items() if kind.is_folded}
+
+
+def has_unfolded_kinds(connection: apsw.Connection) -> bool:
+    """Tell whether the file has events that were kept whole, of a kind that is known by now.
+
+    Opening for writing adds the kind; until then, whatever was folded has passed over them.
+    """
+    kinds = kinds_of(connection).values()
+    folded = {kind.name for kind in kinds if kind.is_folded}
+    return any(kind.is_known and kind.name not in folded for kind in kinds)
+
+
+def codes_to_append(kinds: Mapping[int, FileKind]) -> dict[str, int]:
+    """Return the codes of the kinds as this version stores them, by name."""
+    return {
+        kind.name: code
+        for code, kind in kinds.items()
+        if kind.is_folded or (kind.fields is None and not kind.is_known)
+    }

@@ -133,19 +133,18 @@ class LineAppender:
             last,
         )
 
+    def append_all(self, lines: Iterable[str | bytes]) -> LinesAppended:
+        """Append every line; when the source of lines fails, what it gave before is appended first.
 
-def append_lines(appender: LineAppender, lines: Iterable[str | bytes]) -> LinesAppended:
-    """Append every line; when the source of lines fails, what it gave before is appended first.
-
-    Raises:
-        LineRejectedError: as `LineAppender.add`, and whatever `lines` raises.
-    """
-    try:
-        appender.extend(lines)
-    except LineRejectedError:
-        raise
-    except Exception:
-        appender.flush()
-        raise
-    appender.flush()
-    return appender.result
+        Raises:
+            LineRejectedError: as `add`, and whatever `lines` raises.
+        """
+        try:
+            self.extend(lines)
+        except LineRejectedError:
+            raise
+        except Exception:
+            self.flush()
+            raise
+        self.flush()
+        return self.result

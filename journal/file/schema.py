@@ -1,8 +1,8 @@
 """The schema of a file, as SQL: schema.sql, and in it what is made from the table of kinds."""
 
 from collections.abc import Sequence
-from importlib import resources
 
+from journal._resources import text_of
 from journal.events.fields import Field
 from journal.events.kinds import KINDS
 
@@ -15,7 +15,7 @@ _KINDS_END = "        ELSE e.data"
 
 def schema_sql() -> str:
     """Return the statements that make the tables, triggers and views of a new file."""
-    text = resources.files("journal.file").joinpath("schema.sql").read_text("utf-8")
+    text = text_of("journal.file", "schema.sql")
     before, rest = text.split(_KINDS_BEGIN)
     return before + _kinds_sql() + _KINDS_END + rest.split(_KINDS_END, 1)[1]
 
@@ -34,13 +34,14 @@ def _kinds_sql() -> str:
     )
 
 
-def object_sql(data: str, fields: Sequence[Field]) -> str:
+def object_sql(data: str, fields: Sequence[Field], *, inside: tuple[str, ...] = ()) -> str:
     """Return the expression of the JSON object that has these fields, whose values are in `data`.
 
+    Of an object nested in it, where `inside` names one.
     `->` keeps every digit of an integer; `json_extract` makes a float of a large one.
     """
     places = {field.path: place for place, field in enumerate(fields)}
-    return _object_sql(data, places, ())
+    return _object_sql(data, places, inside)
 
 
 def _object_sql(data: str, places: dict[tuple[str, ...], int], above: tuple[str, ...]) -> str:

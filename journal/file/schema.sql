@@ -107,7 +107,7 @@ CREATE TABLE absent (
 
 -- What a projection had made of the events before a cut, for folding to go on from.
 CREATE TABLE base (
-    projection    TEXT    NOT NULL PRIMARY KEY,
+    projection    TEXT    NOT NULL PRIMARY KEY,-- its name, as in checkpoint
     version       INTEGER NOT NULL,      -- of the fold that made it
     position      INTEGER NOT NULL,      -- of the last event folded: where the cut is
     check_digest  TEXT    NOT NULL       -- SHA-256 over the JSON array of its states by key
@@ -131,7 +131,7 @@ CREATE TABLE base_stream (
 -- The states of an application's own projections at a cut.
 CREATE TABLE base_state (
     projection  TEXT NOT NULL,           -- base.projection
-    key         TEXT NOT NULL,
+    key         TEXT NOT NULL,           -- '' for a projection without keys
     state       TEXT NOT NULL,           -- JSON
     PRIMARY KEY (projection, key)
 ) WITHOUT ROWID;
@@ -139,7 +139,7 @@ CREATE TABLE base_state (
 -- How far whoever reads the events in order has come. A projection's rows and this one change in
 -- the same transaction.
 CREATE TABLE checkpoint (
-    name      TEXT    NOT NULL PRIMARY KEY,
+    name      TEXT    NOT NULL PRIMARY KEY,-- of the projection, or of the subscription
     type      TEXT    NOT NULL,          -- 'projection' or 'subscription'
     version   INTEGER NOT NULL,          -- of the fold; what another version made is stale
     position  INTEGER NOT NULL,          -- of the last event taken; 0 before the first
@@ -198,7 +198,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%S', CAST(round(
         (e.timestamp - (e.timestamp % 1000000000 + 1000000000) % 1000000000) * 1e-9)
         AS INTEGER), 'unixepoch') || '.'
-        || substr('000000000' || (e.timestamp % 1000000000 + 1000000000) % 1000000000, -9) || 'Z'
+        || substr('000000000' || ((e.timestamp % 1000000000 + 1000000000) % 1000000000), -9) || 'Z'
         AS timestamp,
     e.timestamp AS timestamp_ns,
     CASE

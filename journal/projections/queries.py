@@ -9,11 +9,12 @@ import apsw
 
 from journal.errors import DamagedError, JournalError
 from journal.events.codecs import own_values
-from journal.events.ids import SessionId, StreamId
+from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.events.values import SessionState, StreamState
 from journal.file.names import uuids
+from journal.projections.as_of import AsOf, check_as_of
 from journal.projections.lifecycle import (
     CANCELLED,
     COMPLETED,
@@ -26,108 +27,121 @@ from journal.projections.lifecycle import (
     TOTAL,
     State,
 )
-from journal.projections.projector import AsOf, Projector, check_as_of
+from journal.projections.lifecycle_states import LifecycleStates
+from journal.projections.registry import Projections
 from journal.projections.results import Anomaly, SessionStatus, StreamStatus
-from journal.projections.tables import COUNTER_MAX, LifecycleStates
+from journal.projections.tables import COUNTER_MAX
 
 _METRICS = KINDS["performance_metrics_recorded"]
 
 
-def session(projector: Projector, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:
-    """Return one session as of a moment; None if it has no events by then."""
-    with _lent(projector, None if as_of is None else session_id, as_of) as (connection, states):
-        key = _key(connection, "session", session_id)
-        found = None if key is None else states.lifecycle.sessions.get(key) or states.session(key)
-        return None if found is None else _session_status(session_id, found)
+class Queries:
+    """Answers about the sessions and streams of one journal. Threads may share it."""
 
+    def __init__(self, projections: Projections) -> None:
+        self._projections = projections
 
-def sessions(projector: Projector, state: SessionState | None, as_of: AsOf) -> list[SessionStatus]:
-    """Return the sessions in a state, or all, in the order of their first events."""
-    state = None if state is None else SessionState(state)
-    with _lent(projector, None, as_of) as (connection, states):
-        found = {
-            key: found
-            for key, found in states.all_sessions().items()
-            if state is None or found[STATE] == state
-        }
-        ids = _ids(connection, "session", SessionId, found)
-        return [_session_status(ids[key], state) for key, state in found.items()]
-
-
-def stream(projector: Projector, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
-    """Return one stream as of a moment; None if it has no events by then."""
-    check_as_of(as_of)
-    owner = None if as_of is None else projector.owner_of(stream_id, as_of)
-    if as_of is not None and owner is None:
-        return None
-    with _lent(projector, owner, as_of) as (connection, states):
-        key = _key(connection, "stream", stream_id)
-        found = None if key is None else states.lifecycle.streams.get(key) or states.stream(key)
-        return None if key is None or found is None else _streams(connection, {key: found})[0]
-
-
-def streams(
-    projector: Projector, session_id: SessionId | None, state: StreamState | None, as_of: AsOf
-) -> list[StreamStatus]:
-    """Return the streams of a session, or all, that are in a state, or in any."""
-    state = None if state is None else StreamState(state)
-    with _lent(projector, session_id, as_of) as (connection, states):
-        found = states.all_streams()
-        if session_id is not None:
+    def session(self, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:
+        """Return one session as of a moment; None if it has no events by then."""
+        check_id(session_id, SessionId)
+        with self._lent(None if as_of is None else session_id, as_of) as (connection, states):
             key = _key(connection, "session", session_id)
-            found = {stream: it for stream, it in found.items() if it[T_SESSION] == key}
-        return _streams(
-            connection,
-            {key: it for key, it in found.items() if state is None or it[T_STATE] == state},
-        )
-
-
-def anomalies(projector: Projector, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
-    """Return the anomalies of a session, or all, by position."""
-    with _lent(projector, session_id, as_of) as (connection, states):
-        found = states.all_anomalies()
-        if session_id is not None:
-            key = _key(connection, "session", session_id)
-            found = [one for one in found if one.session == key]
-        session_ids = _ids(connection, "session", SessionId, {one.session for one in found})
-        stream_ids = _ids(
-            connection, "stream", StreamId, {one.stream for one in found if one.stream is not None}
-        )
-        return [
-            Anomaly(
-                position=one.position,
-                session_id=session_ids[one.session],
-                stream_id=None if one.stream is None else stream_ids[one.stream],
-                event_type=one.event_type,
-                state=one.state,
-                reason=one.reason,
+            found = (
+                None if key is None else states.lifecycle.sessions.get(key) or states.session(key)
             )
-            for one in found
-        ]
+            return None if found is None else _session_status(session_id, found)
 
+    def sessions(self, state: SessionState | None, as_of: AsOf) -> list[SessionStatus]:
+        """Return the sessions in a state, or all, in the order of their first events."""
+        state = None if state is None else SessionState(state)
+        with self._lent(None, as_of) as (connection, states):
+            found = {
+                key: found
+                for key, found in states.all_sessions().items()
+                if state is None or found[STATE] == state
+            }
+            ids = _ids(connection, "session", SessionId, found)
+            return [_session_status(ids[key], state) for key, state in found.items()]
 
-@contextmanager
-def _lent(
-    projector: Projector, session_id: SessionId | None, as_of: AsOf
-) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
-    """Lend the states of one session and its streams, or all, as of a moment.
+    def stream(self, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
+        """Return one stream as of a moment; None if it has no events by then."""
+        check_id(stream_id, StreamId)
+        check_as_of(as_of)
+        owner = None if as_of is None else self._projections.owner_of(stream_id, as_of)
+        if as_of is not None and owner is None:
+            return None
+        with self._lent(owner, as_of) as (connection, states):
+            key = _key(connection, "stream", stream_id)
+            found = None if key is None else states.lifecycle.streams.get(key) or states.stream(key)
+            return None if key is None or found is None else _streams(connection, {key: found})[0]
 
-    Raises:
-        DamagedError: what is stored of them is not what a fold could have made.
-    """
-    check_as_of(as_of)
-    if session_id is None:
-        lent = projector.lifecycle(as_of)
-    else:
-        lent = projector.lifecycle_of(session_id, as_of)
-    try:
-        with lent as found:
-            yield found
-    except JournalError:
-        raise
-    except (ValueError, TypeError, LookupError) as error:
-        reason = f"the stored sessions or streams are damaged, rebuild them: {error}"
-        raise DamagedError(projector.path, reason.splitlines()[0]) from error
+    def streams(
+        self, session_id: SessionId | None, state: StreamState | None, as_of: AsOf
+    ) -> list[StreamStatus]:
+        """Return the streams of a session, or all, that are in a state, or in any."""
+        state = None if state is None else StreamState(state)
+        if session_id is not None:
+            check_id(session_id, SessionId)
+        with self._lent(session_id, as_of) as (connection, states):
+            found = states.all_streams()
+            if session_id is not None:
+                key = _key(connection, "session", session_id)
+                found = {stream: it for stream, it in found.items() if it[T_SESSION] == key}
+            return _streams(
+                connection,
+                {key: it for key, it in found.items() if state is None or it[T_STATE] == state},
+            )
+
+    def anomalies(self, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
+        """Return the anomalies of a session, or all, by position."""
+        if session_id is not None:
+            check_id(session_id, SessionId)
+        with self._lent(session_id, as_of) as (connection, states):
+            found = states.all_anomalies()
+            if session_id is not None:
+                key = _key(connection, "session", session_id)
+                found = [one for one in found if one.session == key]
+            session_ids = _ids(connection, "session", SessionId, {one.session for one in found})
+            stream_ids = _ids(
+                connection,
+                "stream",
+                StreamId,
+                {one.stream for one in found if one.stream is not None},
+            )
+            return [
+                Anomaly(
+                    position=one.position,
+                    session_id=session_ids[one.session],
+                    stream_id=None if one.stream is None else stream_ids[one.stream],
+                    event_type=one.event_type,
+                    state=one.state,
+                    reason=one.reason,
+                )
+                for one in found
+            ]
+
+    @contextmanager
+    def _lent(
+        self, session_id: SessionId | None, as_of: AsOf
+    ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
+        """Lend the states of one session and its streams, or all, as of a moment.
+
+        Raises:
+            DamagedError: what is stored of them is not what a fold could have made.
+        """
+        check_as_of(as_of)
+        if session_id is None:
+            lent = self._projections.lifecycle(as_of)
+        else:
+            lent = self._projections.lifecycle_of(session_id, as_of)
+        try:
+            with lent as found:
+                yield found
+        except JournalError:
+            raise
+        except (ValueError, TypeError, LookupError) as error:
+            reason = f"the stored sessions or streams are damaged, rebuild them: {error}"
+            raise DamagedError(self._projections.path, reason.splitlines()[0]) from error
 
 
 def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[StreamStatus]:

@@ -84,8 +84,9 @@ class Anomaly(BaseModel):
 class ProjectionStatus(BaseModel):
     """How far a projection has come.
 
-    `lag` is the number of events that it has not folded. It is `stale` when another version of the
-    fold made it; None: this program does not know the fold.
+    `since` is the position of the first event that it counts: 1, unless it began after a cut and
+    had no base. `lag` is the number of events that it has not folded. It is `stale` when another
+    version of the fold made it; None: this program does not know the fold.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,6 +94,7 @@ class ProjectionStatus(BaseModel):
     name: str
     version: int
     position: int
+    since: int
     lag: int
     stale: bool | None
 
@@ -115,6 +117,7 @@ class Change(BaseModel):
 class RebuildReport(BaseModel):
     """What a rebuild did.
 
+    `since` is the position of the first event that the new rows count; see `ProjectionStatus`.
     `changes` holds the first thousand of `change_count`; it is None where there was nothing to
     compare with: no rows yet, or rows of another version of the fold.
     """
@@ -123,6 +126,7 @@ class RebuildReport(BaseModel):
 
     projections: tuple[str, ...]
     event_count: int
+    since: int
     seconds: float
     change_count: int
     changes: tuple[Change, ...] | None

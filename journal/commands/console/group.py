@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
+from journal._signals import INTERRUPTED
+from journal.commands.console.interrupting import Interruption
 from journal.commands.console.output import OutputClosed, one_line, say
 from journal.errors import JournalError
 
 LOSSES = 3
 """Exit code: done, with losses that were reported."""
-
-INTERRUPTED = 130
-"""Exit code: stopped by Ctrl-C or SIGTERM."""
 
 
 class CommandError(click.ClickException):
@@ -41,25 +40,38 @@ class JournalGroup(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         """Parse the arguments and run; what click itself prints ends as commands do, too."""
         try:
-            return super().main(*args, **options)
+            with Interruption() as interruption:
+                return super().main(*args, **options, obj=interruption)
         except OSError as error:  # of --help, --version and completion
             CommandError(os_error_text(error, "standard output")).show()
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; no traceback leaves this without --debug."""
+        interruption = ctx.ensure_object(Interruption)
         try:
-            return super().invoke(ctx)
+            return interruption.raising(super().invoke, ctx)
         except (click.exceptions.Exit, click.Abort, click.UsageError):
             raise
-        except OutputClosed:
-            ctx.exit(0)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except Exception as error:
+            told = isinstance(error, click.ClickException | JournalError | OSError)
+            if _came_of_an_interrupt(error) or (interruption.taken and not told):
+                ctx.exit(INTERRUPTED)  # pydantic, say, gives a KeyboardInterrupt another name
+            if isinstance(error, OutputClosed):
+                ctx.exit(0)
             if ctx.params["debug"]:
                 say(traceback.format_exc())
             raise command_error(error) from error
+
+
+def _came_of_an_interrupt(error: BaseException) -> bool:
+    """Return whether it is only what closing the files met, as where the terminal is gone."""
+    before = error.__context__
+    return before is not None and (
+        isinstance(before, KeyboardInterrupt) or _came_of_an_interrupt(before)
+    )
 
 
 def command_error(error: Exception) -> click.ClickException:

@@ -40,6 +40,34 @@ def open_input(name: str) -> RawIOBase:
     return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
 
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""What some programs write before UTF-8. It is no JSON, and the reference refuses it, too."""
+
+_ENCODINGS: Final = {
+    b"\x1f\x8b": ("gzip", "gunzip -c"),
+    b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
+}
+
+
+class EncodedError(Exception):
+    """An input is something that has to be decoded first, by the program `decoder`."""
+
+    def __init__(self, start: bytes) -> None:
+        name, self.decoder = _ENCODINGS[start]
+        super().__init__(f"looks like {name}, since it begins with {start.hex(' ')}")
+
+
+def refuse_encoded(start: bytes) -> None:
+    """Refuse an input by its beginning.
+
+    Raises:
+        EncodedError: it looks like something else than UTF-8.
+    """
+    if start[:2] in _ENCODINGS:
+        raise EncodedError(start[:2])
+
+
 class Incoming:
     """The bytes of a stream, read ahead by a thread. The stream is closed when the thread ends."""
 
@@ -67,6 +95,8 @@ class Incoming:
                 yield b""
                 continue
             if isinstance(chunk, OSError):
+                if interrupted.wait(_DRAIN_SECONDS):  # a terminal that is gone sends a signal, too
+                    return
                 raise chunk
             if chunk is None:
                 self.ended = True

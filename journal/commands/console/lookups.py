@@ -1,17 +1,15 @@
 """A question that only people have, who type the beginning of an id."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-import journal
 from journal.commands.console.group import CommandError
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, StreamId
 
-_TOLD_MAX = 3
+_Id = TypeVar("_Id")
 
-# Goes by the index of the ids.
-_BETWEEN_SQL = "SELECT uuid FROM {} WHERE uuid BETWEEN ? AND ? ORDER BY uuid LIMIT ?"
+_TOLD_MAX = 3
 
 
 def session_named(opened: "Journal", named: "SessionId | str") -> "SessionId":
@@ -22,7 +20,7 @@ def session_named(opened: "Journal", named: "SessionId | str") -> "SessionId":
     """
     if not isinstance(named, str):
         return named
-    return journal.SessionId.from_bytes(_only(opened, "session", named))
+    return _only(opened, "session", named, opened.find_sessions(named, limit=_TOLD_MAX + 1))
 
 
 def stream_named(opened: "Journal", named: "StreamId | str") -> "StreamId":
@@ -33,19 +31,14 @@ def stream_named(opened: "Journal", named: "StreamId | str") -> "StreamId":
     """
     if not isinstance(named, str):
         return named
-    return journal.StreamId.from_bytes(_only(opened, "stream", named))
+    return _only(opened, "stream", named, opened.find_streams(named, limit=_TOLD_MAX + 1))
 
 
-def _only(opened: "Journal", table: str, digits: str) -> bytes:
-    first, last = (bytes.fromhex(digits.ljust(32, digit)) for digit in "0f")
-    sql = _BETWEEN_SQL.format(table)
-    with opened._database.read() as connection:
-        rows: list[Any] = connection.execute(sql, (first, last, _TOLD_MAX + 1)).fetchall()
-    found: list[bytes] = [uuid for (uuid,) in rows]
+def _only(opened: "Journal", noun: str, digits: str, found: list[_Id]) -> _Id:
     if not found:
-        raise CommandError(f"{opened.path}: has no {table} whose id begins with {digits}")
+        raise CommandError(f"{opened.path}: has no {noun} whose id begins with {digits}")
     if len(found) > 1:
-        told = ", ".join(str(journal.SessionId.from_bytes(uuid)) for uuid in found[:_TOLD_MAX])
+        told = ", ".join(str(one) for one in found[:_TOLD_MAX])
         told += ", ..." if len(found) > _TOLD_MAX else ""
-        raise CommandError(f"more than one {table}'s id begins with {digits}: {told}")
+        raise CommandError(f"more than one {noun}'s id begins with {digits}: {told}")
     return found[0]

@@ -68,20 +68,19 @@ class Output:
             raise OSError(error.errno, error.strerror, "standard output") from error
 
     def wait(self, seconds: float) -> None:
-        """Sleep, and wake up early when the reader of a pipe goes away, where that can be seen.
+        """Sleep, unless the reader of a pipe has gone away, where that can be seen.
 
         Raises:
             OutputClosed: it has.
         """
-        if self._descriptor is None or not hasattr(select, "poll"):
-            time.sleep(seconds)
-            return
-        poll = select.poll()
-        poll.register(self._descriptor, 0)
-        for _, flags in poll.poll(seconds * 1000):
-            if flags & (select.POLLERR | select.POLLHUP):
+        # It is not poll that waits: macOS tells of a reader that went away only who asks whether
+        # something can be written, and that is so at once.
+        if self._descriptor is not None and hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            if any(flags & (select.POLLERR | select.POLLHUP) for _, flags in poll.poll(0)):
                 raise OutputClosed
-            time.sleep(seconds)  # something that cannot be polled
+        time.sleep(seconds)
 
 
 def _standard_output() -> tuple[BinaryIO | io.RawIOBase, int | None]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TOO_LONG_REASON = f"too long: more than {LINE_BYTES_MAX} bytes"
 
+MARK_REASON = "begins with a byte order mark of UTF-8 (ef bb bf), which JSON has none of"
+
 _TOLD_MAX = 10
 
 

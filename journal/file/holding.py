@@ -1,0 +1,376 @@
+"""What this process holds of each journal file: locks of its own, beside those of SQLite.
+
+However many journals in the process are open on a file, there is one `Holding` of it, found by
+device and inode. It has up to two descriptors of its own, and on them
+
+- shared locks where SQLite's connections have theirs, so that no other process takes itself for the
+  last one when those are dropped, and deletes the -wal;
+- an exclusive lock for each write transaction, each checkpoint, and while a connection that writes
+  is opened or closed, so that two writers exclude each other even then.
+
+Between threads of the process such locks exclude nobody: a lock of Python's does.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from weakref import WeakSet
+
+import apsw
+
+from journal import errors
+from journal.file import forking, ofd
+from journal.file.paths import beside, resolved
+
+_Key = tuple[int, int]
+
+_POLL_SECONDS = 0.0005
+_SLOW_POLL_SECONDS = 0.01  # after a second
+_PATIENCE_SECONDS = 0.005
+
+_registry_lock = threading.Lock()
+_holdings: dict[_Key, "Holding"] = {}
+_locks_work_on: dict[int, bool] = {}  # by device
+_connections: WeakSet[apsw.Connection] = WeakSet()
+_inherited: list[apsw.Connection] = []
+
+
+class Holding:
+    """What this process holds of one file."""
+
+    def __init__(self, key: _Key, path: Path) -> None:
+        self.key = key
+        self.path = path
+        self.users = 0
+        self.is_writable = False
+        self._main: int | None = None
+        self._spare: list[int] = []
+        self._shm: int | None = None
+        self._shm_key: _Key | None = None
+        self.stands = False
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._owner: int | None = None
+
+    def add_descriptor(self, *, read_only: bool) -> None:
+        """Open the file for locks of our own, where it is not open for them yet.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        if self._main is not None and (self.is_writable or read_only):
+            return
+        if not _locks_work(self.key[0], self.path):
+            return
+        descriptor, self.is_writable = _opened(self.path, read_only=read_only)
+        if self._main is not None:  # closing it now would drop SQLite's locks
+            self._spare.append(self._main)
+            if self.stands:
+                ofd.try_lock(descriptor, "shared", ofd.MAIN)
+        self._main = descriptor
+
+    @contextmanager
+    def writing(self, wait_ms: int, path: Path) -> Iterator[None]:
+        """Be the only one, in this process and in others, who writes to the file.
+
+        Raises:
+            BusyError: somebody else is, for longer than `wait_ms`.
+        """
+        me = threading.get_ident()
+        deadline = time.monotonic() + wait_ms / 1000
+        depth = -1
+        try:  # an interrupt may come after any call: nothing may be left locked
+            if not self._lock.acquire(timeout=wait_ms / 1000):
+                raise errors.BusyError(path, "is being written by another thread")
+            depth = self._depth
+            if depth == 0:
+                self._wait_for_others(deadline, path)
+            self._depth = depth + 1
+            self._owner = me
+            yield
+        finally:
+            try:
+                if depth >= 0:
+                    self._depth = depth
+                if depth == 0:
+                    self._owner = None
+                    self._unlock_for_others()
+            finally:
+                with suppress(RuntimeError):  # not held: the wait for it failed
+                    self._lock.release()
+
+    def _unlock_for_others(self) -> None:
+        if self._main is not None:
+            ofd.try_lock(self._main, "none", ofd.WRITING)
+
+    def is_written_by_this_thread(self) -> bool:
+        """Tell whether this very thread is inside `writing`."""
+        return self._owner == threading.get_ident()
+
+    def _wait_for_others(self, deadline: float, path: Path) -> None:
+        """Take the lock that excludes other processes.
+
+        A process that writes without a pause leaves the lock for microseconds only. So who has
+        waited for some milliseconds insists, and nobody takes the lock before that one.
+        """
+        main = self._main
+        if main is None or not self.is_writable:
+            return
+        if not ofd.is_locked(main, ofd.INSISTING) and ofd.try_lock(main, "exclusive", ofd.WRITING):
+            return
+        insists = False
+        insist_at = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            while True:
+                now = time.monotonic()
+                time.sleep(_POLL_SECONDS if now < insist_at + 1 else _SLOW_POLL_SECONDS)
+                if now >= deadline:
+                    raise errors.BusyError(path, "is being written by another process")
+                if not insists and now >= insist_at:
+                    insists = ofd.try_lock(main, "exclusive", ofd.INSISTING)
+                if not insists and ofd.is_locked(main, ofd.INSISTING):
+                    continue
+                if ofd.try_lock(main, "exclusive", ofd.WRITING):
+                    return
+        finally:
+            ofd.try_lock(main, "none", ofd.INSISTING)
+
+    def stand(self) -> None:
+        """Take the shared locks, once SQLite has the file open in WAL mode and has read from it."""
+        if self.stands or self._main is None:
+            return
+        shm = beside(self.path, "-shm")
+        flags = (os.O_RDWR if self.is_writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
+        try:
+            status = os.stat(shm)  # noqa: PTH116 (as below)
+            if self._shm is None or self._shm_key != (status.st_dev, status.st_ino):
+                if self._shm is not None:  # of a -shm that is gone: nobody has a lock there
+                    os.close(self._shm)
+                self._shm = os.open(shm, flags)
+                status = os.fstat(self._shm)
+        except OSError:
+            return  # no -shm: nobody shares it
+        self._shm_key = status.st_dev, status.st_ino
+        ofd.try_lock(self._main, "shared", ofd.MAIN)
+        ofd.try_lock(self._shm, "shared", ofd.SHM)
+        self.stands = True
+
+    def stands_on_the_same_shm(self) -> bool:
+        """Tell whether the -shm that is locked is still the one beside the file."""
+        try:
+            status = os.stat(f"{self.path}-shm")  # noqa: PTH116
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._shm_key
+
+    def check_is_current(self, path: Path) -> None:
+        """Make sure that the file that was opened is the one at its path, with its companions.
+
+        SQLite notices nothing of this in WAL mode: it goes on writing to a file that is deleted.
+
+        Raises:
+            FileReplacedError: it was moved, replaced or deleted, or its -wal or -shm was.
+        """
+        try:
+            status = os.stat(path)  # noqa: PTH116 (it takes two thirds of the time)
+            is_same = (status.st_dev, status.st_ino) == self.key
+        except OSError:
+            raise errors.FileReplacedError(path, "was moved or deleted while it was open") from None
+        if not is_same:
+            raise errors.FileReplacedError(path, "was replaced by another file while it was open")
+        if not self.stands:
+            return
+        if not self.stands_on_the_same_shm() or not os.access(f"{self.path}-wal", os.F_OK):
+            reason = "lost its -wal or -shm while it was open: somebody moved or deleted it"
+            raise errors.FileReplacedError(path, reason)
+
+    def unlock_shared(self) -> None:
+        """Give the shared locks back: SQLite's connections are about to be closed."""
+        if not self.stands:
+            return
+        for descriptor, where in ((self._main, ofd.MAIN), (self._shm, ofd.SHM)):
+            if descriptor is not None:
+                ofd.try_lock(descriptor, "none", where)
+        for descriptor in self._spare:
+            ofd.try_lock(descriptor, "none", ofd.MAIN)
+        self.stands = False
+
+    def close(self) -> bool:
+        """Close the descriptors, if that drops nobody's locks; SQLite's connections are closed."""
+        if self._main is not None and _has_posix_locks(self.key):
+            return False
+        descriptors = [self._main, self._shm, *self._spare]
+        self._main = self._shm = None  # not after closing: an interrupt may come between
+        self._spare = []
+        for descriptor in descriptors:
+            if descriptor is not None:
+                os.close(descriptor)
+        return True
+
+    def abandon(self) -> None:
+        """Close the descriptors in a forked child; the locks stay, they are the parent's."""
+        for descriptor in (self._main, self._shm, *self._spare):
+            if descriptor is not None:
+                with suppress(OSError):
+                    os.close(descriptor)
+
+
+def hold(path: Path, *, read_only: bool) -> Holding:
+    """Return what this process holds of a file, for one more user of it.
+
+    Raises:
+        BusyError: the process was forked while another thread was using a journal.
+        AccessDeniedError, JournalNotFoundError: the file cannot be opened.
+    """
+    if forking.is_refused:
+        reason = "this process was forked while another thread was using a journal: "
+        reason += "start it with spawn or forkserver instead, or fork while no thread does"
+        raise errors.BusyError(path, reason)
+    _forget_inherited()
+    try:
+        status = path.stat()
+        key = status.st_dev, status.st_ino
+        with _registry_lock:
+            holding = _holdings.get(key)
+            if holding is None:
+                holding = Holding(key, resolved(path))
+            if holding.users == 0:
+                holding.path = resolved(path)
+            _refuse_other_name(holding, path, status.st_nlink)
+            holding.add_descriptor(read_only=read_only)
+            holding.users += 1
+            _holdings[key] = holding
+            return holding
+    except errors.JournalError:
+        raise
+    except FileNotFoundError as error:
+        raise errors.JournalNotFoundError(path, "does not exist") from error
+    except OSError as error:
+        reason = f"cannot be opened: {error.strerror}"
+        raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
+
+
+def let_go(holding: Holding) -> None:
+    """Be one user fewer. The last one unlocks before SQLite's connections are closed."""
+    with _registry_lock:
+        holding.users -= 1
+        if holding.users == 0 and _holdings.get(holding.key) is holding and holding.close():
+            del _holdings[holding.key]
+
+
+def opened(connection: apsw.Connection) -> apsw.Connection:
+    """Note a connection, so that a forked child can close it, and return it."""
+    _connections.add(connection)
+    return connection
+
+
+def _locks_work(device: int, path: Path) -> bool:
+    """Tell whether locks of our own work on this file system; tried once for each."""
+    if device not in _locks_work_on:
+        descriptors = [_opened(path, read_only=True) for _ in range(2)]
+        (first, is_writable), (second, _) = descriptors
+        works = ofd.work(first, second) if is_writable else ofd.might_work(first)
+        # No journal is open on this device in this process yet: no lock of our SQLite is dropped.
+        # Where another library has the file open, they stay.
+        status = path.stat()
+        if not (works and _has_posix_locks((status.st_dev, status.st_ino))):
+            for descriptor, _ in descriptors:
+                os.close(descriptor)
+        if not is_writable:  # only who may write can try it
+            return works
+        _locks_work_on[device] = works
+    return _locks_work_on[device]
+
+
+def _opened(path: Path, *, read_only: bool) -> tuple[int, bool]:
+    """Open a file for locking; tell whether exclusive locks are possible."""
+    flags = getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(path, os.O_RDWR | flags), True
+    except OSError:
+        if not read_only:
+            raise
+        return os.open(path, os.O_RDONLY | flags), False
+
+
+def _has_posix_locks(key: _Key) -> bool:
+    """Tell whether a library in this process has locks on a file, as far as can be known."""
+    try:
+        lines = Path("/proc/locks").read_bytes().splitlines()
+    except OSError:
+        return True  # it cannot be known
+    # Like "1: POSIX  ADVISORY  READ 711 fd:01:402 1073741826 1073742335".
+    device = f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}:{key[1]}".encode()
+    pid = str(os.getpid()).encode()
+    return any(
+        parts[1] == b"POSIX" and parts[4:6] == [pid, device]
+        for parts in (line.replace(b"-> ", b"").split() for line in lines)
+    )
+
+
+def _refuse_other_name(holding: Holding, path: Path, links: int) -> None:
+    """Refuse a file that somebody uses under another of its names: it would have two -wal.
+
+    Raises:
+        FileReplacedError: somebody does.
+    """
+    if links < 2:
+        return
+    here = resolved(path)
+    reason = "is in use under another name that leads to the same file (a hard link)"
+    if holding.users and holding.path != here:
+        raise errors.FileReplacedError(path, reason)
+    if not holding.users and _is_held_elsewhere(here):
+        raise errors.FileReplacedError(path, reason)
+
+
+def _is_held_elsewhere(path: Path) -> bool:
+    """Tell whether another process has the main file locked, and nobody the -shm beside it."""
+    if not _locks_work(path.stat().st_dev, path):
+        return False
+    main, _ = _opened(path, read_only=True)
+    try:
+        if not ofd.is_locked(main, ofd.MAIN):
+            return False
+        try:
+            shm = os.open(beside(path, "-shm"), os.O_RDWR)
+        except OSError:
+            return True
+        try:
+            return not ofd.is_locked(shm, ofd.SHM)
+        finally:
+            os.close(shm)
+    finally:
+        os.close(main)
+
+
+# Forks
+
+
+def _in_child() -> None:
+    """Keep the inherited connections for `_forget_inherited`, and give up the descriptors."""
+    global _registry_lock  # noqa: PLW0603
+    _registry_lock = threading.Lock()
+    _inherited.extend(_connections)
+    _connections.clear()
+    for holding in _holdings.values():
+        holding.abandon()
+    _holdings.clear()
+
+
+def _forget_inherited() -> None:
+    """Close what a forked child inherited, so that its SQLite knows nothing of the files.
+
+    Closing must neither checkpoint nor delete a -wal: it is the parent's.
+    """
+    while _inherited:
+        connection = _inherited.pop()
+        with suppress(apsw.Error):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.close()
+
+
+forking.in_child(_in_child)

@@ -1,0 +1,127 @@
+"""The -wal: switching a file to it, and bringing what it holds into the file."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import apsw
+
+from journal import errors
+from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
+from journal.file.paths import beside
+
+# A checkpoint copies each changed page once, however often it changed since the one before. It goes
+# no further than the oldest reader allows, and the -wal can begin anew only when nobody reads from
+# it: where readers follow each other without a pause, that has to be waited for, once for so many
+# pages.
+_CHECKPOINT_PAGES = 4_000
+_TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
+_WAIT_FOR_READERS_SECONDS = 1.0
+WAL_BYTES_KEPT = 16 * 1024 * 1024
+
+
+def use_wal(connection: apsw.Connection, path: Path) -> None:
+    """Switch a new file to WAL. The busy timeout does not cover this, so wait here for others."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            mode = connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise errors.StorageError(path, f"is on a file system without WAL (mode {mode!r})")
+        return
+
+
+def checkpointer() -> Callable[[apsw.Connection, str, int], int]:
+    """Return what brings the -wal into the file when it has grown long; called after each commit.
+
+    The commit has succeeded, so nothing here may make it look as if it had not: a checkpoint that
+    fails is made up for by the next one.
+    """
+    waited_at_pages = 0
+
+    def checkpoint(connection: apsw.Connection, _database: str, pages: int) -> int:
+        nonlocal waited_at_pages
+        if pages < waited_at_pages:  # the -wal has begun anew
+            waited_at_pages = 0
+        with suppress(apsw.Error):
+            if pages >= waited_at_pages + _TOO_MANY_PAGES:
+                waited_at_pages = pages
+                _checkpoint_all(connection)
+            elif pages >= _CHECKPOINT_PAGES:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return apsw.SQLITE_OK
+
+    return checkpoint
+
+
+def _checkpoint_all(connection: apsw.Connection) -> None:
+    """Bring all of the -wal into the file, so that it begins anew, if readers soon let us.
+
+    SQLite's own waiting is of no use here: it waits for the place that the oldest reader has taken
+    in the -wal, and the next reader takes the same place before it looks again. A new attempt,
+    however, sees that this one is not in the way.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_READERS_SECONDS
+    wait_for_locks(connection, 0)
+    try:
+        while True:
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            except apsw.BusyError:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.005)
+            else:
+                return
+    finally:
+        wait_for_locks(connection, BUSY_TIMEOUT_MS)
+
+
+def settle(writer: apsw.Connection, path: Path) -> None:
+    """Make what others left in the -wal last, before anything is acknowledged on top of it.
+
+    A process that died between writing and syncing, or whose sync failed, left frames there that a
+    power cut may still take. Where somebody reads from the -wal, it is synced, and a commit of our
+    own decides about what a commit that failed has left behind the last one that counts.
+    """
+    wal = beside(path, "-wal")
+    if not wal.exists() or not wal.stat().st_size:
+        return
+    wait_for_locks(writer, 0)
+    try:
+        writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        sync_wal(path)
+        wait_for_locks(writer, BUSY_TIMEOUT_MS)
+        writer.execute("BEGIN IMMEDIATE; UPDATE meta SET value = value WHERE key = 'journal_id'")
+        writer.execute("COMMIT")
+    finally:
+        wait_for_locks(writer, BUSY_TIMEOUT_MS)
+
+
+def sync_wal(path: Path) -> None:
+    """Have the disk take the -wal, through a descriptor of our own: SQLite has no lock on it."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(beside(path, "-wal"), os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def fold_wal(writer: apsw.Connection) -> None:
+    """Bring what the -wal holds into the file, if nobody uses it just now.
+
+    SQLite itself does so only when the last connection closes and is one that writes. Where a
+    reader outlives the writers, the file would be left without what was committed last.
+    """
+    with suppress(apsw.Error):  # somebody is at it, and closes later; it is no loss
+        wait_for_locks(writer, 0)
+        writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

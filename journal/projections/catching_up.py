@@ -1,0 +1,107 @@
+"""Catching up: folding what is new into the tables of the file, when somebody reads them."""
+
+from contextlib import suppress
+
+import apsw
+
+from journal import limits
+from journal.errors import BusyError
+from journal.file.checkpoints import Checkpoint
+from journal.file.connections import Database
+from journal.file.extent import Extent, read_extent
+from journal.projections.checkpoints import (
+    beginning_of,
+    copy_base,
+    is_stale,
+    stored_checkpoint,
+    write_checkpoints,
+)
+from journal.projections.rebuilding import rebuild_one
+from journal.projections.tables import (
+    AnyFold,
+    States,
+    delete_rows,
+    fold_next,
+    have_our_shape,
+    make_tables,
+)
+
+WAIT_MS = 250
+"""How long to wait for the write lock; after that the rest is folded in memory."""
+
+
+def prepare_tables(database: Database) -> None:
+    """Make the tables where they are missing or have another shape than this version's."""
+    with database.read() as connection:
+        if have_our_shape(connection):
+            return
+    with database.write() as connection:
+        if not have_our_shape(connection):
+            make_tables(connection)
+
+
+def catch_up(database: Database, fold: AnyFold) -> None:
+    """Fold what is new, in transactions of their own, as far as others let us write."""
+    extent, stored = _progress(database, fold)
+    with suppress(BusyError):  # then whoever reads folds the rest in memory
+        if stored is not None and is_stale(stored, fold, extent):
+            rebuild_one(database, fold, wait_ms=WAIT_MS)
+        elif stored is None or stored.position < extent.last:
+            _fold_live(database, fold, extent.last)
+
+
+def catch_up_stored(database: Database, fold: AnyFold) -> None:
+    """Catch up where there are rows of this version."""
+    extent, stored = _progress(database, fold)
+    if stored is not None and not is_stale(stored, fold, extent):
+        catch_up(database, fold)
+
+
+def catch_up_where_quick(database: Database, fold: AnyFold) -> None:
+    """Catch up if there is no more to fold than what one transaction takes."""
+    extent, stored = _progress(database, fold)
+    missing = extent.event_count(0 if stored is None else stored.position, extent.last)
+    is_usable = stored is None or not is_stale(stored, fold, extent)
+    if is_usable and 0 < missing <= limits.FOLD_EVENTS_MAX:
+        catch_up(database, fold)
+
+
+def _progress(database: Database, fold: AnyFold) -> tuple[Extent, Checkpoint | None]:
+    """Return how far the file goes, and how far the rows of a projection."""
+    with database.read() as connection:
+        extent = read_extent(connection)
+        return extent, stored_checkpoint(connection, fold, extent.last)
+
+
+def _fold_live(database: Database, fold: AnyFold, up_to: int) -> None:
+    """Fold the rows of the file up to a position, in several transactions.
+
+    Whoever comes at the same time goes on where the other has come to.
+    """
+    states: States | None = None
+    position = -1
+    while position < up_to:
+        with database.write(WAIT_MS) as connection:
+            extent = read_extent(connection)
+            stored = stored_checkpoint(connection, fold, extent.last)
+            if stored is None:
+                stored = _begin(connection, fold, extent)
+            if is_stale(stored, fold, extent) or stored.position >= up_to:
+                return  # somebody else was faster
+            if states is None or states.position != stored.position:
+                states = fold.states(connection, "main", stored.position)
+            end = min(states.position + limits.FOLD_EVENTS_MAX, up_to)
+            fold_next(connection, states, extent, end)
+            states.write()
+            position = states.position
+            write_checkpoints(connection, fold, position, stored.since)
+
+
+def _begin(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> Checkpoint:
+    """Begin at the first event, with no rows, or with those of a cut."""
+    delete_rows(connection, fold)
+    begun = beginning_of(connection, fold, extent)
+    if begun.schema == "base":
+        copy_base(connection, fold, "main")
+    write_checkpoints(connection, fold, begun.position, begun.since)
+    return Checkpoint(fold.version, begun.position, begun.since)

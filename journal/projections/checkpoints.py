@@ -1,0 +1,107 @@
+"""How far the projections have come, where they begin, and when what is stored is stale.
+
+A fold begins at the first event ever, or at the cut that a file begins with.
+At a cut, the base has what the fold had made of the events before it. Where there is no base of
+this fold, or another version made it, the states count the events since the cut only.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import apsw
+
+from journal.errors import DamagedError
+from journal.file.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from journal.file.extent import Extent
+from journal.file.names import has_unfolded_kinds
+from journal.projections.tables import AnyFold, Schema
+
+_TEXT_SQL = {
+    "sessions": "SELECT json_group_array(json_array(session, events_before, state))"
+    " FROM (SELECT * FROM base_session ORDER BY session)",
+    "streams": "SELECT json_group_array(json_array(stream, events_before, session, state))"
+    " FROM (SELECT * FROM base_stream ORDER BY stream)",
+}
+_OWN_TEXT_SQL = (
+    "SELECT json_group_array(json_array(key, state))"
+    " FROM (SELECT * FROM base_state WHERE projection = ? ORDER BY key)"
+)
+
+
+class Beginning(NamedTuple):
+    """Where a fold begins."""
+
+    position: int
+    """Of the last event that is folded already; 0 for none."""
+    since: int
+    """Of the first event that counts."""
+    schema: Schema
+    """Where the states at the beginning are; None: there are none."""
+
+
+def beginning_of(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> Beginning:
+    """Return where a fold begins in this file.
+
+    Raises:
+        DamagedError: its base is not what it was.
+    """
+    if extent.cut == 0:
+        return Beginning(0, 1, None)
+    for name in fold.names:
+        row: Any = connection.execute(
+            "SELECT version, position, check_digest FROM base WHERE projection = ?", (name,)
+        ).fetchone()
+        if row is None or row[:2] != (fold.version, extent.cut):
+            return Beginning(extent.cut, extent.first, None)
+        if row[2] != base_digest(connection, name):
+            what = f"is damaged: the base of the projection {name!r} is not what it was"
+            raise DamagedError(connection.filename, what, extent.cut)
+    return Beginning(extent.cut, 1, "base")
+
+
+def base_digest(connection: apsw.Connection, name: str) -> str:
+    """Return the SHA-256 of the text of a projection's base; FORMAT.md specifies it."""
+    sql = _TEXT_SQL.get(name)
+    text: str = (
+        connection.execute(_OWN_TEXT_SQL, (name,)).get
+        if sql is None
+        else connection.execute(sql).get
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:
+    """Put the states of the base into the tables of a schema, which are empty."""
+    parameters = () if fold.owner is None else (fold.owner,)
+    for table, select in fold.base_sql.items():
+        connection.execute(f"INSERT INTO {schema}.{table} {select}", parameters)
+
+
+def stored_checkpoint(
+    connection: apsw.Connection, fold: AnyFold, last_position: int
+) -> Checkpoint | None:
+    """Return how far the rows of the file have come; None where there are none.
+
+    Rows that passed over events whose kind is known by now count as those of another version.
+
+    Raises:
+        DamagedError: the checkpoint lies outside the file.
+    """
+    at = read_checkpoint(connection, fold.names[0], "projection", last_position)
+    if at is not None and has_unfolded_kinds(connection):
+        return at._replace(version=0)
+    return at
+
+
+def write_checkpoints(
+    connection: apsw.Connection, fold: AnyFold, position: int, since: int
+) -> None:
+    """Write how far a projection has come; its rows have to be there by then."""
+    for name in fold.names:
+        at = Checkpoint(fold.version, position, since)
+        write_checkpoint(connection, name, "projection", at)
+
+
+def is_stale(stored: Checkpoint, fold: AnyFold, extent: Extent) -> bool:
+    """Tell whether the rows of the file are of no use: made by another version, or before a cut."""
+    return stored.version != fold.version or stored.position < extent.cut

@@ -1,0 +1,210 @@
+"""The projections of one journal: the built-in ones and those that an application registered."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from journal.errors import DamagedError, FoldError, UnknownProjectionError
+from journal.events.ids import SessionId, StreamId
+from journal.file.checkpoints import read_checkpoints
+from journal.file.connections import Database
+from journal.file.decoding import StoredEvent
+from journal.file.extent import last_position, read_extent
+from journal.file.names import folded_codes, kinds_of, uuids
+from journal.file.reading import Reader, rows_between
+from journal.projections.as_of import AsOf, check_as_of, check_not_pruned, up_to
+from journal.projections.catching_up import (
+    catch_up,
+    catch_up_stored,
+    catch_up_where_quick,
+    prepare_tables,
+)
+from journal.projections.checkpoints import beginning_of, is_stale, stored_checkpoint
+from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
+from journal.projections.own_states import OwnFold, OwnStates, json_of
+from journal.projections.rebuilding import Progress, rebuild_one
+from journal.projections.results import Projection, ProjectionStatus, RebuildReport
+from journal.projections.tables import AnyFold, Fold, StatesT_co, have_our_shape
+
+
+class Projections:
+    """The projections of one journal. Threads may share it."""
+
+    def __init__(self, database: Database, reader: Reader) -> None:
+        self._database = database
+        self._reader = reader
+        self._lifecycle = LifecycleFold()
+        self._folds: dict[str, AnyFold] = dict.fromkeys(LifecycleFold.names, self._lifecycle)
+        if not database.read_only:
+            prepare_tables(database)
+
+    def register(self, projection: Projection[Any]) -> None:
+        """Add an application's projection; see `Journal.register`."""
+        name, version = projection.name, projection.version
+        if not isinstance(name, str) or not name or type(version) is not int or version < 1:
+            message = f"projection {name!r}: expected a name, and a version of 1 or more"
+            raise ValueError(message)
+        try:
+            json_of(projection.initial)
+        except ValueError as error:
+            raise ValueError(f"projection {name!r}, initial: {error}") from error
+        if projection.name in self._folds:
+            message = f"a projection named {projection.name!r} is registered already"
+            raise ValueError(message)
+        self._folds[projection.name] = OwnFold(projection, self._reader)
+
+    def catch_up_where_quick(self) -> None:
+        """Catch the built-in projections up, if little is missing: plain SQL finds them then.
+
+        Raises:
+            JournalError: those of `Database.write`; whoever reads them next makes up for it.
+        """
+        catch_up_where_quick(self._database, self._lifecycle)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @contextmanager
+    def lifecycle(self, as_of: AsOf = None) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
+        """Lend all sessions and streams as of a moment."""
+        with self._states(self._lifecycle, as_of) as lent:
+            yield lent
+
+    @contextmanager
+    def lifecycle_of(
+        self, session_id: SessionId, as_of: AsOf
+    ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
+        """Lend one session and its streams as of a moment, from their own events alone."""
+        with self._database.read() as connection:
+            extent = read_extent(connection)
+            check_not_pruned(self.path, extent, as_of)
+            begun = beginning_of(connection, self._lifecycle, extent)
+            states = self._lifecycle.states(connection, begun.schema, begun.position)
+            states.fold(up_to(self._neighbourhood(connection, session_id), as_of))
+            yield connection, states
+
+    def owner_of(self, stream_id: StreamId, as_of: AsOf) -> SessionId | None:
+        """Return the session that a stream belongs to as of a moment: that of its first event."""
+        with self._database.read() as connection:
+            check_not_pruned(self.path, read_extent(connection), as_of)
+            key: Any = connection.execute(
+                "SELECT b.session FROM base_stream AS b JOIN stream AS t ON t.id = b.stream"
+                " WHERE t.uuid = ?",
+                (stream_id.bytes,),
+            ).get
+            if key is None:
+                folded = folded_codes(kinds_of(connection))
+                rows = up_to(self._reader.stream_rows(connection, stream_id), as_of)
+                key = next((row[2] for row in rows if row[1] in folded), None)
+            for _, uuid in uuids(connection, "session", [key]):
+                return SessionId.from_bytes(uuid)
+        return None
+
+    @contextmanager
+    def own(self, name: str, as_of: AsOf = None) -> Iterator[OwnStates]:
+        """Lend the states of an application's projection as of a moment."""
+        fold = self._fold(name)
+        if not isinstance(fold, OwnFold):
+            raise UnknownProjectionError(name)
+        check_as_of(as_of)
+        with self._states(fold, as_of) as (_, states):
+            yield states
+
+    def statuses(self) -> list[ProjectionStatus]:
+        """Return how far each projection has come, those of the file and those registered."""
+        with self._database.read() as connection:
+            last = last_position(connection)
+            stored = {}
+            if self._has_tables(connection):
+                stored = read_checkpoints(connection, "projection", last)
+        found = {
+            name: ProjectionStatus(
+                name=name,
+                version=at.version,
+                position=at.position,
+                since=at.since,
+                lag=last - at.position,
+                stale=self._folds[name].version != at.version if name in self._folds else None,
+            )
+            for name, at in stored.items()
+        }
+        for name, fold in self._folds.items():
+            if name not in found:
+                found[name] = ProjectionStatus(
+                    name=name, version=fold.version, position=0, since=1, lag=last, stale=False
+                )
+        return [found[name] for name in sorted(found)]
+
+    def rebuild(
+        self, names: Iterable[str] | None, progress: Progress | None, *, check: bool
+    ) -> list[RebuildReport]:
+        """Fold projections anew; see `Journal.rebuild`."""
+        folds = {
+            id(fold): fold for fold in map(self._fold, self._folds if names is None else names)
+        }
+        if not self._database.read_only:
+            prepare_tables(self._database)
+        reports, failures = [], []
+        for fold in folds.values():
+            try:
+                with suppress(DamagedError, FoldError):  # then there is nothing to compare with
+                    catch_up_stored(self._database, fold)
+                reports.append(rebuild_one(self._database, fold, progress, replace=not check))
+            except FoldError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return reports
+
+    @contextmanager
+    def _states(
+        self, fold: Fold[StatesT_co], as_of: AsOf
+    ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
+        if as_of is None and not self._database.read_only:
+            catch_up(self._database, fold)
+        with self._database.read() as connection:
+            extent = read_extent(connection)
+            check_not_pruned(self.path, extent, as_of)
+            stored = None
+            if as_of is None and self._has_tables(connection):
+                stored = stored_checkpoint(connection, fold, extent.last)
+            if stored is None or is_stale(stored, fold, extent):
+                begun = beginning_of(connection, fold, extent)
+                states = fold.states(connection, begun.schema, begun.position)
+            else:
+                states = fold.states(connection, "main", stored.position)
+            if states.position < extent.last:
+                rows = rows_between(connection, extent, states.position, extent.last)
+                states.fold(up_to(rows, as_of))
+            yield connection, states
+
+    def _has_tables(self, connection: apsw.Connection) -> bool:
+        """Tell whether rows can be read: whoever may not make the tables may find none."""
+        return not self._database.read_only or have_our_shape(connection)
+
+    def _neighbourhood(
+        self, connection: apsw.Connection, session_id: SessionId
+    ) -> list[StoredEvent]:
+        """Return the events of a session, and those of its streams that name other sessions."""
+        found = {row[0]: row for row in self._reader.session_rows(connection, session_id)}
+        own: dict[int, int] = {}
+        for row in found.values():
+            if row[3] is not None:
+                own[row[3]] = own.get(row[3], 0) + 1
+        for key, uuid in uuids(connection, "stream", own):
+            count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
+            if count > own[key]:
+                rows = self._reader.stream_rows(connection, StreamId.from_bytes(uuid))
+                found.update((row[0], row) for row in rows)
+        return [found[position] for position in sorted(found)]
+
+    def _fold(self, name: str) -> AnyFold:
+        try:
+            return self._folds[name]
+        except KeyError:
+            raise UnknownProjectionError(name) from None

@@ -1,0 +1,222 @@
+"""The file that was opened is the file that is written: what happens when it is taken away."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Channel, Child, activated, check_file, names_in
+
+from journal import (
+    FileReplacedError,
+    Journal,
+    JournalError,
+    JournalNotFoundError,
+    SessionId,
+)
+
+EVENT = activated(SessionId.new())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here" / "a.db"
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_everything(path: Path) -> None:
+    for name in path.parent.iterdir():
+        name.unlink()
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("b.db"))
+
+
+def rotate(path: Path) -> None:
+    """As logrotate does."""
+    path.rename(path.with_name("a.db.1"))
+    path.touch()
+
+
+def replace_by_rename(path: Path) -> None:
+    """As an editor does that writes a new file, and as restoring a backup does."""
+    copy = path.with_name("copy")
+    shutil.copyfile(path, copy)
+    copy.replace(path)
+
+
+def replace_by_another_journal(path: Path) -> None:
+    other = path.with_name("other.db")
+    with Journal.open(other) as journal:
+        journal.append_events([EVENT] * 7)
+    other.replace(path)
+
+
+def remove_the_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def delete_the_wal(path: Path) -> None:
+    path.with_name("a.db-wal").unlink()
+
+
+def delete_the_shm(path: Path) -> None:
+    path.with_name("a.db-shm").unlink()
+
+
+def replace_the_shm(path: Path) -> None:
+    path.with_name("a.db-shm").rename(path.with_name("gone"))
+    shutil.copyfile(path.with_name("gone"), path.with_name("a.db-shm"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        delete,
+        delete_everything,
+        rename,
+        rotate,
+        replace_by_rename,
+        replace_by_another_journal,
+        remove_the_folder,
+        delete_the_wal,
+        delete_the_shm,
+        replace_the_shm,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_the_next_append_says_so_and_acknowledges_nothing(
+    path: Path, take_away: Callable[[Path], None]
+) -> None:
+    journal = Journal.open(path)
+    journal.append_events([EVENT])
+    take_away(path)
+    before = names_in(path.parent) if path.parent.exists() else None
+
+    for _ in range(2):
+        with pytest.raises(FileReplacedError):
+            journal.append_events([EVENT])
+    with pytest.raises(FileReplacedError):
+        journal.rebuild()
+    assert journal.event_count() == 1  # it answers from the file that it opened, or not at all
+    journal.close()
+    assert before is None or set(before) >= set(names_in(path.parent))  # nothing is made there
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
+def test_a_journal_never_answers_from_two_files(path: Path) -> None:
+    """Not even a reader that is opened later, when the ones before are lent out."""
+    journal = Journal.open(path)
+    journal.append_events([EVENT])
+    replace_by_another_journal(path)
+    seen = set()
+    with journal._database.read():
+        for _ in range(3):
+            try:
+                seen.add(journal.event_count())
+            except FileReplacedError:
+                seen.add(1)
+    assert seen == {1}
+    journal.close()
+    with Journal.open(path) as other:
+        assert other.event_count() == 7
+
+
+# What a path leads to
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links work otherwise there")
+def test_a_file_that_is_in_use_under_another_name_is_refused(path: Path) -> None:
+    journal = Journal.open(path)
+    journal.append_events([EVENT])
+    link = path.with_name("other.db")
+    link.hardlink_to(path)
+
+    with pytest.raises(FileReplacedError, match="another name that leads to the same file"):
+        Journal.open(link)
+    with Child(open_under_another_name, link) as child:
+        assert child.receive() == "FileReplacedError"
+    with Journal.open(path) as again:
+        assert again.append_events([EVENT]) == (2, 2)
+    journal.close()
+
+    with Journal.open(link) as journal:  # nobody uses it any more
+        assert journal.append_events([EVENT]) == (3, 3)
+    assert len(check_file(path, closed=True)) == 3
+
+
+def open_under_another_name(_channel: Channel, path: Path) -> str:
+    try:
+        Journal.open(path).close()
+    except JournalError as error:
+        return type(error).__name__
+    return "opened"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links work otherwise there")
+def test_a_dangling_link_is_no_journal_and_makes_none(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere.db"))
+
+    for read_only in (False, True):
+        with pytest.raises(JournalNotFoundError):
+            Journal.open(path, read_only=read_only)
+    assert names_in(path.parent) == ["a.db"]
+
+
+@pytest.mark.parametrize("length", [248, 250, 255, 256])
+def test_a_name_too_long_for_what_stands_beside_it_is_refused(path: Path, length: int) -> None:
+    with pytest.raises(JournalError, match="too long"):
+        Journal.open(path.with_name("x" * length))
+    assert names_in(path.parent) == []
+
+
+def test_a_path_too_long_for_sqlite_is_refused(path: Path) -> None:
+    folder = path.parent
+    for _ in range(6):
+        folder = folder / ("y" * 90)
+    folder.mkdir(parents=True)
+
+    with pytest.raises(JournalError, match="too long"):
+        Journal.open(folder / "a.db")
+    assert names_in(folder) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_is_not_utf8_is_refused(path: Path) -> None:
+    strange = path.with_name(os.fsdecode(b"\xff\xfe.db"))
+
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match="name is not UTF-8"):
+            Journal.open(strange, read_only=read_only)
+    assert names_in(path.parent) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be removed there")
+def test_a_working_directory_that_was_removed_is_a_clear_error(path: Path) -> None:
+    with Child(open_in_a_removed_folder, path.parent) as child:
+        assert child.receive() == "JournalNotFoundError"
+
+
+def open_in_a_removed_folder(_channel: Channel, folder: Path) -> str:
+    os.chdir(folder)
+    folder.rmdir()
+    return open_under_another_name(_channel, Path("a.db"))
+
+
+def test_a_journal_that_cannot_be_made_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("journal.file.opening.create_journal", fail)
+    with pytest.raises(OSError, match="No space left"):
+        Journal.open(path)
+    assert names_in(path.parent) == []

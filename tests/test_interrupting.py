@@ -1,0 +1,372 @@
+"""Ctrl-C, SIGTERM and SIGHUP, whatever the command is at: exit code 130, and no word too many."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from commands_support import (
+    MIXED,
+    SESSION,
+    THOUSAND,
+    activated,
+    end_all,
+    ended,
+    environment,
+    give,
+    holds,
+    make,
+    start,
+    start_append,
+    started,
+    stored,
+    taken,
+    until,
+)
+
+import journal
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
+
+NAMES = ["SIGINT", "SIGTERM", "SIGHUP"]
+
+APPENDED_NOTHING = "interrupted: appended no events from 0 bytes"
+
+
+@pytest.fixture(autouse=True)
+def _signals_reach_the_commands():
+    """What is ignored here would be ignored in every process that is started."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+    for name in NAMES:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    yield
+    end_all()
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tests.db"
+
+
+@pytest.fixture
+def full_pipe():
+    """A pipe that takes no more, so that a command cannot end before it is interrupted."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    try:
+        while True:
+            os.write(write_end, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(write_end, True)
+    yield write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def printing(path):
+    """Return each command that prints something."""
+    return [
+        ["append", path],
+        ["events", path],
+        ["events", path, "--follow"],
+        ["info", path],
+        ["label", path],
+        ["sessions", path],
+        ["streams", path, "--json"],
+        ["session", path, SESSION],
+        ["anomalies", path, "--json"],
+        ["projections", path],
+    ]
+
+
+def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
+    make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
+    for turn, delay in enumerate((0, 0.1, 0.5)):
+        processes = [started(*arguments, stdout=full_pipe) for arguments in printing(path)]
+        time.sleep(delay)
+        for place, process in enumerate(processes):
+            process.send_signal(getattr(signal, NAMES[(place + turn) % 3]))
+        for process in processes:
+            result = ended(process)
+            assert result.code == 130, (process.args[3:], delay, result)
+            assert result.err.partition(" in ")[0] in ("", APPENDED_NOTHING)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_waits_for_a_lock_ends_too(path, name):
+    make(path, activated(1))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for delay in (0, 0.1, 1):
+        for arguments in [["label", path, "a name"], ["rebuild", path]]:
+            process = started(*arguments)
+            time.sleep(delay)
+            process.send_signal(getattr(signal, name))
+            result = ended(process)
+            assert result[:2] == (130, b"")
+            assert result.err in ("", "interrupted: the old rows stay\n")
+    other.close()
+    assert stored(path) == activated(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_following_ends_quietly(path, name):
+    make(path, activated(1))
+    process = start("events", path, "--follow")
+    assert process.stdout.readline() == activated(1)
+    process.send_signal(getattr(signal, name))
+
+    assert ended(process) == (130, b"", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_complete_lines_that_were_read_are_committed(path, name):
+    process = start_append(path)
+    for some in (activated(2) + activated(3), activated(4)[:20], activated(4)[20:21]):
+        give(process, some)
+        until(taken(process))  # and what was taken before is in good hands
+    process.send_signal(getattr(signal, name))
+    process.wait(timeout=30)  # while the pipe is still open
+    result = ended(process)
+
+    assert result.code == 130
+    assert result.err.startswith("interrupted: appended 1,002 events (positions 1 to 1002) from ")
+    assert " leaving out 2" in result.err
+    assert stored(path) == THOUSAND + activated(2) + activated(3)
+
+
+@pytest.mark.parametrize("names", [["SIGINT"], ["SIGTERM", "SIGHUP"], ["SIGINT", "SIGTERM"]])
+def test_one_signal_or_two_in_one_go_leave_time_to_commit(path, names):
+    process = start_append(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for some in (THOUSAND, b"\n", b"\n"):  # it waits for the lock with the first of them
+        give(process, some)
+        until(taken(process))
+    for name in names:
+        process.send_signal(getattr(signal, name))
+    time.sleep(0.3)  # for a process that would end at once
+    assert process.poll() is None
+    other.execute("ROLLBACK")
+    other.close()
+
+    assert ended(process).code == 130
+    assert stored(path) == THOUSAND + THOUSAND
+
+
+def test_one_who_insists_does_not_wait(path):
+    process = start_append(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    give(process, THOUSAND + b"\n")
+    until(taken(process))
+
+    def insisted():
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    until(insisted, pause=0.2)
+    assert ended(process) == (130, b"", "")
+    other.close()
+    assert stored(path) == THOUSAND
+
+
+TERMINAL_OF_ITS_OWN = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from journal.__main__ import main
+main()
+"""
+
+
+def test_a_terminal_that_is_closed_interrupts_reading_from_it(path):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = start(
+        *("append", path),
+        program=["-c", TERMINAL_OF_ITS_OWN],
+        stdin=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.write(ours, activated(1))
+    until(holds(path, 1))
+    os.close(ours)
+    result = ended(process)
+
+    assert result.code == 130
+    assert "\ninterrupted: appended 1 event (position 1) from " in result.err
+    assert stored(path) == activated(1)
+
+
+def test_what_the_parent_has_it_ignore_stays_ignored(path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    process = start_append(path)
+    process.send_signal(signal.SIGHUP)
+    result = ended(process, activated(2))
+
+    assert result.code == 0
+    assert stored(path) == THOUSAND + activated(2)
+
+
+def scripted(code, *arguments):
+    """Run the command in a process that a script prepares."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nfrom journal.__main__ import main\nmain()", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    return ended(process)
+
+
+def test_ctrl_break_of_windows_is_one_of_them(path):
+    """Another signal stands in for it, so that it can be had here."""
+    make(path, activated(1))
+    code = """
+import os, signal
+signal.SIGBREAK = signal.SIGUSR1
+import journal
+journal.Journal.last_position = property(lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+"""
+    assert scripted(code, "events", path, "--follow") == (130, b"", "")
+
+
+def test_a_signal_is_not_lost_where_python_would_print_it_and_go_on(path):
+    """Such as in what is called when an object goes away."""
+    make(path, activated(1))
+    code = """
+import signal, time, weakref
+import journal
+def last_position(opened):
+    class Thing: pass
+    thing = Thing()
+    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    time.sleep(30)
+journal.Journal.last_position = property(last_position)
+"""
+    began = time.monotonic()
+    assert scripted(code, "events", path, "--follow") == (130, b"", "")
+    assert time.monotonic() - began < 20
+
+
+def test_a_failure_to_close_after_a_signal_is_no_failure(path):
+    """As where the terminal has gone: it can be written no more."""
+    make(path, activated(1))
+    code = """
+import errno, signal
+from journal.commands.console.output import Output
+def flush(self):
+    raise OSError(errno.EIO, "no terminal")
+def wait(self, seconds):
+    Output.flush = flush
+    signal.raise_signal(signal.SIGHUP)
+Output.wait = wait
+"""
+    assert scripted(code, "events", path, "--follow") == (130, activated(1), "")
+
+
+STEP_BY_STEP = """
+import atexit, importlib, json, os, signal, sys
+import click.core
+import journal, journal.commands
+from journal import Journal, __main__, _signals
+from journal.commands.console import group, interrupting
+
+ours = {module.__file__ for module in (__main__, _signals, group, interrupting)}
+seen = set()
+at = 0
+
+
+def watch(frame, event, argument):
+    if frame.f_code.co_filename not in {*ours, click.core.__file__}:
+        return None
+    frame.f_trace_opcodes = frame.f_code.co_filename in ours
+    if event in ("line", "opcode") and signal.getsignal(signal.SIGINT) is not before:
+        seen.add((frame.f_code, frame.f_lasti if event == "opcode" else frame.f_lineno))
+        if len(seen) == at:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+    return watch
+
+
+def fork():
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number, name in (1, "out"), (2, "err"):
+        os.dup2(os.open(f"{folder}/{at}.{name}", os.O_CREAT | os.O_WRONLY, 0o600), number)
+    sys.settrace(watch)
+    __main__.main()
+
+
+before = signal.getsignal(signal.SIGINT)
+folder, every = sys.argv.pop(1), int(sys.argv.pop(1))
+parent = os.getpid()
+def tell():
+    if os.getpid() != parent:
+        with open(f"{folder}/told", "w") as file:
+            json.dump([len(seen), list(sys.modules)], file)
+
+
+atexit.register(tell)
+fork()  # this first one is left alone
+with open(f"{folder}/told") as file:
+    steps, modules = json.load(file)
+for name in modules:  # so that no other has to
+    importlib.import_module(name)
+for at in range(steps, 0, -every):
+    print(at, fork(), flush=True)
+"""
+
+
+def interrupted_step_by_step(tmp_path, every, *arguments):
+    """Return code, standard output and error of a command for a signal at each step it takes.
+
+    Those are the lines of click's core, and each instruction of what decides in this package.
+    """
+    tmp_path.mkdir()
+    command = [sys.executable, "-c", STEP_BY_STEP, tmp_path, str(every), *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = []
+    for line in reversed(done.stdout.splitlines()):
+        at, code = map(int, line.split())
+        texts = [(tmp_path / f"{at}.{name}").read_text() for name in ("out", "err")]
+        found.append((code, *texts))
+    return found
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["events", "tests.db"], 0, activated(1).decode(), ""),
+        (["events", "missing.db"], 1, "", "Error: "),
+        (["events", "tests.db", "--bogus"], 2, "", "Usage: "),
+        (["--version"], 0, f"journal {journal.__version__}\n", ""),
+    ],
+    ids=["done", "failed", "wrong", "version"],
+)
+def test_there_is_no_moment_at_which_click_or_python_answers(
+    tmp_path, monkeypatch, every, arguments, code, out, err
+):
+    """The signal comes at each step in turn, until it is too late for one."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "tests.db", activated(1))
+    found = interrupted_step_by_step(tmp_path / "steps", every, *arguments)
+
+    *before, last = found
+    assert len(before) > 400 // every
+    assert {found_code for found_code, *_ in before} == {130}
+    assert {found_out for _, found_out, _ in before} <= {"", out}
+    assert {found_err.partition(" ")[0] for *_, found_err in before} <= {"", err.strip()}
+    assert last[:2] == (code, out)
+    assert last[2].startswith(err)

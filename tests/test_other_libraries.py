@@ -1,0 +1,206 @@
+"""A second SQLite in the process, and whatever else opens and closes the file.
+
+Any close() of the file drops SQLite's locks in this process. With locks of the journal's own, what
+was acknowledged stays, with one and with several writing processes.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+from support import ROUNDS, Channel, Child, activated, check_file, let_go
+
+from journal import Journal, SessionId
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="there a close drops no locks")
+
+
+def append(journal: Journal, count: int) -> int:
+    for _ in range(count):
+        journal.append_events([activated(SessionId.new())])
+    return count
+
+
+def look_with_sqlite3(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM events").fetchone()
+
+
+def look_read_only(path: Path) -> None:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as other:
+        other.execute("SELECT * FROM sessions").fetchall()
+
+
+def look_with_apsw(path: Path) -> None:
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as other:
+        other.execute("SELECT count(*) FROM event").fetchall()
+
+
+def look_with_duckdb(path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    extension = pytest.importorskip("duckdb_extension_sqlite_scanner")
+    binary = next(Path(extension.__path__[0]).rglob("*.duckdb_extension"))
+    with closing(duckdb.connect()) as other:
+        other.execute(f"LOAD '{binary}'")
+        other.execute(f"ATTACH '{path}' AS journal (TYPE sqlite, READ_ONLY)")
+        other.execute("SELECT count(*) FROM journal.event").fetchall()
+
+
+def hash_it(path: Path) -> None:
+    for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        if name.exists():
+            hashlib.sha256(name.read_bytes()).hexdigest()
+
+
+def back_it_up(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("backup"))
+
+
+LOOKS: list[Callable[[Path], None]] = [
+    look_with_sqlite3,
+    look_read_only,
+    look_with_apsw,
+    look_with_duckdb,
+    hash_it,
+    back_it_up,
+]
+looks = pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.__name__)
+
+
+@looks
+def test_nothing_is_lost_to_somebody_who_looks_on(
+    tmp_path: Path, look: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "a.db"
+    journal = Journal.open(path)
+    count = 0
+    for _ in range(20):
+        count += append(journal, 3)
+        look(path)
+    # Another process comes and goes: it must not take itself for the last one.
+    with Child(open_and_close, path) as child:
+        count += child.receive()
+    count += append(journal, 3)
+    journal.close()
+
+    assert len(check_file(path)) == count
+
+
+def open_and_close(_channel: Channel, path: Path) -> int:
+    with Journal.open(path) as journal:
+        return append(journal, 2)
+
+
+def test_a_kept_connection_of_another_library_does_not_stop_closing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as other:
+        with Journal.open(path) as journal:
+            append(journal, 5)
+            other.execute("SELECT count(*) FROM event").fetchone()
+        with Journal.open(path) as journal:
+            append(journal, 5)
+        assert other.execute("SELECT count(*) FROM event").fetchone() == (10,)
+
+    with Journal.open(path) as journal:
+        assert append(journal, 1) == 1
+    assert len(check_file(path, closed=True)) == 11
+
+
+def write_and_be_looked_at(channel: Channel, path: Path, seconds: float) -> int:
+    count = 0
+    stop = threading.Event()
+
+    def look_on() -> None:
+        while not stop.wait(0.02):
+            look_with_sqlite3(path)
+            hash_it(path)
+
+    looking = threading.Thread(target=look_on)
+    channel.meet()
+    with Journal.open(path, durability="normal") as journal:
+        looking.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            count += append(journal, 1)
+    with Journal.open(path, durability="normal") as journal:
+        count += append(journal, 1)
+    stop.set()
+    looking.join()
+    return count
+
+
+def test_two_writing_processes_and_one_that_looks_destroy_nothing(tmp_path: Path) -> None:
+    """The file was malformed in three of three trials when only SQLite's locks were there."""
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+    children = [Child(write_and_be_looked_at, path, 1.5 * ROUNDS) for _ in range(3)]
+    let_go(children)
+    count = sum(child.receive() for child in children)
+
+    with closing(apsw.Connection(str(path))) as file:
+        assert file.pragma("integrity_check") == "ok"
+    assert len(check_file(path)) == count
+
+
+def test_a_write_transaction_excludes_another_process_though_its_sqlite_lock_is_gone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.db"
+    with Journal.open(path) as journal:
+        append(journal, 1)
+        with Child(open_and_close, path) as child:
+            with journal._database.write() as connection:
+                connection.execute("UPDATE meta SET value = value")
+                look_with_sqlite3(path)
+                hash_it(path)  # drops the lock on the -shm
+                time.sleep(0.3)
+                assert not child._channel.poll()
+            assert child.receive() == 2
+        append(journal, 1)
+
+    assert len(check_file(path)) == 4
+
+
+def test_journals_of_one_process_share_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open descriptors cannot be counted here")
+    before = len(list(descriptors.iterdir()))
+    journals = [Journal.open(path) for _ in range(3)]
+    journals.append(Journal.open(path, read_only=True))
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    journals.append(Journal.open(link))
+    for journal in (*journals[:3], journals[4]):
+        append(journal, 2)
+    for journal in journals[:4]:
+        journal.close()
+    append(journals[4], 1)
+    journals[4].close()
+
+    assert len(list(descriptors.iterdir())) == before
+    assert len(check_file(path, closed=True)) == 9
+
+
+def test_a_connection_of_ours_reads_in_sql_and_is_closed_with_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with Journal.open(path) as journal:
+        append(journal, 3)
+        connection = journal.connection()
+        assert connection.execute("SELECT count(*) FROM events").get == 3
+        append(journal, 1)
+        assert connection.execute("SELECT count(*) FROM events").get == 4
+        with pytest.raises(apsw.ReadOnlyError):
+            connection.execute("DELETE FROM meta")
+    with pytest.raises(apsw.ConnectionClosedError):
+        connection.execute("SELECT 1")
+    assert [name.name for name in tmp_path.iterdir()] == ["a.db"]

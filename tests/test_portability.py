@@ -1,0 +1,150 @@
+"""What only Unix has is used where it is there: the package and the tests, read as on Windows."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import journal
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(journal.__file__).parent
+
+# Modules, and names in modules.
+UNIX_ONLY = """
+crypt fcntl grp posix pty pwd resource syslog termios tty
+
+os.chown os.chroot os.fchmod os.fchown os.fork os.forkpty os.getegid os.geteuid os.getgid
+os.getgroups os.getloadavg os.getpgid os.getpgrp os.getsid os.getuid os.killpg os.lchown
+os.mkfifo os.mknod os.nice os.openpty os.posix_fadvise os.posix_fallocate os.posix_spawn
+os.pread os.pwrite os.sched_getaffinity os.sched_setaffinity os.setegid os.seteuid os.setgid
+os.setgroups os.setpgid os.setregid os.setreuid os.setsid os.setuid os.statvfs os.sync
+os.sysconf os.ttyname os.uname os.wait os.wait3 os.wait4
+os.O_CLOEXEC os.O_DIRECTORY os.O_DSYNC os.O_NOFOLLOW os.O_NONBLOCK os.O_SYNC os.WNOHANG
+
+select.epoll select.kqueue select.poll
+
+signal.SIGALRM signal.SIGCHLD signal.SIGCONT signal.SIGHUP signal.SIGKILL signal.SIGPIPE
+signal.SIGQUIT signal.SIGSTOP signal.SIGTSTP signal.SIGTTIN signal.SIGTTOU signal.SIGUSR1
+signal.SIGUSR2 signal.SIGWINCH signal.SIGXFSZ signal.alarm signal.getitimer signal.pause
+signal.pthread_kill signal.pthread_sigmask signal.setitimer signal.siginterrupt
+signal.sigpending signal.sigtimedwait signal.sigwait signal.sigwaitinfo
+
+socket.AF_UNIX time.pthread_getcpuclockid time.tzset
+"""
+
+# Python's own modules are imported beforehand: on Windows they do without.
+COLLECT = """
+import asyncio, ctypes, importlib, multiprocessing.connection, shutil, signal, subprocess, sys
+import tarfile, tempfile, zipapp
+import pytest
+
+for name in sys.argv.pop(1).split():
+    module, _, attribute = name.partition(".")
+    if attribute:
+        vars(importlib.import_module(module)).pop(attribute, None)
+    else:
+        sys.modules[module] = None
+how = "--collect-only", "-qq", "-m", "", "-p", "no:cacheprovider"
+sys.exit(pytest.main([*how, *sys.argv[1:]]))
+"""
+
+
+def collect(*tests: Path) -> subprocess.CompletedProcess[str]:
+    """Collect tests in a process that lacks what Windows lacks."""
+    command = [sys.executable, "-c", COLLECT, UNIX_ONLY, *tests]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def test_every_test_is_collected_without_what_only_unix_has() -> None:
+    done = collect(ROOT / "tests")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_windows_lacks_is_missed(tmp_path: Path) -> None:
+    lines = [
+        "import fcntl",
+        "from signal import SIGKILL",
+        "import os\nos.fork",
+        "import os, signal",
+    ]
+    for number, line in enumerate(lines):
+        (tmp_path / f"test_{number}.py").write_text(f"{line}\ndef test_it(): pass\n", "utf-8")
+
+    done = collect(tmp_path)
+
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert re.findall(r"^ERROR .*test_(\d)\.py", done.stdout, re.MULTILINE) == ["0", "1", "2"]
+
+
+# The package: a function, or a statement outside of any, asks before it uses what only Unix has
+
+
+def unguarded(source: str) -> list[str]:
+    """Return what a module uses of Unix alone without asking whether it is there."""
+    return list(_unguarded(ast.parse(source), ""))
+
+
+def _unguarded(node: ast.AST, scope: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        inside = ast.unparse(child) if isinstance(node, ast.Module | ast.ClassDef) else scope
+        for name in _unix_names(child):
+            if not _asks_for(name, inside):
+                yield name
+        yield from _unguarded(child, inside)
+
+
+def _unix_names(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names):
+            used = [alias.name for alias in names]
+        case ast.ImportFrom(str(module), names, 0):
+            used = [module, *(f"{module}.{alias.name}" for alias in names)]
+        case ast.Attribute(ast.Name(module), name):
+            used = [f"{module}.{name}"]
+        case _:
+            return []
+    return [name for name in used if name in UNIX_ONLY.split()]
+
+
+def _asks_for(name: str, scope: str) -> bool:
+    module, _, attribute = name.partition(".")
+    questions = "sys.platform", "os.name", f"hasattr({module}, '{attribute}')"
+    caught = r"except \(?[\w, ]*(ImportError|ModuleNotFoundError|AttributeError)"
+    return any(question in scope for question in questions) or bool(re.search(caught, scope))
+
+
+def test_the_package_asks_for_what_only_unix_has() -> None:
+    uses = {path.name: unguarded(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+
+    assert {name: used for name, used in uses.items() if used} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import fcntl", ["fcntl"]),
+        ("from resource import getrusage", ["resource"]),
+        ("from os import fork, getpid", ["os.fork"]),
+        ("import signal\nsignal.signal(signal.SIGHUP, f)", ["signal.SIGHUP"]),
+        ("def f():\n    return select.poll()", ["select.poll"]),
+        ("def f():\n    hasattr(os, 'fork')\ndef g():\n    os.fork()", ["os.fork"]),
+        ("class A:\n    x = hasattr(os, 'fork')\n    def g(self):\n        os.fork()", ["os.fork"]),
+        ("if hasattr(os, 'fork'):\n    os.geteuid()", ["os.geteuid"]),
+        ("import os, signal, select, time", []),
+        ("if hasattr(os, 'fork'):\n    os.fork()", []),
+        ("if sys.platform != 'win32':\n    import fcntl", []),
+        ("try:\n    import fcntl\nexcept (ImportError, OSError):\n    fcntl = None", []),
+        ("def f():\n    if os.name == 'nt':\n        return\n    os.kill(1, signal.SIGKILL)", []),
+        ("def f():\n    try:\n        g()\n    except OSError:\n        os.sync()", ["os.sync"]),
+    ],
+)
+def test_the_scan_sees_what_it_should(source: str, found: list[str]) -> None:
+    assert unguarded(source) == found

@@ -45,7 +45,7 @@ def _page(found: "JournalInfo") -> list[str]:
         "File": one_line(str(found.path)),
         "Size": size_text(found.file_bytes)
         + (f", and {size_text(found.wal_bytes)} in the -wal" if found.wal_bytes else ""),
-        "Created": f"{found.created_at.rfc3339()} by journal {found.library_version}",
+        "Created": f"{found.created_at.rfc3339()} by journal {one_line(found.library_version)}",
         "Format": str(found.format_version),
         "Events": _events_text(found),
         "Timestamps": _times_text(found),

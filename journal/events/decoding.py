@@ -42,7 +42,7 @@ def blueprint(name: str, fields: tuple[str, ...] | None) -> Blueprint:
         return UnknownEvent, name, None, _fill_unknown(fields)
     if fields != kind.field_names:
         expected, found = to_json(kind.field_names).decode(), to_json(fields).decode()
-        raise ValueError(f"the fields of kind {name}: expected {expected}, found {found}")
+        raise ValueError(f"the fields of kind {name}: expected {expected}, found {found:.300}")
     return kind.model, name, kind.has_stream, fill(kind)
 
 

@@ -340,7 +340,14 @@ _ERRORS: list[tuple[tuple[type[apsw.Error], ...], type[errors.PathError], str]] 
     ((apsw.FullError,), errors.StorageFullError, "the disk is full"),
     ((apsw.NotADBError,), errors.NotADatabaseError, "is not an SQLite database"),
     (
-        (apsw.CorruptError, apsw.FormatError, apsw.SQLError, apsw.ConstraintError),
+        (
+            apsw.CorruptError,
+            apsw.FormatError,
+            apsw.SQLError,
+            apsw.ConstraintError,
+            apsw.TooBigError,
+            apsw.MismatchError,
+        ),
         errors.DamagedError,
         "is damaged: {}",
     ),

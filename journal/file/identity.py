@@ -6,6 +6,7 @@ from typing import Any
 import apsw
 
 from journal import errors
+from journal.file.objects import check_is_table
 
 APPLICATION_ID = 0x504A534A
 FORMAT_VERSION = 1
@@ -62,6 +63,7 @@ def check_format(connection: apsw.Connection, path: Path) -> None:
     found = connection.pragma("user_version")
     if found <= FORMAT_VERSION:
         return
+    check_is_table(connection, "meta")
     needed = connection.execute("SELECT value FROM meta WHERE key = 'min_reader_version'").get
     readable = [str(version) for version in range(1, FORMAT_VERSION + 1)]
     if not (connection.readonly("main") and needed in readable):

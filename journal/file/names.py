@@ -14,6 +14,9 @@ from journal.events.ids import SessionId, StreamId
 from journal.events.kinds import KINDS
 from journal.file.decoding import NOT_DECODED, Names, Page, sentence
 
+_FIELDS_MAX = 1_000
+"""How many fields a kind may have: no kind has ten, and a file is input."""
+
 _IDS_MAX = 50_000
 """How many ids of either sort are kept: those of what is in use come back with one look-up each."""
 
@@ -45,13 +48,24 @@ def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
     found = {}
     for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
         try:
-            kind = FileKind(_name(name), None if fields is None else tuple(from_json(fields)))
+            kind = FileKind(_name(name), None if fields is None else _field_names(fields))
             blueprint(*kind)
         except NOT_DECODED as error:
             what = f"is damaged: kind {code}: {sentence(error)}"
             raise DamagedError(connection.filename, what) from error
         found[code] = kind
     return found
+
+
+def _field_names(fields: str) -> tuple[str, ...]:
+    names = from_json(fields)
+    if (
+        not isinstance(names, list)
+        or len(names) > _FIELDS_MAX
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"expected the names of at most {_FIELDS_MAX} fields")
+    return tuple(names)
 
 
 def _name(name: object) -> str:

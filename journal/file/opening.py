@@ -11,11 +11,13 @@ import apsw
 
 from journal.file.creating import add_missing_kinds, create_journal
 from journal.file.holding import opened
-from journal.file.identity import check_identity, check_not_closed, is_blank
+from journal.file.identity import FORMAT_VERSION, check_identity, check_not_closed, is_blank
 from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.migrations import migrate
+from journal.file.objects import check_objects
 from journal.file.paths import check_writable, resolved
 from journal.file.wal import WAL_BYTES_KEPT, checkpointer, use_wal
+from journal.limits import DATA_SIZE_MAX
 
 Durability = Literal["full", "normal"]
 """What an append waits for.
@@ -27,6 +29,9 @@ survives a crash of the program; a power cut may lose the latest appends, each a
 # The heads of sessions and streams are updated all over their tables, so their pages should stay in
 # memory: 2 MB, the default, holds those of some twenty thousand.
 _CACHE_KIB = 16 * 1024
+
+_VALUE_BYTES_MAX = 5 * DATA_SIZE_MAX  # in UTF-8, with room for the record around it
+_STEPS_BETWEEN_SIGNALS = 200_000  # of SQLite's machine: some hundredths of a second
 
 # `Database` lends a connection to one thread at a time, so SQLite need not lock it in every call.
 # That saves a quarter of the time of reading a row.
@@ -46,10 +51,12 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         check_writable(path, is_refused=connection.readonly("main"))
         wait_for_locks(connection, BUSY_TIMEOUT_MS)
+        _harden(connection)
         if is_blank(connection):
             create_journal(connection)
         check_identity(connection, path)
         migrate(connection, path)
+        check_objects(connection)
         check_not_closed(connection, path)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         use_wal(connection, path)
@@ -58,7 +65,6 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
             # On macOS a plain fsync leaves it to the disk when it writes; nothing elsewhere.
             f"PRAGMA fullfsync = {int(durability == 'full')}; PRAGMA checkpoint_fullfsync = ON;"
             f"PRAGMA cache_size = -{_CACHE_KIB};"
-            "PRAGMA trusted_schema = OFF;"
             "PRAGMA secure_delete = FAST"  # a deleted text is not left in a page that is used again
         )
         connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
@@ -68,6 +74,18 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def _harden(connection: apsw.Connection) -> None:
+    """Trust nothing that the file says, before the first query; and let Ctrl-C end every query."""
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+    connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, _VALUE_BYTES_MAX)
+    connection.execute("PRAGMA cell_size_check = ON")
+    # Python looks for signals when it is called; the callback itself has nothing to do.
+    connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
 
 
 def open_reader(target: str, path: Path) -> apsw.Connection:
@@ -80,8 +98,10 @@ def open_reader(target: str, path: Path) -> apsw.Connection:
     connection = opened(apsw.Connection(target, flags=flags))
     try:
         wait_for_locks(connection, BUSY_TIMEOUT_MS)
+        _harden(connection)
         check_identity(connection, path)
-        connection.execute("PRAGMA trusted_schema = OFF")
+        if connection.pragma("user_version") == FORMAT_VERSION:
+            check_objects(connection)
     except BaseException:
         connection.close()
         raise

@@ -1,0 +1,99 @@
+"""A file is input: what its schema says is held against the package before anything is queried.
+
+Definitions are never taken from the file. Under our names there must be the tables and views that
+the package makes, with no trigger on them but ours and no index but those that are known. Else a
+view in the place of a table could run for ever, and a trigger do what it likes when we write.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+import apsw
+
+from journal.errors import DamagedError
+from journal.file.schema import schema_sql
+
+# Besides those of schema.sql: what projections own, and what ANALYZE makes.
+_OTHERS_TABLES = re.compile(r"projection_[a-z_]+|sqlite_stat\d|sqlite_sequence")
+_KNOWN_INDEXES = re.compile(r"sqlite_autoindex_.*|read_[a-z_]+")
+
+_OBJECTS_SQL = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
+_COLUMNS_SQL = (
+    'SELECT name, upper(type), "notnull", pk, hidden FROM pragma_table_xinfo(?, ?) ORDER BY cid'
+)
+
+
+def check_objects(connection: apsw.Connection) -> None:
+    """Refuse a file in which something else stands under the names of the format.
+
+    Raises:
+        DamagedError: it is so.
+    """
+    types, columns, _, _ = _expected()
+    here: dict[str, str] = {}
+    rows: Any = connection.execute(_OBJECTS_SQL)
+    for kind, name, table, sql in rows:
+        if table in types or _OTHERS_TABLES.fullmatch(str(table)):
+            _check_object(connection, kind, name, sql)
+        if kind in ("table", "view"):
+            here[name] = kind
+    for name, kind in types.items():
+        if here.get(name) != kind:
+            found = here.get(name, "missing")
+            raise _refused(connection, f"{name} is not a {kind}: it is {found}")
+    for name, wanted in columns.items():
+        found_columns: Any = connection.execute(_COLUMNS_SQL, (name, "main")).fetchall()
+        if found_columns[: len(wanted)] != wanted or any(row[4] for row in found_columns):
+            raise _refused(connection, f"the table {name} has other columns than the journal's")
+
+
+def _check_object(connection: apsw.Connection, kind: str, name: str, sql: str | None) -> None:
+    """Refuse a trigger, an index or a virtual table of a name or on a table of ours."""
+    _, _, triggers, indexes = _expected()
+    if kind == "trigger" and triggers.get(name) != _plain(sql):
+        raise _refused(connection, f"the trigger {name!r} is not the journal's")
+    if kind == "index" and name not in indexes and not _KNOWN_INDEXES.fullmatch(name):
+        raise _refused(connection, f"the index {name!r} is not the journal's")
+    if kind == "table" and not str(sql).upper().startswith("CREATE TABLE"):
+        raise _refused(connection, f"{name} is not a plain table")
+
+
+def check_is_table(connection: apsw.Connection, name: str) -> None:
+    """Refuse a file in which something else than a table has this name.
+
+    Raises:
+        DamagedError: it is so.
+    """
+    kinds: Any = connection.execute(
+        "SELECT type, sql FROM main.sqlite_schema WHERE name = ?", (name,)
+    ).fetchall()
+    if [kind for kind, _ in kinds] != ["table"] or not str(kinds[0][1]).startswith("CREATE TABLE"):
+        raise _refused(connection, f"{name} is not a table")
+
+
+def _refused(connection: apsw.Connection, what: str) -> DamagedError:
+    shown = what if what.isprintable() else ascii(what)
+    return DamagedError(connection.filename, f"is damaged: {shown[:300]}")
+
+
+@cache
+def _expected() -> tuple[dict[str, str], dict[str, list[Any]], dict[str, str], frozenset[str]]:
+    """Return what the package makes: types by name, columns of tables, triggers, and indexes."""
+    connection = apsw.Connection(":memory:")
+    connection.execute(schema_sql())
+    rows: list[Any] = connection.execute(_OBJECTS_SQL).fetchall()
+    types = {name: kind for kind, name, _, _ in rows if kind in ("table", "view")}
+    columns = {
+        name: connection.execute(_COLUMNS_SQL, (name, "main")).fetchall()
+        for name, kind in types.items()
+        if kind == "table"
+    }
+    triggers = {name: _plain(sql) for kind, name, _, sql in rows if kind == "trigger"}
+    indexes = frozenset(name for kind, name, _, _ in rows if kind == "index")
+    return types, columns, triggers, indexes
+
+
+def _plain(sql: object) -> str:
+    """Return a statement without what may be written otherwise and means the same."""
+    return " ".join(str(sql).split())

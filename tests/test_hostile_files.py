@@ -76,13 +76,19 @@ def test_an_endless_view_in_the_place_of_a_table_is_refused(path: Path, table: s
     [
         "CREATE TRIGGER evil AFTER INSERT ON event BEGIN DELETE FROM kind; END",
         "CREATE TRIGGER evil BEFORE INSERT ON event BEGIN SELECT RAISE(IGNORE); END",
-        "CREATE TRIGGER evil AFTER INSERT ON session BEGIN INSERT INTO append_key"
-        f" SELECT a, 0, 0, '', 0 FROM ({ENDLESS.format('a')}); END",
-        "CREATE TRIGGER evil AFTER INSERT ON projection_session"
-        " BEGIN UPDATE projection_session SET state = 'Failed'; END",
+        (
+            "CREATE TRIGGER evil AFTER INSERT ON session BEGIN INSERT INTO append_key"
+            f" SELECT a, 0, 0, '', 0 FROM ({ENDLESS.format('a')}); END"
+        ),
+        (
+            "CREATE TRIGGER evil AFTER INSERT ON projection_session"
+            " BEGIN UPDATE projection_session SET state = 'Failed'; END"
+        ),
         "CREATE TRIGGER evil AFTER UPDATE ON checkpoint BEGIN DELETE FROM checkpoint; END",
-        "DROP TRIGGER event_is_never_updated; CREATE TRIGGER event_is_never_updated"
-        " BEFORE UPDATE ON event BEGIN SELECT 1; END",
+        (
+            "DROP TRIGGER event_is_never_updated; CREATE TRIGGER event_is_never_updated"
+            " BEFORE UPDATE ON event BEGIN SELECT 1; END"
+        ),
     ],
 )
 def test_a_trigger_that_is_not_ours_is_refused(path: Path, trigger: str) -> None:

@@ -6,7 +6,7 @@ from functools import cache
 
 import apsw
 
-from journal.errors import ConcurrencyError, KeyConflictError
+from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
 from journal.events.codecs import Record
 from journal.events.ids import SessionId
 from journal.events.records import content_digest, encode
@@ -114,6 +114,10 @@ def _appended_before(connection: apsw.Connection, key: str, digest: str) -> Appe
     if row is None:
         return None
     first, last, seen_digest = row
+    is_range = isinstance(first, int) and isinstance(last, int) and 1 <= first <= last
+    is_digest = isinstance(seen_digest, str) and len(seen_digest) == len(digest)
+    if not is_digest or not (is_range or (first is None and last is None)):
+        raise DamagedError(connection.filename, f"is damaged: its row about the key {key!r}")
     if digest != seen_digest:
         raise KeyConflictError(key, first, last)
     return Appended(first, last)

@@ -69,7 +69,15 @@ def last_block(connection: apsw.Connection) -> Block | None:
         "SELECT first_seq, last_seq, salt, content_digest, digest, sealed"
         " FROM block ORDER BY first_seq DESC LIMIT 1"
     ).fetchone()
-    return None if row is None else Block(*row)
+    if row is None:
+        return None
+    block = Block(*row)
+    texts = block.content_digest, block.digest, "" if block.salt is None else block.salt
+    is_range = isinstance(block.last, int) and 1 <= block.first <= block.last
+    if not is_range or block.sealed not in (0, 1) or not all(isinstance(it, str) for it in texts):
+        what = f"is damaged: the row of the block from position {block.first}"
+        raise DamagedError(connection.filename, what, block.first)
+    return block
 
 
 def chained(before: str, content_digest: str) -> str:
@@ -121,17 +129,20 @@ def _content_so_far(
     rows: list[BlockRow] = found
     covered = block.last - block.first + 1
     content = Content(block.salt or "")
-    content.add(rows[:covered])
     before = digest_before(connection, block.first)
-    is_right = (
-        len(rows) == up_to - block.first + 1
-        and content.digest() == block.content_digest
-        and chained(before, block.content_digest) == block.digest
-    )
+    try:
+        content.add(rows[:covered])
+        is_right = (
+            len(rows) == up_to - block.first + 1
+            and content.digest() == block.content_digest
+            and chained(before, block.content_digest) == block.digest
+        )
+        content.add(rows[covered:])
+    except ValueError:  # what is no text cannot be written as JSON
+        is_right = False
     if not is_right:
         what = f"the events from position {block.first} to {block.last} are not what they were"
         raise DamagedError(connection.filename, f"is damaged: {what}", block.first)
-    content.add(rows[covered:])
     timestamps = [row[4] for row in rows]
     return content, min(timestamps), max(timestamps)
 

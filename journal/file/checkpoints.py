@@ -52,7 +52,7 @@ def read_checkpoint(
 
 
 def _checked(connection: apsw.Connection, name: str, row: Any, last_position: int) -> Checkpoint:
-    is_right = all(isinstance(value, int) for value in row)
+    is_right = isinstance(name, str) and all(isinstance(value, int) for value in row)
     version, position, since = row
     if not is_right or not 0 <= position <= last_position or since < 1:
         what = f"the checkpoint {name!r} is damaged: position {position!r}, since {since!r}, "

@@ -8,7 +8,7 @@ from uuid import UUID
 import apsw
 from pydantic_core import from_json, to_json
 
-from journal.errors import FoldError
+from journal.errors import DamagedError, FoldError
 from journal.events.kinds import DomainEvent
 from journal.events.unknown import UnknownEvent
 from journal.file.decoding import StoredEvent
@@ -110,12 +110,21 @@ class OwnStates:
         if key in self._changed:
             return self._changed[key][0]
         for _, stored in self._read("AND key = ?", key):
-            return from_json(stored)
+            return self._parsed(key, stored)
         return from_json(self._initial)
+
+    def _parsed(self, key: str, stored: Any) -> Any:
+        """Return a stored state; DamagedError where it is not JSON."""
+        try:
+            key.encode()
+            return from_json(stored)
+        except (ValueError, TypeError, AttributeError) as error:
+            what = f"the stored states of {self._projection.name!r} are damaged, rebuild them"
+            raise DamagedError(self._connection.filename, f"{what}: {error}") from error
 
     def all_states(self) -> dict[str, Any]:
         """Return every state by its key."""
-        states = {key: from_json(state) for key, state in self._read()}
+        states = {key: self._parsed(key, state) for key, state in self._read()}
         states |= {key: from_json(self._json(key)) for key in self._changed}
         return dict(sorted(states.items()))
 

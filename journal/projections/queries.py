@@ -139,7 +139,7 @@ class Queries:
                 yield found
         except JournalError:
             raise
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             reason = f"the stored sessions or streams are damaged, rebuild them: {error}"
             raise DamagedError(self._projections.path, reason.splitlines()[0]) from error
 

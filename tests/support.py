@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -210,13 +211,27 @@ def append_and_die(_channel: Channel, path: Path, events: list[AnyEvent]) -> Non
     die()
 
 
+def _use_everything() -> None:
+    """Have everything loaded that a journal loads when it is first needed."""
+    Path.cwd().as_uri()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        with Journal.open(path) as journal:
+            journal.append_ndjson([activated(SessionId.new()).model_dump_json()])
+        with Journal.open(path, read_only=True) as journal:
+            journal.sessions()
+            list(journal.lines())
+            list(journal.read())
+            journal.info()
+
+
 def become_nobody() -> None:
     """Give up root's privilege of going everywhere."""
     if not hasattr(os, "geteuid"):
         raise Skip("file permissions work otherwise here")
     if os.geteuid() != 0:
         return
-    Path.cwd().as_uri()  # imports a module, which may lie where only root can go
+    _use_everything()  # modules and SQL may lie where only root can go
     try:
         os.setgroups([])
         os.setgid(NOBODY)

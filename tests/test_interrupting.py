@@ -214,16 +214,23 @@ def test_what_the_parent_has_it_ignore_stays_ignored(path):
     assert stored(path) == THOUSAND + activated(2)
 
 
-def scripted(code, *arguments):
+def scripted(code, *arguments, **options):
     """Run the command in a process that a script prepares."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}\nfrom journal.__main__ import main\nmain()", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    return ended(process)
+    program = ["-c", f"{code}\nfrom journal.__main__ import main\nmain()"]
+    return ended(start(*arguments, program=program, **options))
+
+
+def test_nothing_is_written_after_a_signal_to_one_who_does_not_read(path, full_pipe):
+    make(path, activated(1))
+    code = """
+import signal
+from journal.commands.console.output import Output
+def line(self, text):
+    write(self, text)
+    signal.raise_signal(signal.SIGTERM)
+write, Output.line = Output.line, line
+"""
+    assert scripted(code, "events", path, stdout=full_pipe) == (130, b"", "")
 
 
 def test_ctrl_break_of_windows_is_one_of_them(path):
@@ -262,15 +269,15 @@ def test_a_failure_to_close_after_a_signal_is_no_failure(path):
     make(path, activated(1))
     code = """
 import errno, signal
-from journal.commands.console.output import Output
-def flush(self):
+import journal
+def close(self):
     raise OSError(errno.EIO, "no terminal")
-def wait(self, seconds):
-    Output.flush = flush
+def last_position(self):
     signal.raise_signal(signal.SIGHUP)
-Output.wait = wait
+journal.Journal.close = close
+journal.Journal.last_position = property(last_position)
 """
-    assert scripted(code, "events", path, "--follow") == (130, activated(1), "")
+    assert scripted(code, "events", path, "--follow") == (130, b"", "")
 
 
 STEP_BY_STEP = """

@@ -119,8 +119,10 @@ def events(
         try:
             for position, text in _limited(lines, limit):
                 output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
-        finally:
+        except Exception:  # not an interrupt: whoever reads a pipe may never take it
             output.flush()
+            raise
+        output.flush()
 
 
 def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tuple[int, str]]:

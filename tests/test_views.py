@@ -144,3 +144,31 @@ def test_the_view_of_events_has_what_the_package_has(path: Path) -> None:
             assert type(event.timestamp).parse(timestamp) == event.timestamp
             assert session == str(event.session_id)
             assert stream == (event.stream_id and str(event.stream_id))
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "DROP VIEW sessions; ALTER TABLE projection_session ADD COLUMN latency INTEGER",
+        "DROP VIEW streams; ALTER TABLE projection_stream DROP COLUMN frames",
+        "DROP TABLE projection_anomaly",
+        "DROP VIEW sessions; DROP TABLE projection_session; CREATE TABLE sessions (x)",
+        "DROP VIEW projection_states",
+    ],
+)
+def test_projection_tables_of_another_shape_are_made_anew(tmp_path: Path, statements: str) -> None:
+    """As those of another version are; a new column once made every older file "damaged"."""
+    path = tmp_path / "a.db"
+    with Journal.open(path) as journal:
+        journal.append_ndjson(lines_of("mixed/events.ndjson")[:100])
+        expected = journal.sessions(), journal.streams(), journal.anomalies()
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript(statements)
+
+    with Journal.open(path, read_only=True) as journal:
+        assert (journal.sessions(), journal.streams(), journal.anomalies()) == expected
+    with Journal.open(path) as journal:
+        assert (journal.sessions(), journal.streams(), journal.anomalies()) == expected
+        assert journal.rebuild(check=True)[0].change_count == 0
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT sum(event_count) FROM sessions").fetchone() == (100,)

@@ -204,3 +204,25 @@ def test_a_connection_of_ours_reads_in_sql_and_is_closed_with_the_journal(tmp_pa
     with pytest.raises(apsw.ConnectionClosedError):
         connection.execute("SELECT 1")
     assert [name.name for name in tmp_path.iterdir()] == ["a.db"]
+
+
+def read_and_leave(_channel: Channel, path: Path) -> tuple[int, float]:
+    began = time.monotonic()
+    with Journal.open(path, read_only=True) as journal:
+        count = journal.event_count()
+    return count, time.monotonic() - began
+
+
+def test_a_long_write_holds_up_no_reader(tmp_path: Path) -> None:
+    """Opening takes the lock for writing, if that can be had soon."""
+    path = tmp_path / "a.db"
+    with Journal.open(path) as journal:
+        append(journal, 3)
+        with journal._database.write() as connection:
+            connection.execute("UPDATE meta SET value = value")
+            with Child(read_and_leave, path) as child:
+                count, seconds = child.receive()
+        assert count == 3
+        assert seconds < 20  # a second, on a machine that is not busy
+        append(journal, 1)
+    assert len(check_file(path, closed=True)) == 4

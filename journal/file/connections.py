@@ -25,6 +25,7 @@ from journal.file.wal import fold_wal, settle, sync_wal
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
 _CLOSING_WAIT_MS = 5_000
+_READING_WAIT_MS = 500
 
 
 class Database:
@@ -58,6 +59,9 @@ class Database:
             else:
                 self._open_to_write()
         except BaseException:
+            for connection in (self._writer, *self._readers):
+                if connection is not None:
+                    connection.close()
             self._let_go()
             raise
 
@@ -82,17 +86,16 @@ class Database:
                 self._readers.append(open_reader(self._target, self.path))
             return
         self._holding = hold(self.path, read_only=True)
-        with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+        with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
             for _ in range(_READER_ATTEMPTS):
                 reader = open_reader(self._target, self.path)
-                if (
-                    reader.pragma("journal_mode") != "wal"
-                ):  # a shipped file: there is nothing to hold
-                    break
-                self._holding.stand()
+                is_shared = reader.pragma("journal_mode") == "wal"  # not so a shipped file
+                if is_shared:
+                    self._holding.stand()
+                # Between reading and holding, the last one may have closed, and another come.
                 if not self._holding.stands or self._holding.stands_on_the_same_shm():
                     break
-                reader.close()  # between reading and holding, the last one closed and another came
+                reader.close()
             self._readers.append(reader)
 
     @contextmanager
@@ -245,7 +248,7 @@ class Database:
             return
         self._closed = True
         try:
-            with self._alone():
+            with self._alone(_READING_WAIT_MS if self.read_only else _CLOSING_WAIT_MS):
                 for reader in (*self._readers, *self._given_away):
                     reader.close()
                 self._readers.clear()  # not before: an interrupt may come between
@@ -261,12 +264,12 @@ class Database:
         self._let_go()  # not where an interrupt came: then closing is to be repeated
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, wait_ms: int) -> Iterator[None]:
         """Be the only one who writes, if that can be had soon; and be inside SQLite."""
         with ExitStack() as stack:
             if self._holding is not None:
-                with suppress(errors.BusyError):  # a process that is stopped holds up no close
-                    stack.enter_context(self._holding.writing(_CLOSING_WAIT_MS, self.path))
+                with suppress(errors.BusyError):
+                    stack.enter_context(self._holding.writing(wait_ms, self.path))
             stack.enter_context(self._inside())
             yield
 

@@ -351,7 +351,7 @@ def interrupted_step_by_step(tmp_path, every, *arguments):
     return found
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [7])
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [

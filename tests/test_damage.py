@@ -168,7 +168,7 @@ def test_no_value_of_the_file_makes_anything_but_an_answer_or_a_damaged_error(
     sound: Path, tmp_path: Path
 ) -> None:
     cases = [(*place, value) for place in places(sound) for value in VALUES]
-    seed = random.randrange(2**32)
+    seed = 1 if ROUNDS == 1 else random.randrange(2**32)  # other places in longer runs
     random.Random(seed).shuffle(cases)
     problems = []
     path = tmp_path / "a.db"

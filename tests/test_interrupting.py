@@ -370,10 +370,12 @@ def test_there_is_no_moment_at_which_click_or_python_answers(
     make(tmp_path / "tests.db", activated(1))
     found = interrupted_step_by_step(tmp_path / "steps", every, *arguments)
 
-    *before, last = found
-    assert len(before) > 400 // every
-    assert {found_code for found_code, *_ in before} == {130}
+    before = [one for one in found if one[0] == 130]
+    late = [one for one in found if one[0] != 130]  # all is done, and nothing is heeded any more
+    assert found == before + late
+    assert late or sys.version_info[:2] == (3, 12)  # which traces no instructions, only lines
+    assert len(before) > 300 // every
     assert {found_out for _, found_out, _ in before} <= {"", out}
     assert {found_err.partition(" ")[0] for *_, found_err in before} <= {"", err.strip()}
-    assert last[:2] == (code, out)
-    assert last[2].startswith(err)
+    assert {one[:2] for one in late} <= {(code, out)}
+    assert all(found_err.startswith(err) for *_, found_err in late)

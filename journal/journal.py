@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import apsw
 
     from journal.events.codecs import Record
-    from journal.events.exact import Unknown
     from journal.events.ids import SessionId, StreamId
     from journal.events.unknown import AnyEvent
     from journal.events.values import SessionState, StreamState
+    from journal.events.wire_exact import Unknown
     from journal.file.connections import Database
     from journal.file.info import JournalInfo
     from journal.file.ndjson import LineAppender, OnError

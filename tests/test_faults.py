@@ -38,7 +38,7 @@ from journal import (
     parse_event,
 )
 from journal.events import AnyEvent
-from journal.file import appending, blocks, connections, heads, wal
+from journal.file import appending, blocks, chain_heads, connections, wal
 from journal.store import Appended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
@@ -1103,8 +1103,8 @@ def test_an_append_that_is_refused_changes_nothing(path: Path) -> None:
 
 
 POINTS: list[tuple[Any, str]] = [
-    (heads.Heads, "met"),
-    (heads.Heads, "write"),
+    (chain_heads.Heads, "met"),
+    (chain_heads.Heads, "write"),
     (appending._Tip, "_add_kind"),
     (appending._Tip, "insert"),
     (blocks.Tail, "add"),

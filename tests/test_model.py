@@ -56,14 +56,14 @@ from journal import (
 from journal.events import AnyEvent
 from journal.events.kinds import KINDS
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS
-from journal.file import appending, heads, names, ndjson, wal
+from journal.file import appending, chain_heads, names, ndjson, wal
 from journal.store import LinesAppended
 
 SMALL_LIMITS: list[tuple[Any, str, int]] = [
-    (heads, "_HEADS_MAX", 3),
+    (chain_heads, "_HEADS_MAX", 3),
     (appending, "_RECORDS_AT_ONCE", 5),
     (appending, "ROWS_AT_ONCE", 2),
-    (heads, "ROWS_AT_ONCE", 2),
+    (chain_heads, "ROWS_AT_ONCE", 2),
     (limits, "BLOCK_EVENTS_MAX", 7),
     (limits, "BLOCK_DATA_MAX", 300),
     (ndjson, "BATCH_EVENTS", 3),

@@ -56,7 +56,7 @@ from journal import (
     limits,
 )
 from journal.events import AnyEvent
-from journal.file import locks
+from journal.file import lock_waits
 from journal.file.extent import Extent
 from journal.projections import RebuildReport, catching_up, lifecycle_states, rebuilding, tables
 from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
@@ -888,7 +888,7 @@ def test_a_reader_who_renews_a_stale_projection_never_waits_long_for_the_lock(
     write = journal._database.write
     waits = []
 
-    def noting(wait_ms: int = locks.BUSY_TIMEOUT_MS, **options: Any) -> Any:
+    def noting(wait_ms: int = lock_waits.BUSY_TIMEOUT_MS, **options: Any) -> Any:
         waits.append(wait_ms)
         return write(wait_ms, **options)
 

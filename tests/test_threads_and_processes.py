@@ -37,7 +37,7 @@ from journal import (
     limits,
 )
 from journal.events import AnyEvent
-from journal.file import locks, opening, wal
+from journal.file import lock_waits, opening, wal
 from journal.store import Appended
 
 
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_the_wait_for_another_process(
         waited.set()
         sleep(seconds)
 
-    monkeypatch.setattr(locks.time, "sleep", sleep)
+    monkeypatch.setattr(lock_waits.time, "sleep", sleep)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Journal.open(path) as journal:

@@ -15,7 +15,7 @@ from journal import (
     UnknownKindError,
     parse_event,
 )
-from journal.events import exact, wire
+from journal.events import wire, wire_exact
 from journal.events.canonical import canonical_json
 from journal.events.kinds import KINDS
 
@@ -228,7 +228,7 @@ def outcome_of_both(text: str) -> tuple[str, str]:
         except InvalidEventError as error:
             return f"{type(error).__name__}: {error}"
 
-    return outcome(wire.read_record), outcome(exact.read_exactly)
+    return outcome(wire.read_record), outcome(wire_exact.read_exactly)
 
 
 NUMBERS = st.one_of(

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from support import ROUNDS, lines_of
 
 from journal import InvalidEventError, SessionId, StreamId, Timestamp
-from journal.events import exact, wire
+from journal.events import wire, wire_exact
 from journal.events.codecs import Record, encoder
 from journal.events.event import Kind, SessionEvent
 from journal.events.fields import Field
 from journal.events.kinds import KINDS
-from journal.events.shapes import any_kind
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoch_ns
 from journal.events.values import U8_MAX, U64, U64_MAX, SessionState, StreamState
+from journal.events.wire_shapes import any_kind
 
 many = settings(
     max_examples=250 * ROUNDS,
@@ -511,7 +511,7 @@ def answers(text: str) -> tuple[Record | str, Record | str]:
         except InvalidEventError as error:
             return f"{type(error).__name__}: {error}"
 
-    return answer(wire.read_record), answer(exact.read_exactly)
+    return answer(wire.read_record), answer(wire_exact.read_exactly)
 
 
 @many
@@ -673,7 +673,7 @@ def test_a_known_spelling_is_the_same_event(name: str) -> None:
 
     fast, slow = answers(text)
 
-    assert fast == slow == exact.read_exactly(canonical, "reject")
+    assert fast == slow == wire_exact.read_exactly(canonical, "reject")
 
 
 def test_a_known_near_miss_is_no_unknown_event_either() -> None:

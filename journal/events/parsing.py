@@ -1,9 +1,9 @@
 """One JSON text to one event."""
 
 from journal.events.decoding import decode
-from journal.events.exact import Unknown
 from journal.events.unknown import AnyEvent
 from journal.events.wire import read_record
+from journal.events.wire_exact import Unknown
 
 
 def parse_event(text: str | bytes, *, unknown: Unknown = "reject") -> AnyEvent:

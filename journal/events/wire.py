@@ -3,8 +3,8 @@
 There are two readers of the same rules. The fast one, here, hands the text to pydantic and then
 asks whether it could hold something that pydantic lets pass and the reference does not: a duplicate
 field, `-0` for an integer. Counting two characters answers that for nearly every line. Whatever
-looks doubtful, or fails, goes to the `exact` one, which is ten times slower, sees everything, and
-says what is wrong.
+looks doubtful, or fails, goes to the exact one, `wire_exact`, which is ten times slower, sees
+everything, and says what is wrong.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from journal.events.codecs import Record, WireData, wire_data
 from journal.events.event import Kind
-from journal.events.exact import Unknown, decoded_text, read_exactly
 from journal.events.ids import SessionId, StreamId
 from journal.events.kinds import KINDS
-from journal.events.shapes import any_kind
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, epoch_ns_from_text
+from journal.events.wire_exact import Unknown, decoded_text, read_exactly
+from journal.events.wire_shapes import any_kind
 from journal.limits import DATA_SIZE_MAX
 
 

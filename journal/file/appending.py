@@ -12,9 +12,9 @@ from journal.events.ids import SessionId
 from journal.events.records import content_digest, encode
 from journal.events.unknown import AnyEvent
 from journal.file.blocks import BlockRow, Tail, check_open_block
+from journal.file.chain_heads import ROWS_AT_ONCE, Head, Heads
 from journal.file.connections import Database
 from journal.file.extent import read_extent
-from journal.file.heads import ROWS_AT_ONCE, Head, Heads
 from journal.file.names import codes_to_append, kinds_of
 from journal.store import Appended, check_arguments
 

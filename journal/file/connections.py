@@ -14,11 +14,11 @@ import apsw
 
 from journal import errors
 from journal.file import forking
-from journal.file.holding import Holding, hold, let_go
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
-from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
+from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
 from journal.file.paths import create_file, remove_if_empty, resolved
+from journal.file.process_locks import Holding, hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.wal import fold_wal, settle, sync_wal
 
@@ -31,8 +31,8 @@ _READING_WAIT_MS = 500
 class Database:
     """The connections to one journal file. Threads may share it.
 
-    Writers queue at the locks of `holding`, and at SQLite's. Readers never wait, and never see half
-    a transaction.
+    Writers queue at the locks of `process_locks`, and at SQLite's. Readers never wait, and never
+    see half a transaction.
 
     `generation` changes whenever something that was read or written through `write` may no longer
     be true: another process wrote, or a transaction was rolled back.

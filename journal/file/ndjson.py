@@ -6,8 +6,8 @@ from typing import Literal
 
 from journal.errors import InvalidEventError, LineRejectedError
 from journal.events.codecs import Record
-from journal.events.exact import Unknown
 from journal.events.wire import read_record
+from journal.events.wire_exact import Unknown
 from journal.store import Appended, LinesAppended, RejectedLine
 
 OnError = Literal["stop", "skip"]

@@ -10,12 +10,12 @@ from typing import Literal
 import apsw
 
 from journal.file.creating import add_missing_kinds, create_journal
-from journal.file.holding import opened
 from journal.file.identity import FORMAT_VERSION, check_identity, check_not_closed, is_blank
-from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
+from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.migrations import migrate
 from journal.file.objects import check_objects
 from journal.file.paths import check_writable, resolved
+from journal.file.process_locks import opened
 from journal.file.wal import WAL_BYTES_KEPT, checkpointer, use_wal
 from journal.limits import DATA_SIZE_MAX
 

@@ -14,6 +14,7 @@ from journal.events.canonical import canonical_json
 from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
 from journal.events.unknown import AnyEvent
+from journal.file.chain_heads import Head, stored_head
 from journal.file.connections import Database
 from journal.file.decoding import (
     NOT_DECODED,
@@ -25,7 +26,6 @@ from journal.file.decoding import (
     decode_rows,
 )
 from journal.file.extent import Extent, last_position, read_extent
-from journal.file.heads import Head, stored_head
 from journal.file.info import JournalInfo, read_info
 from journal.file.names import KnownNames, ids_beginning
 from journal.store import RecordedEvent

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 
 from journal import errors
-from journal.file.locks import BUSY_TIMEOUT_MS, wait_for_locks
+from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.paths import beside
 
 # A checkpoint copies each changed page once, however often it changed since the one before. It goes

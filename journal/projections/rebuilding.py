@@ -10,7 +10,7 @@ from journal import limits
 from journal.errors import DamagedError, FoldError, PrunedError
 from journal.file.connections import Database
 from journal.file.extent import read_extent
-from journal.file.locks import BUSY_TIMEOUT_MS
+from journal.file.lock_waits import BUSY_TIMEOUT_MS
 from journal.projections.checkpoints import (
     Beginning,
     beginning_of,

@@ -15,9 +15,9 @@ from journal.events.event import Kind
 from journal.events.fields import Field
 from journal.events.ids import SessionId, StreamId
 from journal.events.kinds import KINDS
-from journal.events.shapes import one_kind
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, epoch_ns_from_text
 from journal.events.values import U64_MAX, SessionState, StreamState
+from journal.events.wire_shapes import one_kind
 from journal.limits import DATA_SIZE_MAX
 
 Unknown = Literal["reject", "keep"]

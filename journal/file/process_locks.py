@@ -22,7 +22,7 @@ from weakref import WeakSet
 import apsw
 
 from journal import errors
-from journal.file import forking, ofd
+from journal.file import forking, ofd_locks
 from journal.file.paths import beside, resolved
 
 _Key = tuple[int, int]
@@ -69,7 +69,7 @@ class Holding:
         if self._main is not None:  # closing it now would drop SQLite's locks
             self._spare.append(self._main)
             if self.stands:
-                ofd.try_lock(descriptor, "shared", ofd.MAIN)
+                ofd_locks.try_lock(descriptor, "shared", ofd_locks.MAIN)
         self._main = descriptor
 
     @contextmanager
@@ -104,7 +104,7 @@ class Holding:
 
     def _unlock_for_others(self) -> None:
         if self._main is not None:
-            ofd.try_lock(self._main, "none", ofd.WRITING)
+            ofd_locks.try_lock(self._main, "none", ofd_locks.WRITING)
 
     def is_written_by_this_thread(self) -> bool:
         """Tell whether this very thread is inside `writing`."""
@@ -119,7 +119,8 @@ class Holding:
         main = self._main
         if main is None or not self.is_writable:
             return
-        if not ofd.is_locked(main, ofd.INSISTING) and ofd.try_lock(main, "exclusive", ofd.WRITING):
+        another_insists = ofd_locks.is_locked(main, ofd_locks.INSISTING)
+        if not another_insists and ofd_locks.try_lock(main, "exclusive", ofd_locks.WRITING):
             return
         insists = False
         insist_at = time.monotonic() + _PATIENCE_SECONDS
@@ -130,13 +131,13 @@ class Holding:
                 if now >= deadline:
                     raise errors.BusyError(path, "is being written by another process")
                 if not insists and now >= insist_at:
-                    insists = ofd.try_lock(main, "exclusive", ofd.INSISTING)
-                if not insists and ofd.is_locked(main, ofd.INSISTING):
+                    insists = ofd_locks.try_lock(main, "exclusive", ofd_locks.INSISTING)
+                if not insists and ofd_locks.is_locked(main, ofd_locks.INSISTING):
                     continue
-                if ofd.try_lock(main, "exclusive", ofd.WRITING):
+                if ofd_locks.try_lock(main, "exclusive", ofd_locks.WRITING):
                     return
         finally:
-            ofd.try_lock(main, "none", ofd.INSISTING)
+            ofd_locks.try_lock(main, "none", ofd_locks.INSISTING)
 
     def stand(self) -> None:
         """Take the shared locks, once SQLite has the file open in WAL mode and has read from it."""
@@ -154,8 +155,8 @@ class Holding:
         except OSError:
             return  # no -shm: nobody shares it
         self._shm_key = status.st_dev, status.st_ino
-        ofd.try_lock(self._main, "shared", ofd.MAIN)
-        ofd.try_lock(self._shm, "shared", ofd.SHM)
+        ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
+        ofd_locks.try_lock(self._shm, "shared", ofd_locks.SHM)
         self.stands = True
 
     def stands_on_the_same_shm(self) -> bool:
@@ -191,11 +192,11 @@ class Holding:
         """Give the shared locks back: SQLite's connections are about to be closed."""
         if not self.stands:
             return
-        for descriptor, where in ((self._main, ofd.MAIN), (self._shm, ofd.SHM)):
+        for descriptor, where in ((self._main, ofd_locks.MAIN), (self._shm, ofd_locks.SHM)):
             if descriptor is not None:
-                ofd.try_lock(descriptor, "none", where)
+                ofd_locks.try_lock(descriptor, "none", where)
         for descriptor in self._spare:
-            ofd.try_lock(descriptor, "none", ofd.MAIN)
+            ofd_locks.try_lock(descriptor, "none", ofd_locks.MAIN)
         self.stands = False
 
     def close(self) -> bool:
@@ -272,7 +273,7 @@ def _locks_work(device: int, path: Path) -> bool:
     if device not in _locks_work_on:
         descriptors = [_opened(path, read_only=True) for _ in range(2)]
         (first, is_writable), (second, _) = descriptors
-        works = ofd.work(first, second) if is_writable else ofd.might_work(first)
+        works = ofd_locks.work(first, second) if is_writable else ofd_locks.might_work(first)
         # No journal is open on this device in this process yet: no lock of our SQLite is dropped.
         # Where another library has the file open, they stay.
         status = path.stat()
@@ -333,14 +334,14 @@ def _is_held_elsewhere(path: Path) -> bool:
         return False
     main, _ = _opened(path, read_only=True)
     try:
-        if not ofd.is_locked(main, ofd.MAIN):
+        if not ofd_locks.is_locked(main, ofd_locks.MAIN):
             return False
         try:
             shm = os.open(beside(path, "-shm"), os.O_RDWR)
         except OSError:
             return True
         try:
-            return not ofd.is_locked(shm, ofd.SHM)
+            return not ofd_locks.is_locked(shm, ofd_locks.SHM)
         finally:
             os.close(shm)
     finally:

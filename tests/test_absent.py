@@ -357,6 +357,25 @@ def test_what_contradicts_absent_is_damage_for_reading_and_for_appending(
     assert execute(path, "SELECT count(*) FROM event WHERE seq > 400") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM block WHERE last_seq = 300",
+        "UPDATE block SET first_seq = 290 WHERE last_seq = 350",
+        "UPDATE block SET last_seq = 'x' WHERE last_seq = 300",
+    ],
+)
+def test_blocks_that_do_not_follow_each_other_are_damage_to_whoever_goes_by_them(
+    path: Path, statement: str
+) -> None:
+    execute(path, statement)
+
+    with Journal.open(path, read_only=True) as journal:
+        for name in ("since", "lines since"):
+            with pytest.raises(DamagedError):
+                READS[name](journal)
+
+
 def test_events_are_deleted_only_where_absent_says_so(path: Path) -> None:
     with pytest.raises(apsw.ConstraintError, match="deleted only where absent says so"):
         execute(path, "DELETE FROM event WHERE seq = 260")

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
 
 import apsw
 
@@ -14,7 +15,7 @@ from journal.events.canonical import canonical_json
 from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
 from journal.events.unknown import AnyEvent
-from journal.file.chain_heads import Head, stored_head
+from journal.file.chain_heads import stored_head
 from journal.file.connections import Database
 from journal.file.decoding import (
     NOT_DECODED,
@@ -69,6 +70,13 @@ WHERE timestamp > ?1
 ORDER BY 1
 """
 """Reads only the blocks that hold something later, and what came after the last block."""
+
+_BLOCK_GAPS_SQL = """
+SELECT end_before, first_seq FROM (
+    SELECT first_seq, lag(last_seq, 1, 0) OVER (ORDER BY first_seq) AS end_before FROM block
+) WHERE first_seq != end_before + 1
+"""
+"""Where a block does not begin right after the end of the one before."""
 
 _LATER_BLOCKS_SQL = """
 SELECT first_seq, last_seq, (SELECT count(*) FROM event WHERE seq BETWEEN first_seq AND last_seq)
@@ -286,42 +294,33 @@ class Reader:
 
     def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[StoredEvent]:
         """Return the rows of a session's events, first to last."""
-        head = self._head(connection, "session", session_id.bytes)
-        if head is None:
-            return []
-        rows = _fetch(connection, SESSION_CHAIN_SQL, (head.last_seq,))
-        belonging = sum(row[2] == head.id for row in rows)
-        return self._whole_chain(connection, rows, f"session {session_id}", head, belonging)
+        return self._chain(connection, "session", session_id, SESSION_CHAIN_SQL)
 
     def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[StoredEvent]:
         """Return the rows of a stream's events, first to last."""
-        head = self._head(connection, "stream", stream_id.bytes)
-        if head is None:
-            return []
-        rows = _fetch(connection, STREAM_CHAIN_SQL, (head.last_seq,))
-        belonging = sum(row[3] == head.id for row in rows)
-        return self._whole_chain(connection, rows, f"stream {stream_id}", head, belonging)
+        return self._chain(connection, "stream", stream_id, STREAM_CHAIN_SQL)
 
-    def _head(self, connection: apsw.Connection, table: str, uuid: bytes) -> Head | None:
-        return stored_head(connection, table, uuid, last_position(connection))
-
-    def _whole_chain(
+    def _chain(
         self,
         connection: apsw.Connection,
-        rows: list[StoredEvent],
-        name: str,
-        head: Head,
-        belonging: int,
+        table: Literal["session", "stream"],
+        uuid: UUID,
+        sql: str,
     ) -> list[StoredEvent]:
         """Return the rows of a chain, first to last, after making sure that none is missing."""
+        head = stored_head(connection, table, uuid.bytes, last_position(connection))
+        if head is None:
+            return []
+        rows = _fetch(connection, sql, (head.last_seq,))
         expected = head.event_count
         if len(rows) != expected:  # some may lie before a cut
-            table, _, _ = name.partition(" ")
             expected -= events_before(connection, table, head.id)
+        place = 2 if table == "session" else 3
+        belonging = sum(row[place] == head.id for row in rows)
         if not len(rows) == expected == belonging:
             raise DamagedError(
                 self._database.path,
-                f"the chain of {name} is damaged: expected {expected} events, "
+                f"the chain of {table} {uuid} is damaged: expected {expected} events, "
                 f"found {belonging} by following the links between them",
                 head.last_seq,
             )
@@ -373,6 +372,11 @@ def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
     if since_ns < MIN_EPOCH_NS:  # every timestamp is later
         return rows_between(connection, extent, 0, extent.last)
     since_ns = min(since_ns, MAX_EPOCH_NS)
+    for end_before, first in connection.execute(_BLOCK_GAPS_SQL):
+        is_gap = isinstance(end_before, int) and end_before < first
+        if not is_gap or extent.event_count(end_before, first - 1):
+            what = f"is damaged: the blocks before position {first} end at {end_before!r}"
+            raise DamagedError(connection.filename, what, first)
     for first, last, count in connection.execute(_LATER_BLOCKS_SQL, (since_ns,)):
         if count != extent.event_count(first - 1, last):
             raise _missing(connection, extent, first - 1, last)

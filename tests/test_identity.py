@@ -69,6 +69,18 @@ def test_the_command_names_a_journal_and_prints_its_name(tmp_path: Path) -> None
     assert "label: expected printable characters on one line, found 'a\\tb'" in wrong.err
 
 
+def test_a_journal_that_cannot_be_labelled_is_a_failure_and_not_wrong_usage(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+    execute(path, "PRAGMA user_version = 2")  # what a newer version wrote, and we may still read
+
+    refused = run_here("label", path, "pump 7")
+
+    assert refused.code == 1
+    assert "has format 2" in refused.err
+    assert "Usage" not in refused.err
+
+
 # Closed copies
 
 

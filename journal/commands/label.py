@@ -8,6 +8,7 @@ import journal
 from journal.commands.console.arguments import journal_argument
 from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, one_line
+from journal.errors import JournalError
 
 _EPILOG = """\b
 Example:
@@ -38,5 +39,7 @@ def label(path: Path, name: str | None) -> None:
     try:
         with journal.Journal.open(path, label=name):
             pass
+    except JournalError:  # some are ValueErrors, too
+        raise
     except ValueError as error:
         raise click.UsageError(one_line(str(error))) from error

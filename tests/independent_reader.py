@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 TEXT = """
@@ -23,7 +24,11 @@ def sha256(text: str) -> str:
 
 def read(path: Path) -> list[dict]:
     """Return the events of a file; AssertionError where the file is not what it should be."""
-    file = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as file:
+        return events_of(file)
+
+
+def events_of(file: sqlite3.Connection) -> list[dict]:
     assert file.execute("PRAGMA application_id").fetchone() == (0x504A534A,)
     assert file.execute("PRAGMA user_version").fetchone() == (1,)
     absent = file.execute("SELECT first_seq, last_seq, digest_after FROM absent").fetchall()
@@ -63,5 +68,4 @@ def read(path: Path) -> list[dict]:
         if fields is not None:
             values = dict(zip(json.loads(fields), json.loads(data or "[]"), strict=True))
         events.append({"position": seq, "kind": name, "ns": rows[seq][4], "values": values})
-    file.close()
     return events

@@ -28,7 +28,6 @@ from commands_support import (
     SESSION,
     STREAM,
     activated,
-    end_all,
     ended,
     environment,
     give,
@@ -62,22 +61,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals, terminals and pipes
 
 BAD = b'{"event_type":"session_activated"}\n'
 BAD_REASON = "missing field 'session_id'"
-UNKNOWN_REASON = "event_type 'backpressure_received' is not one of the sixteen known kinds"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _signals_reach_the_commands():
-    """A background job of a script ignores SIGINT, and so would the processes it starts."""
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_running():
-    yield
-    end_all()
+UNKNOWN_REASON = "event_type 'backpressure_received' is not a known kind"
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from support import ROUNDS, activated, lines_of, within
 from journal import (
     AccessDeniedError,
     ClosedCopyError,
+    ConcurrencyError,
     DamagedError,
     Journal,
     NewerFormatError,
@@ -159,7 +160,7 @@ def ask_everything(path: Path, what: str) -> list[str]:
                     if "\n" in str(error) or len(str(error)) > 1000:
                         problems.append(f"{what}: {name}: not one sentence: {error}")
                 except Exception as error:
-                    if name not in WRITES or not isinstance(error, (*REFUSED, RuntimeError)):
+                    if name not in WRITES or not isinstance(error, (*REFUSED, ConcurrencyError)):
                         problems.append(f"{what}: {name}: {type(error).__name__}: {error}")
     return problems
 

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
-from commands_support import run_here
+from commands_support import run_here, start
 from support import activated, lines_of, within
 
 from journal import DamagedError, Journal, JournalError, SessionId
@@ -199,9 +197,7 @@ def test_ctrl_c_ends_a_query_that_would_never_end(path: Path) -> None:
         "    print('now', flush=True)\n"
         f"    connection.execute({ENDLESS.format('i')!r}).fetchall()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    process = start(path, program=["-c", code])
     assert process.stdout is not None
     assert process.stdout.readline() == b"now\n"
     time.sleep(0.3)
@@ -209,7 +205,6 @@ def test_ctrl_c_ends_a_query_that_would_never_end(path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0
     assert time.monotonic() - began < 10  # a second, on a machine that is not busy
-    process.stdout.close()
 
 
 def test_tables_and_views_of_others_are_left_alone(path: Path) -> None:

@@ -13,7 +13,6 @@ from commands_support import (
     SESSION,
     THOUSAND,
     activated,
-    end_all,
     ended,
     environment,
     give,
@@ -34,18 +33,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of PO
 NAMES = ["SIGINT", "SIGTERM", "SIGHUP"]
 
 APPENDED_NOTHING = "interrupted: appended no events from 0 bytes"
-
-
-@pytest.fixture(autouse=True)
-def _signals_reach_the_commands():
-    """What is ignored here would be ignored in every process that is started."""
-    before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
-    for name in NAMES:
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-    yield
-    end_all()
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
 
 
 @pytest.fixture

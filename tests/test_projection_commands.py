@@ -21,7 +21,6 @@ from commands_support import (
     NEXT_VERSION,
     SESSION,
     activated,
-    end_all,
     ended,
     environment,
     make,
@@ -50,20 +49,6 @@ BUSY = "08378220-121a-4045-ba76-f4f2c868ab8e"
 
 ODD = "79690975-fbde-15b0-2a33-7357ae2cc59b"
 """The first session of the kinds, which has an event of each and three anomalies."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _signals_reach_the_commands():
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_running():
-    yield
-    end_all()
 
 
 @pytest.fixture(scope="module")

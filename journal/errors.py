@@ -165,7 +165,7 @@ class UnknownKindError(InvalidEventError):
 
     def __init__(self, kind: str, line_number: int | None = None) -> None:
         shown = kind if len(kind) <= 60 else kind[:60] + "..."
-        super().__init__(f"event_type {shown!r} is not one of the sixteen known kinds", line_number)
+        super().__init__(f"event_type {shown!r} is not a known kind", line_number)
         self.kind = kind
 
 

@@ -177,7 +177,7 @@ def test_a_state_may_be_written_as_an_object(content: str) -> None:
 def test_an_unknown_kind_is_refused_by_name() -> None:
     (line,) = lines_of("next_version.ndjson")
 
-    with pytest.raises(UnknownKindError, match="'backpressure_received' is not one of") as caught:
+    with pytest.raises(UnknownKindError, match="'backpressure_received' is not a known") as caught:
         parse_event(line)
 
     assert caught.value.kind == "backpressure_received"

@@ -1,4 +1,4 @@
-"""The table of kinds: what each of the sixteen events is called, and what it carries.
+"""The table of kinds: what each kind of event is called, and what it carries.
 
 A class here is a row. It gives the kind's name on the wire and its own fields, in order, with their
 types; what all events have (`event_type`, `session_id`, `stream_id` for a `StreamEvent`,

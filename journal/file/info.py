@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from journal.errors import DamagedError
 from journal.events.timestamps import Timestamp
 from journal.file.extent import read_extent
-from journal.file.paths import resolved
+from journal.file.paths import beside, resolved
 
 
 class JournalInfo(BaseModel):
@@ -74,8 +74,7 @@ def _read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
     ).fetchone()
     first, smallest, largest = figures
     extent = read_extent(connection)
-    file = resolved(path)
-    wal = file.with_name(file.name + "-wal")
+    wal = beside(resolved(path), "-wal")
     return JournalInfo(
         path=path,
         journal_id=UUID(meta["journal_id"]),

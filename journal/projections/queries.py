@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
 import apsw
 
@@ -13,7 +12,7 @@ from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.events.values import SessionState, StreamState
-from journal.file.names import uuids
+from journal.file.names import session_key, stream_key, uuids
 from journal.projections.as_of import AsOf, check_as_of
 from journal.projections.lifecycle import (
     CANCELLED,
@@ -45,7 +44,7 @@ class Queries:
         """Return one session as of a moment; None if it has no events by then."""
         check_id(session_id, SessionId)
         with self._lent(None if as_of is None else session_id, as_of) as (connection, states):
-            key = _key(connection, "session", session_id)
+            key = session_key(connection, session_id)
             found = (
                 None if key is None else states.lifecycle.sessions.get(key) or states.session(key)
             )
@@ -71,7 +70,7 @@ class Queries:
         if as_of is not None and owner is None:
             return None
         with self._lent(owner, as_of) as (connection, states):
-            key = _key(connection, "stream", stream_id)
+            key = stream_key(connection, stream_id)
             found = None if key is None else states.lifecycle.streams.get(key) or states.stream(key)
             return None if key is None or found is None else _streams(connection, {key: found})[0]
 
@@ -85,7 +84,7 @@ class Queries:
         with self._lent(session_id, as_of) as (connection, states):
             found = states.all_streams()
             if session_id is not None:
-                key = _key(connection, "session", session_id)
+                key = session_key(connection, session_id)
                 found = {stream: it for stream, it in found.items() if it[T_SESSION] == key}
             return _streams(
                 connection,
@@ -99,7 +98,7 @@ class Queries:
         with self._lent(session_id, as_of) as (connection, states):
             found = states.all_anomalies()
             if session_id is not None:
-                key = _key(connection, "session", session_id)
+                key = session_key(connection, session_id)
                 found = [one for one in found if one.session == key]
             session_ids = _ids(connection, "session", SessionId, {one.session for one in found})
             stream_ids = _ids(
@@ -152,13 +151,6 @@ def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[Strea
         _stream_status(stream_ids[key], session_ids[state[T_SESSION]], state)
         for key, state in found.items()
     ]
-
-
-def _key(connection: apsw.Connection, table: str, uuid: UUID) -> int | None:
-    key: int | None = connection.execute(
-        f"SELECT id FROM {table} WHERE uuid = ?", (uuid.bytes,)
-    ).get
-    return key
 
 
 def _ids(connection: apsw.Connection, table: str, cls: Any, keys: Iterable[int]) -> dict[int, Any]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
     from journal.errors import ReadOnlyError as ReadOnlyError
+    from journal.errors import StaleWalError as StaleWalError
     from journal.errors import StorageError as StorageError
     from journal.errors import StorageFullError as StorageFullError
     from journal.errors import UnknownKindError as UnknownKindError
@@ -92,6 +93,7 @@ _HOMES = {
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",
     "ReadOnlyError": "errors",
+    "StaleWalError": "errors",
     "StorageError": "errors",
     "StorageFullError": "errors",
     "UnknownKindError": "errors",

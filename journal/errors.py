@@ -3,7 +3,7 @@
     JournalError
       opening    UnsafeSQLiteError, JournalNotFoundError, PathIsDirectoryError, AccessDeniedError,
                  NotADatabaseError, NotAJournalError, NewerFormatError, ClosedCopyError,
-                 FileReplacedError
+                 FileReplacedError, StaleWalError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError
       projecting FoldError, UnknownProjectionError
@@ -113,11 +113,30 @@ class NotAJournalError(PathError, ValueError):
 class FileReplacedError(PathOSError):
     """The file at the path is not, or no longer, the one that is open.
 
-    It was moved, deleted or replaced, or its -wal or -shm was; or somebody uses it under another
-    name. Nothing was written. Open the journal again.
+    It was moved, deleted, replaced or written to by something else, or its -wal or -shm was; or
+    somebody uses it under another name. Nothing was written. Open the journal again.
     """
 
     usual_errno = ESTALE
+
+
+class StaleWalError(PathOSError):
+    """The -wal beside the file was not written for it: one of them was put there from elsewhere.
+
+    Nothing was read or written: SQLite would lay one over the other.
+    """
+
+    usual_errno = ESTALE
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        name = Path(path).name
+        super().__init__(
+            path,
+            f"was put back without its -wal, or the -wal beside it was: {name}-wal {reason}. "
+            f"If {name} is what you want, move {name}-wal and {name}-shm away; "
+            "otherwise put the file there that they belong to",
+        )
+        self.reason = reason
 
 
 class ClosedCopyError(PathOSError, PermissionError):

@@ -96,6 +96,8 @@ class Journal:
             JournalNotFoundError: no such file, with `read_only`, or no such folder.
             PathIsDirectoryError, AccessDeniedError: as they say.
             NotADatabaseError, NotAJournalError, NewerFormatError: what the file is instead.
+            StaleWalError: the -wal beside the file was not written for it.
+            FileReplacedError: somebody uses it under another name, or has written into it.
             UnsafeSQLiteError: the SQLite library can corrupt a journal.
         """
         from journal.file.connections import Database  # noqa: PLC0415
@@ -118,6 +120,14 @@ class Journal:
             with suppress(JournalError):  # what went wrong first is what to tell
                 database.close()
             raise
+
+    def check_file(self) -> None:
+        """Make sure that the file at the path is the one that is open; each append does so, too.
+
+        Raises:
+            FileReplacedError: it was moved, deleted, replaced or written to by something else.
+        """
+        self._database.check_is_current()
 
     def close(self) -> None:
         """Close the journal; closing it again does nothing.

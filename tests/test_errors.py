@@ -31,6 +31,7 @@ EXAMPLES: list[JournalError] = [
     errors.NewerFormatError(PATH, expected=1, found=2),
     errors.ClosedCopyError(PATH, "delta"),
     errors.FileReplacedError(PATH, "was moved or deleted"),
+    errors.StaleWalError(PATH, "is of another journal"),
     errors.InvalidEventError("missing field 'session_id'", 7),
     errors.UnknownKindError("stream_paused", 8),
     LineRejectedError(9, b'{"\xff', "not UTF-8", appended=8, first=101, last=108),
@@ -147,17 +148,23 @@ def test_errors_come_back_from_a_process_pool() -> None:
         assert facts(error) == facts(example)
 
 
-def test_a_closed_copy_has_errno_and_filename() -> None:
-    error = errors.ClosedCopyError(PATH, "ship")
-
-    assert (error.errno, error.filename, error.made_by) == (errno.EROFS, str(PATH), "ship")
-    assert error.strerror == "is a closed copy, made by ship: open it read-only"
+@pytest.mark.parametrize(
+    ("error", "usual"),
+    [
+        (errors.ClosedCopyError(PATH, "ship"), errno.EROFS),
+        (errors.StaleWalError(PATH, "is of another journal"), errno.ESTALE),
+    ],
+)
+def test_what_makes_its_words_by_itself_has_errno_and_filename(
+    error: PathOSError, usual: int
+) -> None:
+    assert (error.errno, error.filename) == (usual, str(PATH))
     assert str(error) == f"{PATH}: {error.strerror}"
 
 
 @pytest.mark.parametrize("cls", list(USUAL_ERRNO))
 def test_system_errors_have_errno_and_filename(cls: type[PathOSError]) -> None:
-    """All but the one above, which makes its words by itself."""
+    """All but those above, which make their words by themselves."""
     usual, caused = cls(PATH, "reason"), cls(PATH, "reason", errno=errno.EPIPE)
 
     assert (usual.errno, caused.errno) == (USUAL_ERRNO[cls], errno.EPIPE)
@@ -169,7 +176,7 @@ def test_system_errors_have_errno_and_filename(cls: type[PathOSError]) -> None:
 def test_every_system_error_has_a_usual_errno() -> None:
     system = {cls for cls in CLASSES if issubclass(cls, OSError)}
 
-    assert system == USUAL_ERRNO.keys() | {errors.ClosedCopyError}
+    assert system == USUAL_ERRNO.keys() | {errors.ClosedCopyError, errors.StaleWalError}
 
 
 def test_the_usual_errno_is_one_that_the_built_in_stands_for() -> None:

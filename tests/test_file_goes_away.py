@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +129,132 @@ def test_a_journal_never_answers_from_two_files(path: Path) -> None:
     journal.close()
     with Journal.open(path) as other:
         assert other.event_count() == 7
+
+
+# Written to in place, by somebody who knows nothing of a -wal
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write into the very file, as `cp`, an editor or a restored backup does."""
+    time.sleep(0.02)  # the clock of a file system ticks in milliseconds
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
+
+
+def edit(path: Path) -> None:
+    overwrite(path, b"something else\n")
+
+
+def empty(path: Path) -> None:
+    """As logrotate does with copytruncate."""
+    overwrite(path, b"")
+
+
+def put_a_backup_over_it(path: Path) -> None:
+    overwrite(path, path.with_name("backup").read_bytes())
+
+
+def put_another_journal_over_it(path: Path) -> None:
+    other = path.with_name("other.db")
+    with Journal.open(other) as journal:
+        journal.append_events([EVENT] * 7)
+    overwrite(path, other.read_bytes())
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    overwrite(path, content)
+
+
+def append_a_line(path: Path) -> None:
+    overwrite(path, path.read_bytes() + b"a line\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs locks of our own")
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize(
+    "write",
+    [
+        edit,
+        empty,
+        put_a_backup_over_it,
+        put_another_journal_over_it,
+        change_a_byte,
+        append_a_line,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_what_is_written_into_the_file_is_noticed_and_left_as_it_is(
+    path: Path,
+    write: Callable[[Path], None],
+    checkpointed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if checkpointed:
+        monkeypatch.setattr("journal.file.wal._CHECKPOINT_PAGES", 2)
+    with Journal.open(path) as journal:
+        journal.append_events([EVENT])
+    shutil.copyfile(path, path.with_name("backup"))
+    journal = Journal.open(path)
+    reader = Journal.open(path, read_only=True)
+    for _ in range(20):
+        journal.append_events([EVENT])
+    assert reader.event_count() == journal.event_count() == 21
+    write(path)
+    content = path.read_bytes()
+
+    for _ in range(2):
+        with pytest.raises(FileReplacedError, match="written to by something else"):
+            journal.append_events([EVENT])
+        for opened in (journal, reader):
+            with pytest.raises(FileReplacedError, match="written to by something else"):
+                opened.event_count()
+        with pytest.raises(FileReplacedError):
+            Journal.open(path)
+    reader.close()
+    journal.close()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs locks of our own")
+def test_another_wal_is_noticed_by_whoever_opens_it(path: Path) -> None:
+    journal = Journal.open(path)
+    journal.append_events([EVENT])
+    other = Journal.open(path.with_name("other.db"))
+    other.append_events([EVENT] * 7)
+    shutil.copyfile(path.with_name("other.db-wal"), path.with_name("copy"))
+    path.with_name("copy").replace(path.with_name("a.db-wal"))
+
+    for read_only in (False, True):
+        with pytest.raises(FileReplacedError, match="another -wal"):
+            Journal.open(path, read_only=read_only)
+    with pytest.raises(FileReplacedError, match="another -wal"):
+        journal.rebuild()
+    journal.close()
+    other.close()
+    path.with_name("a.db-wal").unlink(missing_ok=True)
+    assert len(check_file(path)) == 1
+
+
+def test_checkpoints_and_commits_of_others_are_no_foreign_writes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("journal.file.wal._CHECKPOINT_PAGES", 3)
+    with Journal.open(path) as journal, Journal.open(path, read_only=True) as reader:
+        for count in range(1, 60, 3):
+            journal.append_events([EVENT])
+            with Child(append_two, path) as child:
+                assert child.receive() == count + 2
+            assert reader.event_count() == count + 2
+
+
+def append_two(_channel: Channel, path: Path) -> int:
+    with Journal.open(path) as journal:
+        journal.append_events([EVENT])
+        journal._database._writer.wal_checkpoint()
+        return journal.append_events([EVENT]).last
 
 
 # What a path leads to

@@ -58,6 +58,7 @@ PUBLIC = [
     "SessionTimedOut",
     "SessionTimeoutExtended",
     "SkeletonGenerated",
+    "StaleWalError",
     "StorageError",
     "StorageFullError",
     "StreamCancelled",

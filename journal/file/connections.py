@@ -18,9 +18,10 @@ from journal.file.identity import check_format, check_label, check_sqlite, meta,
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
 from journal.file.paths import create_file, remove_if_empty, resolved
-from journal.file.process_locks import Holding, hold, let_go
+from journal.file.process_locks import Holding, check_is_at, hold, key_of, let_go
 from journal.file.read_only import read_only_target
-from journal.file.wal import fold_wal, settle, sync_wal
+from journal.file.stale_wal import check_wal, has_wal
+from journal.file.wal import checkpointer, fold_wal, leave_wal, mark_wal, settle, sync_wal
 
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
@@ -53,6 +54,7 @@ class Database:
         self._copy: Path | None = None
         self._writer: apsw.Connection | None = None
         self._holding: Holding | None = None
+        self._key: tuple[int, int] | None = None
         try:
             if read_only:
                 self._open_to_read()
@@ -71,7 +73,9 @@ class Database:
             self._holding = hold(self.path, read_only=False)
             self._target = f"{resolved(self.path).as_uri()}?mode=ro"
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
-                self._writer = open_writer(self.path, self.durability)
+                self._holding.check_may_be_opened(self.path)
+                self._check_wal()
+                self._writer = self._new_writer(self._holding)
                 settle(self._writer, self._holding.path)
                 self._holding.stand()
         except BaseException:
@@ -81,12 +85,16 @@ class Database:
 
     def _open_to_read(self) -> None:
         self._target, self._copy, shares = read_only_target(self.path)
+        self._key = key_of(self.path)
         if not shares:
             with self._inside():
+                self._check_wal()
                 self._readers.append(open_reader(self._target, self.path))
             return
         self._holding = hold(self.path, read_only=True)
+        self._holding.check_may_be_opened(self.path)
         with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
+            self._check_wal()
             for _ in range(_READER_ATTEMPTS):
                 reader = open_reader(self._target, self.path)
                 is_shared = reader.pragma("journal_mode") == "wal"  # not so a shipped file
@@ -97,6 +105,14 @@ class Database:
                     break
                 reader.close()
             self._readers.append(reader)
+
+    def _check_wal(self) -> None:
+        """Refuse a -wal that was not written for the file, before the first look at both.
+
+        Where somebody has them open, that one has looked.
+        """
+        if has_wal(self.path) and (self._holding is None or not self._holding.is_in_use()):
+            check_wal(self.path, self._target)
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -120,6 +136,8 @@ class Database:
     def read(self) -> Iterator[apsw.Connection]:
         """Lend a connection that sees one moment of the file for as long as the block lasts."""
         self.check_open()
+        if self._holding is not None:
+            self._holding.check_is_unchanged(self.path)
         with self._inside():
             try:
                 connection = self._readers.pop()
@@ -141,8 +159,29 @@ class Database:
     def _new_reader(self) -> apsw.Connection:
         """Return one more connection for reading, to the very file that was opened."""
         if self._holding is not None:
-            self._holding.check_is_current(self.path)
+            self._holding.check_may_be_opened(self.path)
+        else:
+            self.check_is_current()
         return open_reader(self._target, self.path)
+
+    def _new_writer(self, holding: Holding) -> apsw.Connection:
+        """Return one more connection for writing, which leaves a -wal of somebody else alone."""
+        writer = open_writer(self.path, self.durability)
+        writer.set_wal_hook(checkpointer(may=holding.may_checkpoint))
+        return writer
+
+    def check_is_current(self) -> None:
+        """Make sure that the file at the path is the one that is open.
+
+        Raises:
+            ClosedError: the journal is closed.
+            FileReplacedError: it was moved, replaced, deleted or written to by somebody else.
+        """
+        self.check_open()
+        if self._holding is not None:
+            self._holding.check_is_current(self.path)
+        elif self._key is not None:
+            check_is_at(self.path, self._key)
 
     @contextmanager
     def write(
@@ -170,7 +209,8 @@ class Database:
         with self._holding.writing(wait_ms, self.path):
             self.check_open()
             self._holding.check_is_current(self.path)
-            yield from self._transaction(self._writer if through is None else through, wait_ms)
+            writer = self._writer if through is None else through
+            yield from self._transaction(writer, self._holding, wait_ms)
 
     @contextmanager
     def aside(self) -> Iterator[apsw.Connection]:
@@ -183,8 +223,8 @@ class Database:
         if self._writer is None or self._holding is None:
             raise errors.ReadOnlyError(self.path, "is open for reading only")
         with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
-            self._holding.check_is_current(self.path)
-            connection = open_writer(self.path, self.durability)
+            self._holding.check_may_be_opened(self.path)
+            connection = self._new_writer(self._holding)
         try:
             with _translated(self.path):
                 yield connection
@@ -201,7 +241,9 @@ class Database:
         with forking.inside_sqlite():
             yield
 
-    def _transaction(self, writer: apsw.Connection, wait_ms: int) -> Iterator[apsw.Connection]:
+    def _transaction(
+        self, writer: apsw.Connection, holding: Holding, wait_ms: int
+    ) -> Iterator[apsw.Connection]:
         if self._failed_commit:
             raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
         with self._inside():
@@ -211,8 +253,14 @@ class Database:
                     self._notice_other_writers(writer)
                 else:
                     check_format(writer, self.path)
+                begins_wal = holding.wal_may_begin_anew()
+                before = _changes(writer) if begins_wal else None
                 yield writer
+                if begins_wal and _changes(writer) != before:
+                    mark_wal(writer)
                 self._commit(writer)
+                if begins_wal:
+                    holding.has_foreign_writes()  # has a look, to know this -wal from the last one
             except BaseException:
                 self.generation += 1
                 if writer.in_transaction:  # SQLite has ended it itself after some errors
@@ -253,7 +301,7 @@ class Database:
                     reader.close()
                 self._readers.clear()  # not before: an interrupt may come between
                 if self._writer is not None:
-                    fold_wal(self._writer)
+                    self._fold_wal(self._writer)
                 if self._holding is not None and self._holding.users == 1:
                     self._holding.unlock_shared()
                 if self._writer is not None:
@@ -262,6 +310,16 @@ class Database:
             self._let_go()
             raise
         self._let_go()  # not where an interrupt came: then closing is to be repeated
+
+    def _fold_wal(self, writer: apsw.Connection) -> None:
+        """Bring the -wal into the file, unless that is another one by now, though it has our inode.
+
+        The -wal may have what somebody wants back, and the file what somebody has just put there.
+        """
+        if self._holding is not None and self._holding.has_foreign_writes():
+            leave_wal(writer)
+        else:
+            fold_wal(writer)
 
     @contextmanager
     def _alone(self, wait_ms: int) -> Iterator[None]:
@@ -319,6 +377,11 @@ class Database:
     def _discard_copy(self) -> None:
         if self._copy is not None:
             shutil.rmtree(self._copy, ignore_errors=True)
+
+
+def _changes(connection: apsw.Connection) -> tuple[int, int]:
+    """Return what differs once a transaction has written something, rows or definitions."""
+    return connection.total_changes(), connection.pragma("schema_version")
 
 
 @contextmanager

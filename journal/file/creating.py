@@ -12,6 +12,7 @@ from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, is_blank, set_meta
 from journal.file.names import kinds_of
 from journal.file.schema import events_view_sql, schema_sql
+from journal.file.wal import mark_wal
 
 
 def create_journal(connection: apsw.Connection) -> None:
@@ -52,6 +53,7 @@ def add_missing_kinds(connection: apsw.Connection) -> None:
         _add_kinds(connection, missing)
         connection.execute("DROP VIEW IF EXISTS events")
         connection.execute(events_view_sql())
+        mark_wal(connection)
         if was_kept_whole:
             connection.execute("UPDATE checkpoint SET version = 0 WHERE type = 'projection'")
         connection.execute("COMMIT")

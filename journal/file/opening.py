@@ -16,7 +16,7 @@ from journal.file.migrations import migrate
 from journal.file.objects import check_objects
 from journal.file.paths import check_writable, resolved
 from journal.file.process_locks import opened
-from journal.file.wal import WAL_BYTES_KEPT, checkpointer, use_wal
+from journal.file.wal import WAL_BYTES_KEPT, use_wal
 from journal.limits import DATA_SIZE_MAX
 
 Durability = Literal["full", "normal"]
@@ -68,7 +68,6 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
             "PRAGMA secure_delete = FAST"  # a deleted text is not left in a page that is used again
         )
         connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
-        connection.set_wal_hook(checkpointer())
         add_missing_kinds(connection)
     except BaseException:
         connection.close()

@@ -23,7 +23,9 @@ import apsw
 
 from journal import errors
 from journal.file import forking, ofd_locks
+from journal.file.foreign_writes import ForeignWrites
 from journal.file.paths import beside, resolved
+from journal.file.wal_index import WalIndex
 
 _Key = tuple[int, int]
 
@@ -50,6 +52,9 @@ class Holding:
         self._spare: list[int] = []
         self._shm: int | None = None
         self._shm_key: _Key | None = None
+        self._wal_key: _Key | None = None
+        self._wal_index: WalIndex | None = None
+        self._foreign_writes: ForeignWrites | None = None
         self.stands = False
         self._lock = threading.RLock()
         self._depth = 0
@@ -157,15 +162,21 @@ class Holding:
         self._shm_key = status.st_dev, status.st_ino
         ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
         ofd_locks.try_lock(self._shm, "shared", ofd_locks.SHM)
+        self._wal_key = key_of(beside(self.path, "-wal"))
+        self._wal_index = WalIndex(self._shm)
+        self._foreign_writes = ForeignWrites(self._main, self._wal_index)
         self.stands = True
 
     def stands_on_the_same_shm(self) -> bool:
         """Tell whether the -shm that is locked is still the one beside the file."""
-        try:
-            status = os.stat(f"{self.path}-shm")  # noqa: PTH116
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._shm_key
+        return key_of(f"{self.path}-shm") == self._shm_key
+
+    def has_its_wal(self) -> bool:
+        """Tell whether the -wal beside the file is the one that was there at first.
+
+        Not for each transaction: who asks a -wal for its times makes each of its syncs dearer.
+        """
+        return not self.stands or key_of(f"{self.path}-wal") == self._wal_key
 
     def check_is_current(self, path: Path) -> None:
         """Make sure that the file that was opened is the one at its path, with its companions.
@@ -173,20 +184,55 @@ class Holding:
         SQLite notices nothing of this in WAL mode: it goes on writing to a file that is deleted.
 
         Raises:
-            FileReplacedError: it was moved, replaced or deleted, or its -wal or -shm was.
+            FileReplacedError: it was moved, replaced, deleted or written to by somebody else, or
+                its -wal or -shm was.
         """
-        try:
-            status = os.stat(path)  # noqa: PTH116 (it takes two thirds of the time)
-            is_same = (status.st_dev, status.st_ino) == self.key
-        except OSError:
-            raise errors.FileReplacedError(path, "was moved or deleted while it was open") from None
-        if not is_same:
-            raise errors.FileReplacedError(path, "was replaced by another file while it was open")
+        check_is_at(path, self.key)
         if not self.stands:
             return
         if not self.stands_on_the_same_shm() or not os.access(f"{self.path}-wal", os.F_OK):
             reason = "lost its -wal or -shm while it was open: somebody moved or deleted it"
             raise errors.FileReplacedError(path, reason)
+        self.check_is_unchanged(path)
+
+    def check_may_be_opened(self, path: Path) -> None:
+        """Make sure of the same, and of the -wal, before one more connection opens all of them.
+
+        Raises:
+            FileReplacedError: as `check_is_current`.
+        """
+        self.check_is_current(path)
+        if not self.has_its_wal():
+            raise errors.FileReplacedError(path, "has another -wal than when it was opened")
+
+    def check_is_unchanged(self, path: Path) -> None:
+        """Make sure that nobody but journals wrote to the file, wherever it is by now.
+
+        Raises:
+            FileReplacedError: somebody did.
+        """
+        if self.has_foreign_writes():
+            reason = "was written to by something else while it was open (a copy put over it?): "
+            reason += "close it, look at what it is now, and open it again"
+            raise errors.FileReplacedError(path, reason)
+
+    def may_checkpoint(self) -> bool:
+        """Tell whether file and -wal are still those that belong together."""
+        return self.has_its_wal() and not self.has_foreign_writes()
+
+    def wal_may_begin_anew(self) -> bool:
+        """Tell whether the next commit may be the first one in the -wal, as far as can be known."""
+        return self._wal_index is not None and self._wal_index.may_begin_anew()
+
+    def is_in_use(self) -> bool:
+        """Tell whether anybody else has the file open: another journal, process or library."""
+        if self.users > 1 or _has_posix_locks(self.key, unknown=False):
+            return True
+        return self._main is not None and ofd_locks.is_locked(self._main, ofd_locks.MAIN)
+
+    def has_foreign_writes(self) -> bool:
+        """Tell whether somebody but journals wrote to the file."""
+        return self._foreign_writes is not None and self._foreign_writes.are_found()
 
     def unlock_shared(self) -> None:
         """Give the shared locks back: SQLite's connections are about to be closed."""
@@ -198,10 +244,11 @@ class Holding:
         for descriptor in self._spare:
             ofd_locks.try_lock(descriptor, "none", ofd_locks.MAIN)
         self.stands = False
+        self._wal_index = self._foreign_writes = None
 
     def close(self) -> bool:
         """Close the descriptors, if that drops nobody's locks; SQLite's connections are closed."""
-        if self._main is not None and _has_posix_locks(self.key):
+        if self._main is not None and _has_posix_locks(self.key, unknown=True):
             return False
         descriptors = [self._main, self._shm, *self._spare]
         self._main = self._shm = None  # not after closing: an interrupt may come between
@@ -254,6 +301,28 @@ def hold(path: Path, *, read_only: bool) -> Holding:
         raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
 
 
+def check_is_at(path: Path, key: _Key) -> None:
+    """Make sure that a path still leads to the file that was opened.
+
+    Raises:
+        FileReplacedError: it does not.
+    """
+    found = key_of(path)
+    if found is None:
+        raise errors.FileReplacedError(path, "was moved or deleted while it was open")
+    if found != key:
+        raise errors.FileReplacedError(path, "was replaced by another file while it was open")
+
+
+def key_of(path: Path | str) -> _Key | None:
+    """Return device and inode of what a path leads to; None where there is nothing."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (it takes two thirds of the time)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def let_go(holding: Holding) -> None:
     """Be one user fewer. The last one unlocks before SQLite's connections are closed."""
     with _registry_lock:
@@ -277,7 +346,7 @@ def _locks_work(device: int, path: Path) -> bool:
         # No journal is open on this device in this process yet: no lock of our SQLite is dropped.
         # Where another library has the file open, they stay.
         status = path.stat()
-        if not (works and _has_posix_locks((status.st_dev, status.st_ino))):
+        if not (works and _has_posix_locks((status.st_dev, status.st_ino), unknown=True)):
             for descriptor, _ in descriptors:
                 os.close(descriptor)
         if not is_writable:  # only who may write can try it
@@ -297,12 +366,12 @@ def _opened(path: Path, *, read_only: bool) -> tuple[int, bool]:
         return os.open(path, os.O_RDONLY | flags), False
 
 
-def _has_posix_locks(key: _Key) -> bool:
-    """Tell whether a library in this process has locks on a file, as far as can be known."""
+def _has_posix_locks(key: _Key, *, unknown: bool) -> bool:
+    """Tell whether a library in this process has locks on a file; `unknown` where Linux is not."""
     try:
         lines = Path("/proc/locks").read_bytes().splitlines()
     except OSError:
-        return True  # it cannot be known
+        return unknown
     # Like "1: POSIX  ADVISORY  READ 711 fd:01:402 1073741826 1073742335".
     device = f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}:{key[1]}".encode()
     pid = str(os.getpid()).encode()

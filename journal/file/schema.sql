@@ -16,6 +16,8 @@
 --   label                what people call the journal, as they named a device; may be missing
 --   closed               'ship', 'delta' or 'recover': the file is a copy made by that, and nobody
 --                        appends to it; missing in a journal
+--   wal_id               a name for the -wal that the last changes went through; may be missing
+--   wal_follows          the wal_id that was there before
 --   session_mark         the largest session.id that was ever given, where rows of session were
 --   stream_mark          deleted; stream_mark likewise
 CREATE TABLE meta (

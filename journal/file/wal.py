@@ -1,6 +1,7 @@
-"""The -wal: switching a file to it, and bringing what it holds into the file."""
+"""The -wal: switching a file to it, naming each one, and bringing what it holds into the file."""
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ _TOO_MANY_PAGES = 4 * _CHECKPOINT_PAGES
 _WAIT_FOR_READERS_SECONDS = 1.0
 WAL_BYTES_KEPT = 16 * 1024 * 1024
 
+_WAL_ID_BYTES = 8
+
 
 def use_wal(connection: apsw.Connection, path: Path) -> None:
     """Switch a new file to WAL. The busy timeout does not cover this, so wait here for others."""
@@ -38,11 +41,15 @@ def use_wal(connection: apsw.Connection, path: Path) -> None:
         return
 
 
-def checkpointer() -> Callable[[apsw.Connection, str, int], int]:
+def checkpointer(*, may: Callable[[], bool]) -> Callable[[apsw.Connection, str, int], int]:
     """Return what brings the -wal into the file when it has grown long; called after each commit.
 
     The commit has succeeded, so nothing here may make it look as if it had not: a checkpoint that
     fails is made up for by the next one.
+
+    Args:
+        may: looks whether file and -wal still belong together. It is asked before and after each,
+            so that it can tell what a checkpoint wrote from what others write.
     """
     waited_at_pages = 0
 
@@ -50,12 +57,15 @@ def checkpointer() -> Callable[[apsw.Connection, str, int], int]:
         nonlocal waited_at_pages
         if pages < waited_at_pages:  # the -wal has begun anew
             waited_at_pages = 0
+        if pages < _CHECKPOINT_PAGES or not may():
+            return apsw.SQLITE_OK
         with suppress(apsw.Error):
             if pages >= waited_at_pages + _TOO_MANY_PAGES:
                 waited_at_pages = pages
                 _checkpoint_all(connection)
-            elif pages >= _CHECKPOINT_PAGES:
+            else:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        may()
         return apsw.SQLITE_OK
 
     return checkpoint
@@ -82,6 +92,18 @@ def _checkpoint_all(connection: apsw.Connection) -> None:
                 return
     finally:
         wait_for_locks(connection, BUSY_TIMEOUT_MS)
+
+
+def mark_wal(connection: apsw.Connection) -> None:
+    """Write what tells a -wal that begins with this transaction from every other one."""
+    connection.execute(
+        "INSERT OR REPLACE INTO meta (key, value)"
+        " SELECT 'wal_follows', value FROM meta WHERE key = 'wal_id'"
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('wal_id', ?)",
+        (secrets.token_hex(_WAL_ID_BYTES),),
+    )
 
 
 def settle(writer: apsw.Connection, path: Path) -> None:
@@ -114,6 +136,11 @@ def sync_wal(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def leave_wal(writer: apsw.Connection) -> None:
+    """Have a connection close without touching the file or the -wal."""
+    writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def fold_wal(writer: apsw.Connection) -> None:

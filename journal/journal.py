@@ -135,6 +135,11 @@ class Journal:
         Where no more than ten thousand events are not folded yet, the built-in projections catch
         up, so that plain SQL finds every session and stream.
         The last one to close a file folds the -wal into it, so that one file is left.
+
+        Raises:
+            StorageFullError, StorageError: it is closed, and nothing is lost, but there is no room
+                for that: the -wal stays, and is part of the journal. Where a `with` statement ends
+                by another error, it is a note to that.
         """
         try:
             if not (self._database.closed or self._database.read_only):
@@ -156,7 +161,12 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         """Close the journal."""
-        self.close()
+        try:
+            self.close()
+        except JournalError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
 
     @property
     def path(self) -> Path:

@@ -29,6 +29,7 @@ from journal import (
     Journal,
     JournalError,
     KeyConflictError,
+    Projection,
     SessionId,
     StorageError,
     StorageFullError,
@@ -543,7 +544,8 @@ def fill_the_disk(_channel: Channel, folder: Path) -> dict[str, Any]:
         except BaseException as error:
             happened[what] = f"{type(error).__name__}: {error}"
 
-    with Journal.open(path) as journal:
+    journal = Journal.open(path)
+    with contextlib.suppress(StorageFullError), journal:
         journal.append_events([activated(session)])
         for name, size, leave in (("small", 10, 0), ("some pages", 60_000, 8192)):
             fill(leave)
@@ -560,6 +562,7 @@ def fill_the_disk(_channel: Channel, folder: Path) -> dict[str, Any]:
         attempt("huge, read", lambda: len(list(journal.read())))
         attempt("huge, room", lambda: journal.append_events(huge[:1]))
         fill(0)
+        attempt("closing, full", journal.close)
     happened["closed, full"] = names_in(folder)
     attempt("closed, full, read", lambda: read_all(path))
     filler.unlink()
@@ -574,6 +577,76 @@ def fill_the_disk(_channel: Channel, folder: Path) -> dict[str, Any]:
     (folder / "b.db").unlink()
     check_usable(path)
     return happened
+
+
+COUNT_PROJECTION = Projection(
+    name="errors", version=1, initial=0, apply=lambda count, _: count + 1, key=lambda e: e.stream_id
+)
+
+
+def answers(journal: Journal) -> list[Any]:
+    """Return what projections answer, as plain values."""
+    sessions, streams, anomalies = journal.sessions(), journal.streams(), journal.anomalies()
+    return [
+        [one.model_dump(mode="json") for one in (*sessions, *streams, *anomalies)],
+        [journal.session(one.session_id) == one for one in sessions[::50]],
+        [journal.stream(one.stream_id) == one for one in streams[::100]],
+        journal.states("errors"),
+        journal.state("errors", streams[0].stream_id),
+    ]
+
+
+def fold_on_a_full_disk(
+    _channel: Channel,
+    folder: Path,
+    fold_events_max: int,
+    fails_to_commit: bool,
+) -> dict[str, Any]:
+    """Ask projections when nothing more can be written; return what they answer, then and later."""
+    support.own_mounts()
+    support.mount_memory(folder, 24 * 1024 * 1024)
+    limits.FOLD_EVENTS_MAX = fold_events_max
+    path, filler = folder / "a.db", folder / "filler"
+    lines = support.lines_of("mixed/events.ndjson")
+    found: dict[str, Any] = {}
+    with Journal.open(path) as journal:
+        journal.register(COUNT_PROJECTION)
+        journal.append_ndjson(lines[:1000])
+        answers(journal)
+        journal.append_ndjson(lines[1000:])
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with contextlib.suppress(StorageFullError):
+            journal.append_events([large_event(SessionId.new(), 1_000_000)])
+        journal._database._failed_commit = fails_to_commit
+        found["full"] = answers(journal)
+        with Journal.open(path, read_only=True) as reader:
+            reader.register(COUNT_PROJECTION)
+            found["read-only"] = answers(reader)
+        filler.unlink()
+        journal._database._failed_commit = False
+        found["positions, full"] = {one.position for one in journal.projections()}
+        found["room"] = answers(journal)
+        found["positions, room"] = {one.position for one in journal.projections()}
+    return found
+
+
+@pytest.mark.parametrize("fails_to_commit", [False, True])
+@pytest.mark.parametrize("fold_events_max", [100, 10_000])
+def test_projections_answer_on_a_full_disk(
+    path: Path,
+    fold_events_max: int,
+    fails_to_commit: bool,
+) -> None:
+    """In memory where little is missing, else in temporary storage, which lies elsewhere."""
+    found = support.run(fold_on_a_full_disk, path.parent, fold_events_max, fails_to_commit)
+
+    count = len(support.lines_of("mixed/events.ndjson"))
+    assert found["full"] == found["read-only"] == found["room"]
+    assert sum(found["room"][3].values()) > 0
+    assert found["positions, full"] == {1000}
+    assert found["positions, room"] == {count}
 
 
 def read_all(path: Path) -> int:
@@ -597,6 +670,11 @@ def test_a_full_disk_is_an_error_that_room_cures(path: Path) -> None:
         "huge, full": full,
         "huge, read": 3,
         "huge, room": Appended(4, 4),
+        "closing, full": full.replace(
+            "the disk is full",
+            "is closed, but what its -wal has cannot be brought into it (the disk is full): "
+            "keep both together",
+        ),
         "closed, full": ["a.db", "a.db-shm", "a.db-wal", "filler"],
         "closed, full, read": 4,
         "closed, room": ["a.db"],

@@ -366,3 +366,28 @@ def test_there_is_no_moment_at_which_click_or_python_answers(
     assert {found_err.partition(" ")[0] for *_, found_err in before} <= {"", err.strip()}
     assert {one[:2] for one in late} <= {(code, out)}
     assert all(found_err.startswith(err) for *_, found_err in late)
+
+
+LOADED = """
+import sys
+from journal.commands.console.interrupting import Interruption
+raising = Interruption.raising
+def noting(self, work):
+    before = set(sys.modules)
+    result = raising(self, work)
+    loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+    print("loaded:", *loaded & {"journal", "pydantic", "pydantic_core", "apsw"}, file=sys.stderr)
+    return result
+Interruption.raising = noting
+from journal.__main__ import main
+main()
+"""
+
+
+def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(path):
+    """Of a KeyboardInterrupt while a model is made, older pydantic prints that it panics."""
+    make(path, *MIXED.read_bytes().splitlines()[:50], label="a name")
+    ending = [arguments for arguments in printing(path) if "--follow" not in arguments]
+    for arguments in [*ending, ["append", path, os.devnull], ["rebuild", path]]:
+        result = ended(start(*arguments, program=["-c", LOADED]), b"")
+        assert result.err.splitlines()[-1] == "loaded:", (arguments, result.err)

@@ -233,8 +233,21 @@ class Database:
                 connection.close()
 
     @contextmanager
+    def aside_to_read(self) -> Iterator[apsw.Connection]:
+        """Lend a new connection for reading and for temporary tables of its own."""
+        self.check_open()
+        with self._inside():
+            connection = self._new_reader()
+        try:
+            with _translated(self.path):
+                yield connection
+        finally:
+            with self._inside():
+                connection.close()
+
+    @contextmanager
     def inside(self) -> Iterator[None]:
-        """Be inside SQLite, for whoever uses a connection that `aside` has lent.
+        """Be inside SQLite, for whoever uses a connection that was lent aside.
 
         A fork waits until nobody is, so it should last for milliseconds.
         """
@@ -290,36 +303,54 @@ class Database:
         return self._closed
 
     def close(self) -> None:
-        """Close every connection; the last one to a file leaves no -wal. May be repeated."""
+        """Close every connection; the last one to a file leaves no -wal. May be repeated.
+
+        Raises:
+            StorageFullError, StorageError: it is closed, but its -wal stays.
+        """
         if os.getpid() != self._pid:  # all of it belongs to the process that was forked
             self._closed = True
             return
         self._closed = True
+        failure: errors.JournalError | None = None
         try:
             with self._alone(_READING_WAIT_MS if self.read_only else _CLOSING_WAIT_MS):
                 for reader in (*self._readers, *self._given_away):
                     reader.close()
                 self._readers.clear()  # not before: an interrupt may come between
                 if self._writer is not None:
-                    self._fold_wal(self._writer)
+                    failure = self._fold_wal(self._writer)
                 if self._holding is not None and self._holding.users == 1:
                     self._holding.unlock_shared()
                 if self._writer is not None:
                     self._writer.close()
+                    self._writer = None
         except Exception:
             self._let_go()
             raise
         self._let_go()  # not where an interrupt came: then closing is to be repeated
+        if failure is not None:
+            raise failure
 
-    def _fold_wal(self, writer: apsw.Connection) -> None:
-        """Bring the -wal into the file, unless that is another one by now, though it has our inode.
+    def _fold_wal(self, writer: apsw.Connection) -> errors.JournalError | None:
+        """Bring the -wal into the file; return what is to be said where that is not possible.
 
-        The -wal may have what somebody wants back, and the file what somebody has just put there.
+        Not where somebody has put another file there, in place: the -wal may have what is wanted
+        back, and the file what was wanted there.
         """
         if self._holding is not None and self._holding.has_foreign_writes():
             leave_wal(writer)
-        else:
+            return None
+        try:
             fold_wal(writer)
+        except apsw.Error as error:
+            reason = "is closed, but what its -wal has cannot be brought into it"
+            reason = f"{reason} ({_journal_error(self.path, error).reason}): keep both together"
+            is_full = isinstance(error, apsw.FullError)
+            said = (errors.StorageFullError if is_full else errors.StorageError)(self.path, reason)
+            said.__cause__ = error
+            return said
+        return None
 
     @contextmanager
     def _alone(self, wait_ms: int) -> Iterator[None]:
@@ -394,7 +425,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise errors.DamagedError(path, "is damaged: it has text that is not UTF-8") from error
 
 
-def _journal_error(path: Path, error: apsw.Error) -> errors.JournalError:
+def _journal_error(path: Path, error: apsw.Error) -> errors.PathError:
     for driver_errors, journal_error, reason in _ERRORS:
         if isinstance(error, driver_errors):
             return journal_error(path, reason.format(error))

@@ -148,7 +148,10 @@ def fold_wal(writer: apsw.Connection) -> None:
 
     SQLite itself does so only when the last connection closes and is one that writes. Where a
     reader outlives the writers, the file would be left without what was committed last.
+
+    Raises:
+        apsw.Error: the disk is full, or fails. Nothing is lost: the -wal stays.
     """
-    with suppress(apsw.Error):  # somebody is at it, and closes later; it is no loss
-        wait_for_locks(writer, 0)
+    wait_for_locks(writer, 0)
+    with suppress(apsw.BusyError):  # somebody is at it, and closes later
         writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

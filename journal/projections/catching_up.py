@@ -5,7 +5,7 @@ from contextlib import suppress
 import apsw
 
 from journal import limits
-from journal.errors import BusyError
+from journal.errors import PathOSError
 from journal.file.checkpoints import Checkpoint
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
@@ -27,7 +27,7 @@ from journal.projections.tables import (
 )
 
 WAIT_MS = 250
-"""How long to wait for the write lock; after that the rest is folded in memory."""
+"""How long to wait for the write lock; after that the rest is folded beside."""
 
 
 def prepare_tables(database: Database) -> None:
@@ -41,9 +41,9 @@ def prepare_tables(database: Database) -> None:
 
 
 def catch_up(database: Database, fold: AnyFold) -> None:
-    """Fold what is new, in transactions of their own, as far as others let us write."""
+    """Fold what is new, in transactions of their own, as far as others and the disk let us."""
     extent, stored = _progress(database, fold)
-    with suppress(BusyError):  # then whoever reads folds the rest in memory
+    with suppress(PathOSError):  # then whoever reads folds the rest beside
         if stored is not None and is_stale(stored, fold, extent):
             rebuild_one(database, fold, wait_ms=WAIT_MS)
         elif stored is None or stored.position < extent.last:

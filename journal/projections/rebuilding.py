@@ -1,8 +1,9 @@
-"""Rebuilding: folding everything anew beside the rows of the file, and taking their place."""
+"""Folding beside the rows of the file: to take their place, or for who may not write to it."""
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import apsw
 
@@ -11,6 +12,7 @@ from journal.errors import DamagedError, FoldError, PrunedError
 from journal.file.connections import Database
 from journal.file.extent import read_extent
 from journal.file.lock_waits import BUSY_TIMEOUT_MS
+from journal.projections.as_of import AsOf
 from journal.projections.checkpoints import (
     Beginning,
     beginning_of,
@@ -21,7 +23,17 @@ from journal.projections.checkpoints import (
 )
 from journal.projections.differences import changes_between
 from journal.projections.results import Change, RebuildReport
-from journal.projections.tables import AnyFold, States, delete_rows, fold_next, make_temporary
+from journal.projections.tables import (
+    AnyFold,
+    Fold,
+    States,
+    StatesT_co,
+    copy_rows,
+    delete_rows,
+    fold_next,
+    have_our_shape,
+    make_temporary,
+)
 
 Progress = Callable[[int, int], None]
 """Is told how many events are folded, and of how many."""
@@ -69,7 +81,8 @@ def _rebuilt(
 ) -> RebuildReport:
     began = time.monotonic()
     with database.aside() as connection:
-        states, begun = _folded_beside(database, connection, fold, progress)
+        states, begun = _begun_beside(database, connection, fold, goes_on=False)
+        _fold_beside(database, connection, states, progress)
         with database.write(wait_ms, through=connection):
             extent = read_extent(connection)
             while states.position < extent.last:  # what was appended meanwhile
@@ -93,30 +106,73 @@ def _rebuilt(
     )
 
 
-def _folded_beside(
-    database: Database, connection: apsw.Connection, fold: AnyFold, progress: Progress | None
-) -> tuple[States, Beginning]:
-    """Return the states in new temporary tables, folded nearly up to the last event."""
+@contextmanager
+def folded_beside(
+    database: Database, fold: Fold[StatesT_co], as_of: AsOf = None
+) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
+    """Lend the states as of a moment, in temporary tables, and the connection that has them.
+
+    For who may not write to the file: memory does not grow with it, and nothing of it is kept. As
+    of now it goes on from where the rows of the file have come to.
+
+    Raises:
+        FoldError: an application's `apply` failed.
+        PrunedError: the events to begin with were pruned meanwhile.
+        StorageFullError, StorageError: those of the temporary storage.
+    """
+    with database.aside_to_read() as connection:
+        states, _ = _begun_beside(database, connection, fold, goes_on=as_of is None)
+        _fold_beside(database, connection, states, as_of=as_of)
+        with database.inside():
+            connection.execute("BEGIN")
+            states.write()
+            yield connection, states
+
+
+def _begun_beside(
+    database: Database, connection: apsw.Connection, fold: Fold[StatesT_co], *, goes_on: bool
+) -> tuple[StatesT_co, Beginning]:
+    """Return the states at the beginning, or those that the file has, in new temporary tables."""
     # Should it fail, the tables are gone, so there is nothing to roll back.
     with database.inside():
         connection.execute(f"PRAGMA temp.journal_mode = OFF; PRAGMA temp.cache_size = -{_TEMP_KIB}")
         make_temporary(connection, fold.tables)
         connection.execute("BEGIN")
-        begun = beginning_of(connection, fold, read_extent(connection))
-        if begun.schema == "base":
+        extent = read_extent(connection)
+        begun = beginning_of(connection, fold, extent)
+        stored = None
+        if goes_on and have_our_shape(connection):
+            stored = stored_checkpoint(connection, fold, extent.last)
+        if stored is not None and not is_stale(stored, fold, extent):
+            copy_rows(connection, fold)
+            begun = Beginning(stored.position, stored.since, "temp")
+        elif begun.schema == "base":
             copy_base(connection, fold, "temp")
-        states: States = fold.states(connection, "temp", begun.position)
+        states = fold.states(connection, "temp", begun.position)
         connection.execute("COMMIT")
+    return states, begun
+
+
+def _fold_beside(
+    database: Database,
+    connection: apsw.Connection,
+    states: States,
+    progress: Progress | None = None,
+    as_of: AsOf = None,
+) -> None:
+    """Fold what follows, up to the last event or to the moment, in short transactions."""
+    last = as_of if isinstance(as_of, int) else None
     while True:
         with database.inside():
             connection.execute("BEGIN")
             extent = read_extent(connection)
-            end = min(extent.last, states.position + _EVENTS_AT_ONCE)
-            fold_next(connection, states, extent, end)
+            up_to = extent.last if last is None else min(last, extent.last)
+            end = min(up_to, states.position + _EVENTS_AT_ONCE)
+            fold_next(connection, states, extent, end, as_of)
             states.make_room()
             connection.execute("COMMIT")
-        if states.position == extent.last:
-            return states, begun
+        if states.position >= up_to:
+            return
         if progress is not None:
             progress(states.position, extent.last)
 

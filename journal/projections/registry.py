@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from journal import limits
 from journal.errors import DamagedError, FoldError, UnknownProjectionError
 from journal.events.ids import SessionId, StreamId
 from journal.file.checkpoints import read_checkpoints
@@ -14,7 +15,7 @@ from journal.file.connections import Database
 from journal.file.decoding import StoredEvent
 from journal.file.extent import last_position, read_extent
 from journal.file.names import folded_codes, kinds_of, uuids
-from journal.file.reading import Reader, rows_between
+from journal.file.reading import Reader
 from journal.projections.as_of import AsOf, check_as_of, check_not_pruned, up_to
 from journal.projections.catching_up import (
     catch_up,
@@ -25,9 +26,9 @@ from journal.projections.catching_up import (
 from journal.projections.checkpoints import beginning_of, is_stale, stored_checkpoint
 from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
 from journal.projections.own_states import OwnFold, OwnStates, json_of
-from journal.projections.rebuilding import Progress, rebuild_one
+from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
 from journal.projections.results import Projection, ProjectionStatus, RebuildReport
-from journal.projections.tables import AnyFold, Fold, StatesT_co, have_our_shape
+from journal.projections.tables import AnyFold, Fold, StatesT_co, fold_next, have_our_shape
 
 
 class Projections:
@@ -178,10 +179,14 @@ class Projections:
                 states = fold.states(connection, begun.schema, begun.position)
             else:
                 states = fold.states(connection, "main", stored.position)
-            if states.position < extent.last:
-                rows = rows_between(connection, extent, states.position, extent.last)
-                states.fold(up_to(rows, as_of))
-            yield connection, states
+            last = min(as_of, extent.last) if isinstance(as_of, int) else extent.last
+            if last - states.position <= limits.FOLD_EVENTS_MAX:
+                if states.position < last:
+                    fold_next(connection, states, extent, last, as_of)
+                yield connection, states
+                return
+        with folded_beside(self._database, fold, as_of) as lent:
+            yield lent
 
     def _has_tables(self, connection: apsw.Connection) -> bool:
         """Tell whether rows can be read: whoever may not make the tables may find none."""

@@ -19,6 +19,7 @@ from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent
 from journal.file.reading import rows_between
 from journal.file.schema import object_sql
+from journal.projections.as_of import AsOf, up_to
 
 Schema = Literal["main", "temp", "base"] | None
 """Whose tables hold the states: the file's, temporary ones, those of a cut, or nobody's. With the
@@ -144,8 +145,10 @@ def make_temporary(connection: apsw.Connection, tables: Iterable[str]) -> None:
 # Filling them
 
 
-def fold_next(connection: apsw.Connection, states: States, extent: Extent, end: int) -> None:
-    """Fold the events that follow, up to a position, in memory.
+def fold_next(
+    connection: apsw.Connection, states: States, extent: Extent, end: int, as_of: AsOf = None
+) -> None:
+    """Fold the events that follow, up to a position, in memory; only those by then, as of a moment.
 
     Raises:
         DamagedError: one of them is missing.
@@ -153,8 +156,18 @@ def fold_next(connection: apsw.Connection, states: States, extent: Extent, end: 
     """
     if states.position < extent.cut:
         raise PrunedError(connection.filename, f"position {states.position}", extent.first)
-    states.fold(rows_between(connection, extent, states.position, end))
+    states.fold(up_to(rows_between(connection, extent, states.position, end), as_of))
     states.position = end
+
+
+def copy_rows(connection: apsw.Connection, fold: AnyFold) -> None:
+    """Put what the file has of a projection into the temporary tables, which are empty."""
+    for table in fold.tables:
+        select = f"INSERT INTO temp.{table} SELECT * FROM main.{table}"
+        if fold.owner is None:
+            connection.execute(select)
+        else:
+            connection.execute(f"{select} WHERE projection = ?", (fold.owner,))
 
 
 def delete_rows(connection: apsw.Connection, fold: AnyFold) -> None:

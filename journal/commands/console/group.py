@@ -2,6 +2,8 @@
 
 import sys
 import traceback
+from functools import partial, wraps
+from importlib import import_module
 from os import PathLike
 from typing import Any
 
@@ -11,6 +13,15 @@ from journal._signals import INTERRUPTED
 from journal.commands.console.interrupting import Interruption
 from journal.commands.console.output import OutputClosed, one_line, say
 from journal.errors import JournalError
+
+_NEEDED = (
+    "journal.file.appending",
+    "journal.file.connections",
+    "journal.file.ndjson",
+    "journal.journal",
+    "journal.projections.queries",
+    "journal.projections.registry",
+)
 
 LOSSES = 3
 """Exit code: done, with losses that were reported."""
@@ -37,6 +48,25 @@ class JournalGroup(click.Group):
         """Return the names of the commands, in the order of the help."""
         return list(self.commands)
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, whose work begins when all that it needs is loaded.
+
+        A signal then would come where others are at work, who may not like it: pydantic prints that
+        it panics.
+        """
+        work = cmd.callback
+        assert work is not None  # noqa: S101 (for type checkers)
+
+        @wraps(work)
+        def begin(*arguments: Any, **options: Any) -> Any:
+            for module in _NEEDED:
+                import_module(module)
+            interruption = click.get_current_context().ensure_object(Interruption)
+            return interruption.raising(partial(work, *arguments, **options))
+
+        cmd.callback = begin
+        super().add_command(cmd, name)
+
     def main(self, *args: Any, **options: Any) -> Any:
         """Parse the arguments and run; what click itself prints ends as commands do, too."""
         try:
@@ -50,7 +80,7 @@ class JournalGroup(click.Group):
         """Run the command; no traceback leaves this without --debug."""
         interruption = ctx.ensure_object(Interruption)
         try:
-            return interruption.raising(super().invoke, ctx)
+            return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, click.UsageError):
             raise
         except KeyboardInterrupt:

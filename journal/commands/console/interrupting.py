@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
 import click
 
@@ -85,11 +85,11 @@ class Interruption:
         """Whether a signal has come."""
         return self._taken is not None
 
-    def raising(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+    def raising(self, work: Callable[[], _Result]) -> _Result:
         """Return what `work` does; in there, a signal raises KeyboardInterrupt."""
         try:
             self._does = "raise"
-            return work(*arguments)
+            return work()
         finally:
             self._does = "end"
 

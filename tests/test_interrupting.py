@@ -386,7 +386,7 @@ main()
 
 def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(path):
     """Of a KeyboardInterrupt while a model is made, older pydantic prints that it panics."""
-    make(path, *MIXED.read_bytes().splitlines()[:50], label="a name")
+    make(path, activated(1), label="a name")
     ending = [arguments for arguments in printing(path) if "--follow" not in arguments]
     for arguments in [*ending, ["append", path, os.devnull], ["rebuild", path]]:
         result = ended(start(*arguments, program=["-c", LOADED]), b"")

@@ -955,3 +955,59 @@ def test_two_readers_in_turn_need_no_writer_before_them(journal_path: Path) -> N
             assert len(list(one.read())) == len(list(two.read())) == 4
 
     assert len(check_file(journal_path)) == 4
+
+
+# What only looks leaves nothing behind
+
+
+def look(journal: Journal) -> None:
+    list(journal.read())
+    journal.sessions()
+    journal.connection().execute("SELECT count(*) FROM events").fetchall()
+
+
+def look_beside(_channel: Channel, path: Path) -> None:
+    with Journal.open(path, read_only=True) as journal:
+        look(journal)
+
+
+def test_what_only_looks_leaves_nothing_behind_and_writes_nothing(journal_path: Path) -> None:
+    before = journal_path.read_bytes(), journal_path.stat().st_mtime_ns
+    for _ in range(2):
+        with (
+            Journal.open(journal_path, read_only=True) as journal,
+            Journal.open(journal_path, read_only=True) as another,
+        ):
+            look(journal)
+            look(another)
+        assert names_in(journal_path.parent) == ["a.db"]
+    support.run(look_beside, journal_path)
+    assert names_in(journal_path.parent) == ["a.db"]
+    assert (journal_path.read_bytes(), journal_path.stat().st_mtime_ns) == before
+
+
+def test_what_looks_takes_away_nothing_from_others(journal_path: Path) -> None:
+    with Journal.open(journal_path) as journal:
+        support.run(look_beside, journal_path)
+        journal.append_events(numbered(SessionId.new(), [1]))
+        look_beside(Channel, journal_path)
+        support.run(look_beside, journal_path)
+        journal.append_events(numbered(SessionId.new(), [2]))
+        assert names_in(journal_path.parent) == ["a.db", "a.db-shm", "a.db-wal"]
+    with contextlib.closing(sqlite3.connect(journal_path)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM event").fetchone()
+        support.run(look_beside, journal_path)
+        assert names_in(journal_path.parent) == ["a.db", "a.db-shm", "a.db-wal"]
+    assert len(check_file(journal_path)) >= 2
+
+
+def test_what_a_crash_left_is_not_for_who_only_looks(path: Path) -> None:
+    expected = leave_sidecars(path, keep=("-wal", "-shm"))
+    wal = path.with_name("a.db-wal").read_bytes()
+    main = path.read_bytes()
+
+    support.run(look_beside, path)
+
+    assert (path.read_bytes(), path.with_name("a.db-wal").read_bytes()) == (main, wal)
+    assert len(check_file(path)) == len(expected)

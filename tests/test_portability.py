@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
 import journal
+from journal.file.paths import uri_of
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(journal.__file__).parent
@@ -148,3 +151,46 @@ def test_the_package_asks_for_what_only_unix_has() -> None:
 )
 def test_the_scan_sees_what_it_should(source: str, found: list[str]) -> None:
     assert unguarded(source) == found
+
+
+# Names, as SQLite takes them apart
+
+
+class Noting(apsw.VFS):
+    """Notes the name of what is to be opened, and opens nothing."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        super().__init__("noting", "")
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802
+        return name
+
+    def xOpen(self, name: Any, flags: list[int]) -> Any:  # noqa: N802, ARG002
+        self.name = name.filename()
+        raise apsw.CantOpenError(self.name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/tmp/a b?mode=rw#c%41&d.db",
+        "/tmp/\xe4\u6f22\U0001f600.db",
+        "C:\\data\\a.db",
+        "\\\\server\\share\\a.db",
+        "\\\\?\\C:\\data\\a.db",
+        "\\\\?\\UNC\\server\\share\\a.db",
+    ],
+)
+def test_every_name_comes_to_sqlite_as_it_is(name: str) -> None:
+    class Named(type(Path())):  # type: ignore[misc]
+        def __str__(self) -> str:
+            return name
+
+    noting = Noting()
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with pytest.raises(apsw.CantOpenError):
+        apsw.Connection(uri_of(Named("a"), mode="ro", immutable=1), flags=flags, vfs="noting")
+    noting.unregister()
+
+    assert noting.name == name

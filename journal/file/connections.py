@@ -17,11 +17,19 @@ from journal.file import forking
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
-from journal.file.paths import create_file, remove_if_empty, resolved
+from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
 from journal.file.process_locks import Holding, check_is_at, hold, key_of, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
-from journal.file.wal import checkpointer, fold_wal, leave_wal, mark_wal, settle, sync_wal
+from journal.file.wal import (
+    checkpointer,
+    fold_wal,
+    leave_wal,
+    mark_wal,
+    remove_empty_wal,
+    settle,
+    sync_wal,
+)
 
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
@@ -71,7 +79,7 @@ class Database:
         is_new = create_file(self.path)
         try:
             self._holding = hold(self.path, read_only=False)
-            self._target = f"{resolved(self.path).as_uri()}?mode=ro"
+            self._target = uri_of(resolved(self.path), mode="ro")
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
                 self._holding.check_may_be_opened(self.path)
                 self._check_wal()
@@ -325,6 +333,8 @@ class Database:
                 if self._writer is not None:
                     self._writer.close()
                     self._writer = None
+                elif self._holding is not None and self._holding.is_last_to_look():
+                    remove_empty_wal(self._holding.path)
         except Exception:
             self._let_go()
             raise

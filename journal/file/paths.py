@@ -5,6 +5,8 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from urllib.parse import quote
 
 from journal import errors
 
@@ -24,6 +26,27 @@ def beside(path: Path, suffix: str) -> Path:
 def resolved(path: Path) -> Path:
     """Return the file that a path leads to: -wal and -shm are beside that, not beside a link."""
     return Path(os.path.realpath(path))
+
+
+def uri_of(path: Path, **parameters: str | int) -> str:
+    r"""Return the name by which SQLite opens a file with parameters (sqlite.org/uri.html).
+
+    Everything in it is quoted, so that no name of Windows looks like one with a host: neither
+    `\\server\share\a.db` nor `\\?\C:\a.db`.
+    """
+    query = "&".join(f"{name}={value}" for name, value in parameters.items())
+    return f"file:{quote(str(path), safe='')}?{query}"
+
+
+def may_make_files(folder: Path) -> bool:
+    """Tell whether files can be made in a folder."""
+    if os.name != "nt":
+        return os.access(folder, os.W_OK)
+    try:  # Windows answers for the attribute "read-only", which means nothing for folders
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def check_readable(path: Path) -> None:
@@ -126,9 +149,9 @@ def check_writable(path: Path, *, is_refused: bool) -> None:
     for companion in (beside(resolved(path), suffix) for suffix in COMPANIONS):
         if companion.exists():
             reason = f"{companion.name} beside it belongs to somebody else"
-            needed = companion
+            may_be_written = os.access(companion, os.W_OK)
         else:
             reason = f"SQLite has to make {companion.name} in its folder"
-            needed = companion.parent
-        if not os.access(needed, os.W_OK):
+            may_be_written = may_make_files(companion.parent)
+        if not may_be_written:
             raise errors.AccessDeniedError(path, f"cannot be written, {reason}: permission denied")

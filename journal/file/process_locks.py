@@ -32,6 +32,7 @@ _Key = tuple[int, int]
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
 _PATIENCE_SECONDS = 0.005
+_SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 
 _registry_lock = threading.Lock()
 _holdings: dict[_Key, "Holding"] = {}
@@ -88,8 +89,9 @@ class Holding:
         deadline = time.monotonic() + wait_ms / 1000
         depth = -1
         try:  # an interrupt may come after any call: nothing may be left locked
-            if not self._lock.acquire(timeout=wait_ms / 1000):
-                raise errors.BusyError(path, "is being written by another thread")
+            while not self._lock.acquire(timeout=_SLICE_SECONDS):
+                if time.monotonic() >= deadline:
+                    raise errors.BusyError(path, "is being written by another thread")
             depth = self._depth
             if depth == 0:
                 self._wait_for_others(deadline, path)
@@ -229,6 +231,10 @@ class Holding:
         if self.users > 1 or _has_posix_locks(self.key, unknown=False):
             return True
         return self._main is not None and ofd_locks.is_locked(self._main, ofd_locks.MAIN)
+
+    def is_last_to_look(self) -> bool:
+        """Tell whether nobody else in this process uses the file, which is there to be written."""
+        return self.users == 1 and self.is_writable and key_of(self.path) == self.key
 
     def has_foreign_writes(self) -> bool:
         """Tell whether somebody but journals wrote to the file."""

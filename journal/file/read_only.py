@@ -1,12 +1,11 @@
 """How a file is opened by somebody who may only read it, wherever it lies."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from journal import errors
-from journal.file.paths import beside, check_readable, resolved
+from journal.file.paths import beside, check_readable, may_make_files, resolved, uri_of
 
 
 def read_only_target(path: Path) -> tuple[str, Path | None, bool]:
@@ -25,12 +24,11 @@ def read_only_target(path: Path) -> tuple[str, Path | None, bool]:
     """
     check_readable(path)
     path = resolved(path)
-    uri = path.as_uri()
     wal, shm = beside(path, "-wal"), beside(path, "-shm")
-    if os.access(path.parent, os.W_OK) or (wal.exists() and shm.exists()):
-        return f"{uri}?mode=ro", None, True
+    if may_make_files(path.parent) or (wal.exists() and shm.exists()):
+        return uri_of(path, mode="ro"), None, True
     if not wal.exists():
-        return f"{uri}?mode=ro&immutable=1", None, False
+        return uri_of(path, mode="ro", immutable=1), None, False
     folder = Path(tempfile.mkdtemp(prefix="journal-"))
     try:
         shutil.copyfile(path, folder / path.name)
@@ -39,4 +37,4 @@ def read_only_target(path: Path) -> tuple[str, Path | None, bool]:
         shutil.rmtree(folder, ignore_errors=True)
         reason = f"cannot be copied for reading: {error}"
         raise errors.StorageError(path, reason, errno=error.errno) from error
-    return f"{(folder / path.name).as_uri()}?mode=ro", folder, False
+    return uri_of(folder / path.name, mode="ro"), folder, False

@@ -15,7 +15,7 @@ import apsw
 from journal.errors import DamagedError, JournalError, NotADatabaseError, StaleWalError
 from journal.file.identity import meta
 from journal.file.opening import open_reader
-from journal.file.paths import beside, resolved
+from journal.file.paths import beside, resolved, uri_of
 
 
 class _State(NamedTuple):
@@ -44,7 +44,7 @@ def check_wal(path: Path, target: str) -> None:
         StaleWalError: it was written for another file, or for another state of this one.
     """
     try:
-        file = _state(f"{resolved(path).as_uri()}?mode=ro&immutable=1", path)
+        file = _state(uri_of(resolved(path), mode="ro", immutable=1), path)
     except (apsw.Error, JournalError):
         return  # a checkpoint was cut short, and only with the -wal the file is whole
     try:

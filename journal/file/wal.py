@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -155,3 +155,21 @@ def fold_wal(writer: apsw.Connection) -> None:
     wait_for_locks(writer, 0)
     with suppress(apsw.BusyError):  # somebody is at it, and closes later
         writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def remove_empty_wal(path: Path) -> None:
+    """Remove a -wal without anything in it, and the -shm, if nobody uses them just now.
+
+    A connection that only reads leaves them behind. One that may write has SQLite remove them, with
+    the locks that this takes; to the file itself it writes nothing.
+    """
+    try:
+        if beside(path, "-wal").stat().st_size:
+            return
+    except OSError:
+        return
+    with (
+        suppress(apsw.Error),
+        closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)) as it,
+    ):
+        it.pragma("user_version")

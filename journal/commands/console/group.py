@@ -15,6 +15,7 @@ from journal.commands.console.output import OutputClosed, one_line, say
 from journal.errors import JournalError
 
 _NEEDED = (
+    "journal.events.parsing",
     "journal.file.appending",
     "journal.file.connections",
     "journal.file.ndjson",

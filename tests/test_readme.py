@@ -35,7 +35,7 @@ def run(folder: Path, *command: str) -> str:
         encoding="utf-8",
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -49,6 +49,15 @@ def test_the_programs_run_one_after_the_other(tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f-]{36} Preparing", printed[1])
     assert re.fullmatch(r"\{'[0-9a-f-]{36}': \{'events': 2, 'errors': 0\}\}\n", states)
     assert len([line for line in own_projection.splitlines() if line]) <= 15
+
+
+def test_the_first_program_passes_strict_mypy_without_a_plugin(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "ten_lines.py").write_text(blocks("python")[0], "utf-8")
+
+    printed = run(tmp_path, "-m", "mypy", "--strict", "--config-file=", "ten_lines.py")
+
+    assert printed == "Success: no issues found in 1 source file\n"
 
 
 def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from journal import (
     PatchFramesGenerated,
     SessionActivated,
     SessionId,
+    SessionTimeoutExtended,
     StreamCreated,
     StreamId,
     Timestamp,
@@ -44,15 +45,27 @@ def names_are_known() -> None:
 
 def ids_are_told_apart(session_id: SessionId, stream_id: StreamId) -> None:
     now = datetime.now(UTC)
-    SessionActivated(session_id=session_id, timestamp=Timestamp.from_datetime(now))
     StreamCreated(
         session_id=stream_id,  # type: ignore[arg-type]
         stream_id=session_id,  # type: ignore[arg-type]
-        timestamp=Timestamp.from_datetime(now),
+        timestamp=now,
     )
     store = InMemoryEventStore()
     store.get_events_for_session(stream_id)  # type: ignore[arg-type]
     store.get_events_for_stream(stream_id)
+
+
+def times_are_given_as_datetimes_and_read_as_timestamps(session_id: SessionId) -> list[Timestamp]:
+    now = datetime.now(UTC)
+    SessionActivated(session_id=session_id, timestamp=Timestamp.now(UTC))
+    SessionActivated(session_id=session_id)  # type: ignore[call-arg]
+    SessionActivated(session_id=session_id, timestamp=0)  # type: ignore[arg-type]
+    extended = SessionTimeoutExtended(
+        session_id=session_id, additional_seconds=1, new_expires_at=now, timestamp=now
+    )
+    unknown = UnknownEvent(event_type="x", session_id=session_id, timestamp=now, original_json="{}")
+    either: AnyEvent = extended
+    return [extended.timestamp, extended.new_expires_at, unknown.timestamp, either.timestamp]
 
 
 def appending(store: EventStore, session_id: SessionId) -> Appended:

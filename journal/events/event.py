@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from journal.events.event_id import EventId, event_id
 from journal.events.fields import Field, fields_of
 from journal.events.ids import SessionId, StreamId
-from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
+from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Instant, Timestamp
 from journal.events.values import Value
 
 
@@ -24,7 +24,7 @@ def _storable(timestamp: Timestamp) -> Timestamp:
     return timestamp
 
 
-EventTimestamp = Annotated[Timestamp, AfterValidator(_storable)]
+EventTimestamp = Annotated[Instant, AfterValidator(_storable)]
 """When an event happened: an instant whose nanoseconds since 1970 fit in an int64."""
 
 

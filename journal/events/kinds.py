@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from journal.events.event import Kind, SessionEvent, StreamEvent
-from journal.events.timestamps import Timestamp
+from journal.events.timestamps import Instant
 from journal.events.values import U8, U64, PerformanceMetrics, SessionState, Text
 
 
@@ -56,7 +56,7 @@ class SessionTimeoutExtended(SessionEvent):
 
     event_type: Literal["session_timeout_extended"] = "session_timeout_extended"
     additional_seconds: U64
-    new_expires_at: Timestamp
+    new_expires_at: Instant
 
 
 class StreamCreated(StreamEvent):

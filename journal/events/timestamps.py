@@ -26,6 +26,7 @@ __all__ = [
     "KNOWN_SECONDS",
     "MAX_EPOCH_NS",
     "MIN_EPOCH_NS",
+    "Instant",
     "Timestamp",
     "epoch_ns_from_text",
     "parse_and_remember",
@@ -401,6 +402,20 @@ class Timestamp(dt.datetime):
             return cls.from_epoch_ns(epoch_ns_from_text(value))
         raise ValueError(f"expected RFC 3339 text, not {type(value).__name__}")
 
+
+if TYPE_CHECKING:
+
+    class Instant:
+        """The type of a field that takes any aware datetime, and gives back a `Timestamp`.
+
+        A type checker takes what `__set__` does for the parameter of the model's constructor.
+        """
+
+        def __get__(self, model: object, owner: object) -> Timestamp: ...
+        def __set__(self, model: object, moment: dt.datetime) -> None: ...
+
+else:
+    Instant = Timestamp
 
 # The constructor also takes datetime's own ten-byte state, the one inside every pickled datetime,
 # which is faster than eight integers. It is typed for integers only.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from journal._signatures import shorten_signatures
 from journal.errors import JournalError
 
 if TYPE_CHECKING:
@@ -471,3 +472,6 @@ class Journal:
             ReadOnlyError: the journal is open for reading only.
         """
         return self._projections.rebuild(names, progress, check=check)
+
+
+shorten_signatures(Journal)

@@ -13,6 +13,7 @@ import independent_reader
 from pydantic import TypeAdapter
 
 import journal
+import journal.events
 from journal.events.kinds import KINDS, StreamPaused  # type: ignore[attr-defined]
 from journal.projections.lifecycle_states import LifecycleFold
 from journal.testing import EventStoreConformance
@@ -45,6 +46,10 @@ for wrong in ("-1", "1.0", '"1"', "18446744073709551616", "null", '1,"waiting_fr
     except journal.InvalidEventError:
         continue
     raise AssertionError(wrong)
+
+# The help.
+ROW = "stream_paused\n  A stream waits, with so many frames to send.\n    stream_id       id\n"
+assert f"{ROW}    waiting_frames  u64\n" in (journal.events.__doc__ or "")
 
 # The stores.
 tests = EventStoreConformance()

@@ -638,6 +638,38 @@ def test_output_that_cannot_be_written_is_an_error(mixed):
     assert re.fullmatch(r"Error: .*no space left on device\n", result.err)
 
 
+# Kinds
+
+
+def test_kinds_for_people_and_programs():
+    result = run("kinds")
+    page = result.out.decode()
+    rows = [json.loads(line) for line in run_here("kinds", "--json").out.splitlines()]
+
+    assert (result.code, result.err) == (0, "")
+    assert page.rstrip("\n") in journal.events.__doc__
+    assert max(map(len, page.splitlines())) <= 80
+    assert [row["event_type"] for row in rows] == list(KINDS)
+    for row, line in zip(rows, kinds_lines(), strict=True):
+        assert list(row) == ["event_type", "about", "fields"]
+        assert dict.fromkeys(field["name"].split(".")[0] for field in row["fields"]) == (
+            dict.fromkeys(json.loads(line))
+        )
+    timed_out = rows[3]["fields"]
+    assert timed_out[2:4] == [
+        {"name": "original_state", "type": "SessionState", "unit": None, "nullable": False},
+        {"name": "timeout_duration", "type": "u64", "unit": "seconds", "nullable": False},
+    ]
+    assert run_here("kinds", "x.db").code == 2
+
+
+def kinds_lines():
+    """Return a line for each kind, in the order of the table."""
+    lines = (DATA / "kinds.ndjson").read_bytes().splitlines()
+    by_kind = {json.loads(line)["event_type"]: line for line in lines}
+    return [by_kind[kind] for kind in KINDS]
+
+
 # Info
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import os
+import pydoc
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from support import lines_of
 
 import journal
+import journal.events
 from journal import DamagedError, Journal, SessionId, StreamId, UnknownEvent, parse_event
 from journal.events.kinds import KINDS
 
@@ -103,6 +106,34 @@ def test_type_checkers_see_every_kind_in_the_union() -> None:
 
     assert sorted(names) == sorted(kind.model.__name__ for kind in KINDS.values())
     assert {kind.model.__name__ for kind in KINDS.values()} <= set(journal.__all__)
+
+
+def test_help_shows_every_kind_with_its_fields_and_units() -> None:
+    page = pydoc.plain(pydoc.render_doc(journal.events))
+
+    for kind in KINDS.values():
+        assert f"    {kind.name}\n      {kind.model.__doc__}\n".replace("`", "") in page
+        for field in kind.fields:
+            unit = f" +{field.unit}" * bool(field.unit) + ", or null" * field.nullable
+            row = rf"        {re.escape(field.name)} +{field.type.name}{unit}\n"
+            assert re.search(row, page), field.name
+            assert f"    {field.type.name:<12}  {field.type.values}\n" in page
+    assert re.search("timeout_duration +u64 +seconds\n", page)
+    assert re.search("average_frame_size +float +bytes\n", page)
+    assert re.search("latency_ms +u64 +ms, or null\n", page)
+    assert max(map(len, page.partition("The kinds of events")[2].splitlines())) <= 80
+
+
+def test_every_figure_has_a_unit() -> None:
+    figures = [
+        (kind.name, field)
+        for kind in KINDS.values()
+        for field in kind.fields
+        if field.type.name in {"u64", "u8", "float"}
+    ]
+
+    assert len(figures) == 18
+    assert [(name, field.name) for name, field in figures if field.unit is None] == []
 
 
 def test_the_fold_goes_by_the_codes_of_the_file(tmp_path: Path) -> None:

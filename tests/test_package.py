@@ -1,6 +1,8 @@
 """The package as a whole: its public names, its layers, and what importing it costs."""
 
 import ast
+import inspect
+import pydoc
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -91,6 +93,7 @@ LAYERS = [
     "_resources",
     "_version",
     "_signals",
+    "_signatures",
     "errors",
     "limits",
     "events",
@@ -207,6 +210,26 @@ def test_importing_the_package_imports_nothing_large() -> None:
     code = "import sys, journal; sys.exit(bool({'apsw', 'pydantic', 'click'} & {*sys.modules}))"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_signatures_in_help_fit_a_line() -> None:
+    shown = {
+        name: f"{name}{inspect.signature(method)}"
+        for name, method in inspect.getmembers(journal.Journal, callable)
+        if name[0] != "_"
+    }
+
+    assert len(shown) > 25
+    assert [text for text in shown.values() if len(text) > 80] == []
+    assert shown["session"] == "session(self, session_id, *, as_of=None) -> SessionStatus | None"
+    assert shown["append_events"] == (
+        "append_events(self, events, *, expected_versions=None, key=None) -> Appended"
+    )
+    assert shown["append_ndjson"] == (
+        "append_ndjson(self, lines, *, on_error='stop', unknown='reject', on_reject=None)"
+    )
+    page = pydoc.plain(pydoc.render_doc(journal.Journal))
+    assert f" |  {shown['get_events_since']}\n" in page
 
 
 def test_the_public_names_are_these() -> None:

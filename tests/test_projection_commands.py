@@ -757,7 +757,7 @@ def test_help_says_the_exit_codes_of_rebuild():
     assert "  3    done, and the old rows differed from the new ones\n" in text
     assert "  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the old rows are in place\n" in text
     assert list(cli.commands) == [
-        *("append", "events", "sessions", "streams", "session"),
+        *("append", "events", "kinds", "sessions", "streams", "session"),
         *("anomalies", "projections", "rebuild", "info", "label"),
     ]
 

@@ -14,6 +14,7 @@ from journal.commands.append import append
 from journal.commands.console.group import JournalGroup
 from journal.commands.events import events
 from journal.commands.info import info
+from journal.commands.kinds import kinds
 from journal.commands.label import label
 from journal.commands.projections import projections
 from journal.commands.rebuild import rebuild
@@ -55,7 +56,7 @@ def cli(*, debug: bool) -> None:
 
 
 for _command in (
-    *(append, events),
+    *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
     *(info, label),
 ):

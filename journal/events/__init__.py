@@ -5,7 +5,9 @@ not have are here, and imported when they are first used: `journal.events.kinds`
 without the models, which take long to import.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,3 +24,18 @@ if not TYPE_CHECKING:  # with it, a type checker would believe that every name i
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"journal.events.{_HOMES[name]}"), name)
+
+
+_ABOUT = __doc__
+
+
+class _Room(ModuleType):
+    # This module: its help ends with the table of kinds, which is made when it is asked for.
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        described = import_module("journal.events.describing").kinds_text()
+        return f"{_ABOUT or ''}\nThe kinds of events, and what each one carries\n\n{described}\n"
+
+
+sys.modules[__name__].__class__ = _Room

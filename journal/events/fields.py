@@ -7,7 +7,7 @@ another type cannot be declared: its class is an error where it stands.
 import inspect
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic_core import CoreSchema, core_schema
 
@@ -33,6 +33,8 @@ class FieldType(NamedTuple):
 
     name: str
     """As FORMAT.md calls it."""
+    values: str
+    """What it can be, in words."""
     wire: CoreSchema
     """What its JSON value must be on the wire."""
     stored: CoreSchema
@@ -50,13 +52,15 @@ class FieldType(NamedTuple):
 
 def _integer(name: str, largest: int) -> FieldType:
     wire = core_schema.int_schema(strict=True, ge=0, le=largest)
-    return FieldType(name, wire, core_schema.int_schema(strict=True))
+    return FieldType(name, f"0 to {largest}", wire, core_schema.int_schema(strict=True))
 
 
 def _one_of(states: type[SessionState] | type[StreamState]) -> FieldType:
-    names = core_schema.literal_schema([state.value for state in states])
+    values = [state.value for state in states]
+    names = core_schema.literal_schema(values)
     name = states.__name__
-    return FieldType(name, names, names, "@.value", text='"{@}"', to_model=f"{name}(@)")
+    words = ", ".join(values)
+    return FieldType(name, words, names, names, "@.value", text='"{@}"', to_model=f"{name}(@)")
 
 
 _TEXT = core_schema.str_schema(strict=True)
@@ -68,16 +72,18 @@ _TYPES: tuple[tuple[Any, FieldType], ...] = (
         Float,
         FieldType(
             "float",
+            "any but NaN and the infinite",
             core_schema.float_schema(strict=True, allow_inf_nan=False),
             core_schema.float_schema(strict=True),
             text=None,
         ),
     ),
-    (Text, FieldType("text", _TEXT, _TEXT, text="{quoted(@)}")),
+    (Text, FieldType("text", "any Unicode text", _TEXT, _TEXT, text="{quoted(@)}")),
     (
         Timestamp,
         FieldType(
             "instant",
+            "RFC 3339 with an offset, exact to the nanosecond",
             _TEXT,
             _TEXT,
             from_model="text_from_epoch_ns(@._epoch_ns)",
@@ -99,6 +105,8 @@ class Field(NamedTuple):
     type: FieldType
     nullable: bool
     """Whether it may be null, and may be missing on the wire."""
+    unit: str | None
+    """What it counts, as its annotation says."""
 
     @property
     def name(self) -> str:
@@ -126,11 +134,15 @@ def fields_of(
             continue
         nullable = NoneType in get_args(annotation)
         wanted = get_args(annotation)[0] if nullable else annotation
-        found = next((field_type for known, field_type in _TYPES if known is wanted), None)
+        unit = next((one for one in get_args(wanted)[1:] if isinstance(one, str)), None)
+        found = next(
+            (it for known, it in _TYPES if wanted == (Annotated[known, unit] if unit else known)),
+            None,
+        )
         if found is None:
             message = (
                 f"{owner}.{name}: expected U64, U8, Float, Text, Timestamp, SessionState, "
                 f"StreamState or a Value of such, which are what an event can carry, found {wanted}"
             )
             raise TypeError(message)
-        yield Field((*path, name), found, nullable)
+        yield Field((*path, name), found, nullable, unit)

@@ -1,7 +1,7 @@
 """The table of kinds: what each kind of event is called, and what it carries.
 
 A class here is a row. It gives the kind's name on the wire and its own fields, in order, with their
-types; what all events have (`event_type`, `session_id`, `stream_id` for a `StreamEvent`,
+types and units; what all events have (`event_type`, `session_id`, `stream_id` for a `StreamEvent`,
 `timestamp`) stands around them. Everything else that knows the fields of a kind is made from these
 classes when it is needed: the union below, what takes events apart and puts them together
 (`codecs`), the readers of the wire, the canonical text, the rows of the table `kind`, the view
@@ -48,14 +48,14 @@ class SessionTimedOut(SessionEvent):
 
     event_type: Literal["session_timed_out"] = "session_timed_out"
     original_state: SessionState
-    timeout_duration: U64
+    timeout_duration: Annotated[U64, "seconds"]
 
 
 class SessionTimeoutExtended(SessionEvent):
-    """A session's lease was extended by `additional_seconds`, until `new_expires_at`."""
+    """A session's lease was extended by `additional_seconds`, to `new_expires_at`."""
 
     event_type: Literal["session_timeout_extended"] = "session_timeout_extended"
-    additional_seconds: U64
+    additional_seconds: Annotated[U64, "seconds"]
     new_expires_at: Instant
 
 
@@ -99,31 +99,31 @@ class SkeletonGenerated(StreamEvent):
     """The skeleton frame of a stream was made, of `frame_size_bytes`."""
 
     event_type: Literal["skeleton_generated"] = "skeleton_generated"
-    frame_size_bytes: U64
+    frame_size_bytes: Annotated[U64, "bytes"]
 
 
 class PatchFramesGenerated(StreamEvent):
     """Patch frames of a stream were made; `highest_priority` is from 0 to 255."""
 
     event_type: Literal["patch_frames_generated"] = "patch_frames_generated"
-    frame_count: U64
-    total_bytes: U64
-    highest_priority: U8
+    frame_count: Annotated[U64, "frames"]
+    total_bytes: Annotated[U64, "bytes"]
+    highest_priority: Annotated[U8, "priority"]
 
 
 class FramesBatched(SessionEvent):
     """Frames of several streams were sent together."""
 
     event_type: Literal["frames_batched"] = "frames_batched"
-    frame_count: U64
+    frame_count: Annotated[U64, "frames"]
 
 
 class PriorityThresholdAdjusted(SessionEvent):
     """The priority (0 to 255) below which a session sends nothing was changed."""
 
     event_type: Literal["priority_threshold_adjusted"] = "priority_threshold_adjusted"
-    old_threshold: U8
-    new_threshold: U8
+    old_threshold: Annotated[U8, "priority"]
+    new_threshold: Annotated[U8, "priority"]
     reason: Text
 
 

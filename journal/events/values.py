@@ -114,11 +114,11 @@ class PriorityPercentages(Value):
 class PriorityDistribution(Value):
     """How many frames there were of each priority (each from 0 to 2**64-1)."""
 
-    critical_frames: U64 = 0
-    high_frames: U64 = 0
-    medium_frames: U64 = 0
-    low_frames: U64 = 0
-    background_frames: U64 = 0
+    critical_frames: Annotated[U64, "frames"] = 0
+    high_frames: Annotated[U64, "frames"] = 0
+    medium_frames: Annotated[U64, "frames"] = 0
+    low_frames: Annotated[U64, "frames"] = 0
+    background_frames: Annotated[U64, "frames"] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -171,8 +171,8 @@ class PriorityDistribution(Value):
 class PerformanceMetrics(Value):
     """One measurement of a session's throughput."""
 
-    frames_per_second: Float
-    bytes_per_second: Float
-    average_frame_size: Float
+    frames_per_second: Annotated[Float, "frames/s"]
+    bytes_per_second: Annotated[Float, "bytes/s"]
+    average_frame_size: Annotated[Float, "bytes"]
     priority_distribution: PriorityDistribution
-    latency_ms: U64 | None = None
+    latency_ms: Annotated[U64, "ms"] | None = None

@@ -63,6 +63,17 @@ main()
 """
 
 
+_EAGER = """
+from journal.__main__ import main
+from journal.commands.console import progress
+progress._SECONDS_BEFORE = progress._INTERVAL_SECONDS = 0.0
+main()
+"""
+
+EAGER = ("-c", _EAGER)
+"""A `program` that shows its progress from the first moment on."""
+
+
 def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
     """Start `journal`, and return when it is ready for signals: it loads the commands then."""
     process = start(*arguments, **options, program=["-c", _UP], bufsize=0)

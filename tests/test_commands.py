@@ -22,11 +22,13 @@ import click
 import pytest
 from commands_support import (
     DATA,
+    EAGER,
     MIXED,
     NEXT_VERSION,
     ROOT,
     SESSION,
     STREAM,
+    THOUSAND,
     activated,
     ended,
     environment,
@@ -53,6 +55,8 @@ from journal.commands.console.incoming import (
     open_input,
 )
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, size_text
+from journal.commands.console.typed_times import epoch_ns_typed
+from journal.commands.console.widths import width_of
 from journal.events.kinds import KINDS
 from journal.file import JournalInfo
 from journal.limits import DATA_SIZE_MAX
@@ -542,21 +546,133 @@ def test_limit_counts_what_is_printed(mixed):
     )
 
 
-def test_a_misspelt_kind_is_pointed_out(mixed):
-    misspelt = run_here("events", mixed, "--type", "stream_faild")
-    strange = run_here("events", mixed, "--type", "\x1bqwx")
+def test_a_misspelt_kind_is_wrong_usage(mixed):
+    misspelt = run_here("events", mixed, "--type", "stream_started", "--type", "stream_faild")
+    strange = run_here("events", mixed, "--type", "\x1bqwx" + "y" * 500)
 
-    assert misspelt == (
-        0,
-        b"",
-        (
-            "--type stream_faild: neither a known kind nor one in mixed.db, "
-            "did you mean stream_failed?\n"
-        ),
+    for result in (misspelt, strange):
+        assert (result.code, result.out) == (2, b"")
+        assert "Invalid value for '--type'" in result.err
+    assert misspelt.err.endswith(
+        ": stream_faild is neither a known kind nor one in mixed.db, did you mean stream_failed?\n"
     )
-    assert strange.err == (
-        f"--type \\x1bqwx: neither a known kind nor one in mixed.db ({', '.join(KINDS)})\n"
-    )
+    assert "\\x1bqwxyyy" in strange.err
+    assert "`journal kinds` lists the known" in strange.err
+    assert len(strange.err) < 600
+
+
+def test_a_kind_that_the_file_has_is_none(path):
+    kept = {**json.loads(activated(1)), "event_type": "light_switched"}
+    with journal.Journal.open(path) as opened:
+        opened.append_ndjson([json.dumps(kept)], unknown="keep")
+
+    assert len(run_here("events", path, "--type", "light_switched").out.splitlines()) == 1
+    assert run_here("events", path, "--type", "stream_failed") == (0, b"", "")
+    assert "did you mean light_switched?" in run_here("events", path, "--type", "light_switch").err
+
+
+# Times
+
+
+NOW = "2026-03-10T15:30:45.123456789Z"
+
+
+def test_times_are_typed_as_for_journalctl_and_are_utc():
+    expected = {
+        "now": NOW,
+        "2h": "2026-03-10T13:30:45.123456789Z",
+        "-2h": "2026-03-10T13:30:45.123456789Z",
+        "2 hours ago": "2026-03-10T13:30:45.123456789Z",
+        "+90s": "2026-03-10T15:32:15.123456789Z",
+        "1d 12h": "2026-03-09T03:30:45.123456789Z",
+        "1.5min": "2026-03-10T15:29:15.123456789Z",
+        "5m": "2026-03-10T15:25:45.123456789Z",
+        "1M": "2026-02-08T05:00:45.123456789Z",
+        "2w": "2026-02-24T15:30:45.123456789Z",
+        "500us": "2026-03-10T15:30:45.122956789Z",
+        "2026-01-31": "2026-01-31T00:00:00Z",
+        " 2026-1-3 ": "2026-01-03T00:00:00Z",
+        "2026-01-31 12:00": "2026-01-31T12:00:00Z",
+        "2026-01-31T12:00:59": "2026-01-31T12:00:59Z",
+        "2026-01-31 12:00:00.123456789": "2026-01-31T12:00:00.123456789Z",
+        "2026-01-31 12:00 UTC": "2026-01-31T12:00:00Z",
+        "09:05": "2026-03-10T09:05:00Z",
+        "today": "2026-03-10T00:00:00Z",
+        "Yesterday": "2026-03-09T00:00:00Z",
+        "yesterday 14:30": "2026-03-09T14:30:00Z",
+        "tomorrow": "2026-03-11T00:00:00Z",
+        "@0": "1970-01-01T00:00:00Z",
+        "@1395716396.5": "2014-03-25T02:59:56.500Z",
+    }
+    now_ns = journal.Timestamp.parse(NOW).epoch_ns
+    found = {
+        text: journal.Timestamp.from_epoch_ns(epoch_ns_typed(text, now_ns)).rfc3339()
+        for text in expected
+    }
+    assert found == expected
+
+    wrong = ["", "2", "h", "2x", "2h 3", "--2h", "monday", "12", "12:0", "24:00", "2026", "2026-01"]
+    wrong += ["2026-02-30", "2026-01-31 12:00 +01:00", "now 2h", "ago", "+", "-", "1e3s", "\u0661h"]
+    for text in wrong:
+        with pytest.raises(ValueError):  # noqa: PT011 (whatever it says)
+            epoch_ns_typed(text, now_ns)
+
+
+def test_since_is_strictly_later_and_until_is_not_later(path):
+    at = [f"2026-01-01T00:00:00.{digits}Z" for digits in ("000000001", "000000002", "000000003")]
+    start = "2026-01-01T00:00:00Z"
+    lines = [activated(0).replace(start.encode(), one.encode()) for one in (at[1], at[2], at[0])]
+    make(path, *lines)
+
+    def found(*options):
+        texts = lines_of_events(path, *options)
+        return [at.index(json.loads(text)["timestamp"]) for text in texts]
+
+    assert found() == [1, 2, 0]
+    for place, moment in enumerate(at):
+        assert found("--since", moment) == [one for one in (1, 2, 0) if one > place]
+        assert found("--until", moment) == [one for one in (1, 2, 0) if one <= place]
+        assert found("--since", moment, "--until", at[2]) == [
+            one for one in (1, 2, 0) if place < one
+        ]
+    assert found("--until", at[1], "--limit", 1) == [1]
+    assert found("--until", "2026-01-01") == []
+    assert found("--since", "2026-01-01", "--until", "2026-01-02 00:00") == [1, 2, 0]
+    assert found("--since", "2026-01-01 01:00:00.000000002+01:00") == [2]
+    assert found("--since", at[0], "--until", at[0]) == []
+
+
+def lines_of_events(path, *options):
+    result = run_here("events", path, *options)
+    assert (result.code, result.err) == (0, "")
+    return result.out.splitlines()
+
+
+def test_times_before_now_are_taken_as_such(path):
+    now = time.time_ns()
+    moments = [journal.Timestamp.from_epoch_ns(now - ago * 10**9) for ago in (7200, 60, -7200)]
+    texts = [moment.rfc3339().encode() for moment in moments]
+    make(path, *(activated(0).replace(b"2026-01-01T00:00:00Z", text) for text in texts))
+
+    assert len(lines_of_events(path, "--since", "1h")) == 2
+    assert len(lines_of_events(path, "--since", "-1h", "--until", "now")) == 1
+    assert len(lines_of_events(path, "--since", "yesterday")) == 3
+    assert len(lines_of_events(path, "--until", "3h ago")) == 0
+    assert len(lines_of_events(path, "--until", "+1d")) == 3
+    counts = {"1h": 1, "yesterday": 0, "+1d": 1}
+    for as_of, count in counts.items():
+        rows = run_here("sessions", path, "--as-of", as_of, "--json").out.splitlines()
+        assert len(rows) == count
+
+
+@posix
+def test_until_holds_for_what_follows(path):
+    make(path, activated(1), activated(9))
+    process = start("events", path, "--follow", "--until", "2026-01-01T00:00:03Z", "--limit", 2)
+    assert process.stdout.readline() == activated(1)
+    make(path, activated(5), activated(3))
+
+    assert ended(process) == (0, activated(3), "")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(mixed):
@@ -678,16 +794,55 @@ def test_info_for_people(mixed):
 
     assert (result.code, result.err) == (0, "")
     lines = result.out.decode().splitlines()
-    facts = dict(line.split(maxsplit=1) for line in lines[:10])
+    facts = dict(line.split(maxsplit=1) for line in lines[:9])
+    assert list(facts) == [
+        *("Events", "Timestamps", "Sessions", "Streams", "Size", "File", "Journal", "Created"),
+        "Format",
+    ]
     assert facts["File"] == str(mixed)
     assert facts["Events"] == "5,442, positions 1 to 5442"
     assert facts["Sessions"] == "300"
     assert facts["Timestamps"] == "2026-11-23T08:49:55.508499256Z to 2026-11-23T08:49:55.529994448Z"
     assert re.fullmatch(r"\d+ kB", facts["Size"])
     assert re.fullmatch(r"20\S+Z by journal \S+", facts["Created"])
-    assert lines[10:12] == ["", "Events by kind"]
-    assert "  patch_frames_generated        1,280" in lines[12:]
-    assert len(lines) == 12 + 13
+    assert facts["Format"] == "1, 5 sealed blocks"
+    assert lines[9:12] == ["", "Events by kind", "  patch_frames_generated        1,280"]
+    assert len(lines) == 11 + 13
+
+
+@posix
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50), (60, 20), (120, 13)])
+def test_info_fits_the_screen(path, columns, rows):
+    kinds = (DATA / "kinds.ndjson").read_bytes().splitlines()
+    kept = {**json.loads(activated(1)), "event_type": "界" * 300}
+    with journal.Journal.open(path, label="pump 7") as opened:
+        opened.append_ndjson(kinds)
+        opened.append_ndjson([json.dumps(kept)], unknown="keep")
+    os.environ.update(COLUMNS=str(columns), LINES=str(rows))
+    try:
+        seen = on_terminal("info", path)
+    finally:
+        del os.environ["COLUMNS"], os.environ["LINES"]
+
+    lines = seen.splitlines()
+    height = sum(-(-width_of(line) // columns) or 1 for line in lines)
+    assert height < rows or rows == 13  # which has no room for all that is more important
+    assert lines[0] == "Label       pump 7"
+    kinds_shown = sum(seen.count(f" {kind} ") for kind in KINDS)
+    left_out = re.search(r"Events by kind \(without the (\d+) rarest; a pipe gets all\)", seen)
+    assert kinds_shown + seen.count("界…") + (int(left_out[1]) if left_out else 0) == 17
+    assert (left_out is None) == (rows in (24, 50))
+
+
+def on_terminal(*arguments):
+    """Return what a command writes to a terminal."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = start(*arguments, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = _all_of(ours).decode().replace("\r\n", "\n")
+    assert ended(process).code == 0
+    return seen
 
 
 def test_info_for_programs(mixed):
@@ -706,7 +861,8 @@ def test_info_of_an_empty_journal(path):
     result = run_here("info", make(path))
 
     assert result.code == 0
-    assert b"Events      none\nTimestamps  none\nSessions    0\n" in result.out
+    assert result.out.startswith(b"Events      none\nTimestamps  none\nSessions    0\n")
+    assert b"Format      1, no sealed blocks\n" in result.out
     assert b"kind" not in result.out
 
 
@@ -807,8 +963,8 @@ def test_wrong_usage_says_what_was_expected(path, tmp_path):
             "--stream",
             "\x1b",
         ): "'--stream': '\\x1b' is not a stream's id (expected 32 ",
-        ("events", path, "--since", "2026-01-01"): "'2026-01-01' is not RFC 3339 text like 2026-",
-        ("events", path, "--since", "2026-01-01T00:00:00"): "has no UTC offset, expected one",
+        ("events", path, "--since", "2026-13-01"): "'1d 12h' or 90s, found '2026-13-01'",
+        ("events", path, "--until", "2026-01-01T00:00:60Z"): "expected a time like 2026-01-31T12:0",
         ("events", path, "--after", "-1"): "'--after': -1 is not in the range x>=0",
         ("events", path, "--type", ""): "expected a kind of event, one of session_activated, ",
         ("append", path, file, "--on-error", "go"): "'go' is not one of 'stop', 'skip'",
@@ -917,17 +1073,39 @@ def test_a_large_file_shows_its_progress_on_a_terminal(path, tmp_path):
     file.write_bytes(BAD + MIXED.read_bytes() * 9)
     ours, theirs = pty.openpty()
     process = start(
-        *("append", path, file, "--durability", "normal", "--on-error", "skip"), stderr=theirs
+        *("append", path, file, "--durability", "normal", "--on-error", "skip"),
+        stderr=theirs,
+        program=EAGER,
     )
     os.close(theirs)
     seen = _all_of(ours)
     assert ended(process).code == 3
 
-    assert re.search(rb"\r\[#+ *\] \d+ % of 10 MB, [\d,]+ events", seen)
+    assert re.search(rb"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left", seen)
     screen = [line.rpartition(b"\r")[2] for line in seen.replace(b"\r\n", b"\n").split(b"\n")]
     assert screen[0] == f"rejected line 1: {BAD_REASON}".encode()
     assert screen[1].startswith(b"appended 48,978 events (positions 1 to 48978), rejected 1 line,")
     assert screen[2:] == [b""]
+
+
+@posix
+def test_a_pipe_shows_how_many_and_how_fast_on_a_terminal(path):
+    pty = pytest.importorskip("pty")
+
+    ours, theirs = pty.openpty()
+    process = start("append", path, stderr=theirs, program=EAGER)
+    os.close(theirs)
+    give(process, THOUSAND * 3)
+    until(holds(path, 3_000))
+    process.stdin.close()
+    seen = _all_of(ours)
+    process.wait(timeout=60)
+
+    assert re.search(rb"\r\d[\d,]* events, [\d,]+ events/s", seen)
+    assert b"left" not in seen
+    assert b"%" not in seen
+    assert seen.rpartition(b"\r")[2] == b"\n"
+    assert seen.split(b"\r")[-2].startswith(b"appended 3,000 events")
 
 
 @posix

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -17,9 +18,11 @@ from pathlib import Path
 import pytest
 from commands_support import (
     DATA,
+    EAGER,
     MIXED,
     NEXT_VERSION,
     SESSION,
+    STREAM,
     activated,
     ended,
     environment,
@@ -33,10 +36,11 @@ from support import unfold
 
 import journal
 from journal.commands import cli
-from journal.commands.console import rebuild_hint
+from journal.commands.console import progress, rebuild_hint
 from journal.commands.console.arguments import SESSION_STATES, STREAM_STATES
-from journal.commands.console.tables import Column, Look, table
-from journal.commands.console.times import Clock, ago_text, duration_text
+from journal.commands.console.tables import Column, Look, Table, table, without_middle
+from journal.commands.console.times import Clock, duration_text, moment_text
+from journal.commands.console.widths import padded, shortened, width_of, wrapped
 from journal.projections import Anomaly, SessionStatus, StreamStatus
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
@@ -98,7 +102,7 @@ def event(kind, at, session=SESSION, **fields):
     return json.dumps({**head, **fields, "timestamp": at}).encode()
 
 
-def on_terminals(*commands, columns=80, **variables):
+def on_terminals(*commands, columns=80, rows=50, program=("-m", "journal"), **variables):
     """Run several at the same time, each on a terminal; return what they wrote, if they did well.
 
     Where a line was written over, as progress is, all of it is there, with the "\\r" between.
@@ -108,13 +112,14 @@ def on_terminals(*commands, columns=80, **variables):
     import termios  # noqa: PLC0415
 
     env = environment(TERM="xterm", **variables)
-    for name in {"COLUMNS", "NO_COLOR"}.difference(variables):
+    for name in {"COLUMNS", "LINES", "NO_COLOR"}.difference(variables):
         env.pop(name, None)
     running = []
     for command in commands:
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        running.append((ours, start(*command, stdout=theirs, stderr=theirs, env=env)))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        process = start(*command, stdout=theirs, stderr=theirs, env=env, program=program)
+        running.append((ours, process))
         os.close(theirs)
     seen = [_all_of(ours).decode().replace("\r\n", "\n") for ours, _ in running]
     assert [ended(process).code for _, process in running] == [0] * len(commands)
@@ -172,36 +177,57 @@ def test_sessions_for_people(path):
         event("session_closed", moments_ago(hours=50), BUSY),
     )  # fmt: skip
     result = run("sessions", path)
+    with journal.Journal.open(path, read_only=True) as opened:
+        old = opened.sessions()[2]
+    began, ended = (f"{moment:%Y-%m-%d %H:%M}" for moment in (old.activated_at, old.ended_at))
 
-    assert lines_of(result) == [
-        "SESSION   STATE      ACTIVATED  ENDED    EVENTS  STREAMS  ACTIVE  FAILED",
-        "27d6e509  Active     3 min ago  -             2        1       1       0",
-        "79690975  Failed     -          5 h ago       1        0       0       0",
-        "08378220  Completed  3 d ago    2 d ago       2        0       0       0",
+    assert [re.split("  +", line) for line in lines_of(result)] == [
+        [
+            "SESSION",
+            "STATE",
+            "ACTIVATED",
+            "ENDED",
+            "LASTED",
+            *["EVENTS", "STREAMS", "ACTIVE", "FAILED"],
+        ],
+        ["27d6e509", "Active", "3 min ago", "-", "-", "2", "1", "1", "0"],
+        ["79690975", "Failed", "-", "5 h ago", "-", "1", "0", "0", "0"],
+        ["08378220", "Completed", began, ended, "22 h", "2", "0", "0", "0"],
     ]
     assert result.err == "3 sessions: 1 Active, 1 Completed, 1 Failed\n"
 
 
-def test_tables_in_full(mixed, kinds):
-    sessions = lines_of(run_here("sessions", mixed, "--wide"))
-    streams = lines_of(run_here("streams", mixed, "--wide"))
-    anomalies = lines_of(run_here("anomalies", kinds, "--wide"))
+def record_of(lines):
+    """Return the first record of some lines."""
+    first = lines[: lines.index("")] if "" in lines else lines
+    return dict(line.split(maxsplit=1) for line in first)
 
-    assert sessions[0].split() == [
-        *("SESSION", "STATE", "ACTIVATED", "ENDED", "EXPIRES", "EVENTS", "STREAMS", "ACTIVE"),
-        *("COMPLETED", "FAILED", "CANCELLED", "THRESHOLD", "BATCHED", "ANOMALIES"),
+
+def test_wide_prints_records(mixed, kinds):
+    sessions = lines_of(run_here("sessions", mixed, "--wide"))
+    streams = lines_of(run_here("streams", mixed, "--wide", "--state", "Failed"))
+    anomalies = lines_of(run_here("anomalies", kinds, "--wide"))
+    session = lines_of(run_here("session", mixed, BUSY, "--wide"))
+
+    assert list(record_of(anomalies)) == list(Anomaly.model_fields)
+    assert list(record_of(streams)) == list(StreamStatus.model_fields)
+    found = record_of(sessions)
+    assert {name.split(".")[0] for name in found} == set(SessionStatus.model_fields)
+    assert [found[name] for name in ("session_id", "state", "ended_at", "metrics")] == [
+        *(
+            "172d61c3-0e7d-4b89-a09e-44a0462d05e3",
+            "Completed",
+            "2026-11-23T08:49:55.509378436Z",
+            "-",
+        )
     ]
-    assert sessions[1].split() == [
-        *("172d61c3-0e7d-4b89-a09e-44a0462d05e3", "Completed"),
-        *("2026-11-23T08:49:55.509227733Z", "2026-11-23T08:49:55.509378436Z"),
-        *("2026-11-23T10:01:32.508493786Z", "10", "3", "0", "0", "1", "2", "-", "0", "0"),
-    ]
-    failed = next(line for line in streams if line.startswith("eee57dec-a71a-4eeb-ae6d"))
-    assert failed.split(maxsplit=12)[6:] == ["4", "8", "56,284", "84", "0", "0", "decode → error"]
-    assert anomalies[1].split(maxsplit=4) == [
-        *("6", ODD, "2fef107a-2752-9ad0-e409-3df8432a8be5", "stream_created"),
-        "legal in an Active session, but the session is Failed",
-    ]
+    assert sessions.count("") == 299
+    assert record_of(anomalies)["reason"] == "legal in an Active session, but the session is Failed"
+    assert record_of(streams)["error"] == "Connection lost"
+    assert session.count("") == 8 + 69
+    assert "position          978" in session[-10:]
+    assert session[-2].split() == ["highest_priority", "43"]
+    assert "metrics.bytes_per_second" in "\n".join(session)
 
 
 def test_the_state_and_the_moment_select(mixed):
@@ -279,21 +305,19 @@ def test_a_session_on_a_page(kinds):
 
     assert (result.code, result.err) == (0, "")
     facts, streams, events = (part.splitlines() for part in page)
-    assert [line.split(",")[0] for line in facts] == [
+    assert facts == [
         f"Session     {ODD}",
         "State       Failed",
         "Activated   1970-01-01T00:00:00Z",
-        "Ended       1970-01-01T00:00:00Z",
-        "Expires     2026-01-01T00:00:00.123Z",
-        "Events      16",
+        "Ended       1970-01-01T00:00:00Z, after 0 ns",
+        "Events      16, positions 1 to 16",
         "Streams     1 (1 cancelled)",
+        "Anomalies   3, marked with ! below",
+        "Expires     2026-01-01T00:00:00.123Z",
         "Threshold   255",
-        "Batched     -",
-        "Metrics     0 frames/s",
-        "  frames    1 high",
-        "Anomalies   3",
+        "Metrics     0 frames/s, 0 bytes/s, 1 byte a frame",
+        "  frames    1 high, 1 background",
     ]
-    assert re.fullmatch(r"Ended .*Z, \d\d y ago, after 0 ns", facts[3])
     assert streams == [
         "STREAM    STATE        CREATED  LASTED  FRAMES  BYTES  PRIO  !",
         "2fef107a  Cancelled  +0.000000  0 ns         1    1 B     0  3",
@@ -366,12 +390,14 @@ def test_what_is_wrong_is_told_whatever_the_moment(path):
         event("session_closed", "2026-01-01T00:00:03Z", BUSY),
     )
     foreign = run_here("session", path, SESSION).out.decode()
-    own = run_here("session", path, BUSY, "--wide").out.decode()
+    own = run_here("session", path, BUSY).out.decode()
+    wide = run_here("session", path, BUSY, "--wide").out.decode()
 
     assert "stream_started  ! the stream belongs to another session\n" in foreign
     assert "Streams     none\n" in foreign
     assert "session_closed  ! legal in Active, but the session is Completed\n" in own
-    assert own.count("!") == 3  # the marks, the reason, and the word about them
+    assert own.count("!") == 4  # the marks, the reason, the word about them, and a column's head
+    assert wide.endswith("\nanomaly         legal in Active, but the session is Completed\n")
     early = run_here("session", path, BUSY, "--as-of", "2026-01-01T00:00:02Z").out
     assert b"!" not in early.partition(b"POS")[2]
 
@@ -397,20 +423,125 @@ def test_a_session_without_events_is_an_error(path):
 
 
 @posix
-def test_a_long_timeline_shows_its_ends_on_a_terminal(mixed):
+def test_a_session_fits_the_screen_whatever_its_height(mixed):
     command = ["session", mixed, BUSY]
-    seen, in_full = on_terminals(command, [*command, "--wide"])
     piped = lines_of(run_here(*command))
+    assert len(piped) == 9 + len(["", "streams"]) + 8 + len(["", "events"]) + 69
+    note = r"\.\.\. (\d+) (stream|event)s? (?:is|are) left out; a pipe, as to less, gets all \.\.\."
 
-    rows = seen.partition("POS")[2].splitlines()[1:]
-    assert len(rows) == 10 + 1 + 25
-    assert rows[0].split()[0] == "113"
-    assert rows[10] == "... 34 lines are left out, --wide shows all ..."
-    assert rows[-1].split()[0] == "978"
-    assert len(in_full.partition("POS")[2].splitlines()[1:]) == 69
-    assert "2026-11-23T08:49:55.508778450Z  " in in_full
-    assert len(piped) == 12 + len(["", "streams"]) + 8 + len(["", "events"]) + 69
-    assert max(map(len, STYLE.sub("", seen).splitlines())) <= 80
+    for columns, rows in ((80, 24), (200, 50), (100, 35), (80, 101), (40, 30)):
+        (seen,) = on_terminals(command, columns=columns, rows=rows)
+        lines = STYLE.sub("", seen).splitlines()
+        assert max(map(len, lines)) <= max(columns, 60)
+        assert len(lines) <= rows - 1
+        assert len(lines) == rows - 1 or len(lines) == len(piped) or columns == 40
+        assert lines[:2] == [f"Session     {BUSY}", "State       Active"]
+        assert lines[-1].split()[0] == "978" or columns == 40
+        left_out = dict(reversed(found) for found in re.findall(note, seen))
+        _, streams, events = seen.split("\n\n")
+        assert streams.startswith("STREAM ")
+        shown = len(events.splitlines()) - 1 - ("event" in left_out)
+        if columns > 40:
+            assert shown + int(left_out.get("event", 0)) == 69
+        assert "POS" in events.splitlines()[0]
+        assert events.splitlines()[1].split()[0] == "113"
+
+
+@posix
+def test_the_screen_is_kept_to_also_by_many_streams_and_long_texts(path):
+    streams = [f"{i:08x}-121a-4045-ba76-f4f2c868ab8e" for i in range(1000)]
+    at = "2026-01-01T00:00:00Z"
+    lines = [event("session_activated", at)]
+    for stream in streams:
+        lines.append(event("stream_created", at, stream_id=stream))
+        lines.append(event("stream_failed", at, stream_id=stream, error="接続 lost " * 30_000))
+    make(path, *lines)
+    (seen,) = on_terminals(["session", path, SESSION], rows=24)
+    early, late = on_terminals(
+        ["session", path, SESSION, "--as-of", 1], ["session", path, SESSION, "--as-of", 9999]
+    )
+
+    lines = STYLE.sub("", seen).splitlines()
+    assert 21 < len(lines) < 24  # a row of two lines may not fit
+    assert max(map(width_of, lines)) <= 80
+    (note,) = (line for line in lines if "streams are left out" in line)
+    shown = len(seen.partition("STREAM")[2].partition("\n\n")[0].splitlines()) - len(["", note])
+    assert note == f"... {1000 - shown} streams are left out; a pipe, as to less, gets all ..."
+    assert shown > 3
+    assert lines[4] == "Streams     1,000 (1,000 failed)"
+    assert "left out" not in early
+    assert late.endswith("\nposition 9999 is beyond the end: the last one is 2001\n")
+    assert len(late.splitlines()) == 49
+
+
+def test_only_json_has_a_very_long_text_in_full(path):
+    long = "why? " * 5_000
+    threshold = {"old_threshold": 1, "new_threshold": 2, "reason": long}
+    make(
+        path,
+        event("session_activated", "2026-01-01T00:00:00Z"),
+        event("stream_created", "2026-01-01T00:00:01Z", stream_id=STREAM),
+        event("stream_failed", "2026-01-01T00:00:02Z", stream_id=STREAM, error=long),
+        event("priority_threshold_adjusted", "2026-01-01T00:00:03Z", **threshold),
+    )
+    with journal.Journal.open(path) as opened:
+        strange = {"event_type": long, "more": {long: long}}
+        opened.append_ndjson([json.dumps({**json.loads(activated(4)), **strange})], unknown="keep")
+
+    for command in (["streams", path], ["session", path, SESSION], ["info", path]):
+        assert max(map(len, lines_of(run_here(*command)))) < 400
+        (whole,) = lines_of(run_here(*command, "--json"))
+        assert long in whole
+    for command in (["streams", path], ["session", path, SESSION]):
+        wide = lines_of(run_here(*command, "--wide"))
+        assert max(map(len, wide)) < 1_200
+        assert any(line.endswith(" why? … (25,000 characters, --json has all)") for line in wide)
+
+
+# Ids
+
+
+def version_7(milliseconds, digits):
+    """Return the text of a UUID of version 7; `digits` are the last sixteen of it."""
+    text = f"{milliseconds:012x}7abc{digits:016x}"
+    return str(uuid.UUID(text[:16] + "8" + text[17:]))
+
+
+def test_short_ids_tell_ids_apart_and_can_be_typed(path):
+    now = 1_790_000_000_000
+    sessions = [version_7(now + i // 3, i) for i in range(30)] + [BUSY]
+    streams = [version_7(now, i + 100) for i in range(31)]
+    lines = []
+    for session, stream in zip(sessions, streams, strict=True):
+        lines.append(event("session_activated", moments_ago(hours=1), session))
+        lines.append(event("stream_created", moments_ago(hours=1), session, stream_id=stream))
+    lines += [event("session_closed", moments_ago(hours=1), session) for session in sessions[::7]]
+    lines.append(event("stream_created", moments_ago(hours=1), BUSY, stream_id=streams[0]))
+    make(path, *lines)
+
+    for command in (["sessions"], ["sessions", "--state", "Completed"], ["streams"], ["anomalies"]):
+        _, *rows = lines_of(run_here(*command[:1], path, *command[1:]))
+        assert rows
+        place = {"sessions": 0, "streams": 1, "anomalies": 1}[command[0]]
+        shown = {row.split()[place] for row in rows}
+        assert all(one.startswith(("01a", "0837")) for one in shown)
+        for one in shown:
+            session = json.loads(run_here("session", path, one, "--json").out)["session"]
+            assert session["session_id"].startswith(one)
+            assert one[-1] != "-"
+    shown = [row.split()[0] for row in lines_of(run_here("streams", path))[1:]]
+    assert len(set(shown)) == len(streams)
+    for one in shown:
+        assert len(lines_of(run_here("events", path, "--stream", one))) in (1, 2)
+
+
+def test_ids_that_differ_at_once_stay_short(mixed, path):
+    assert {len(row.split()[0]) for row in lines_of(run_here("sessions", mixed))[1:]} == {8}
+    others = [BUSY[:-1] + digit for digit in "0123"]
+    make(path, *(activated(1, session) for session in others))
+
+    rows = lines_of(run_here("sessions", path))[1:]
+    assert [row.split()[0] for row in rows] == others
 
 
 # Anomalies and projections
@@ -444,7 +575,12 @@ def test_projections(path):
         "sessions        1         0    2  no",
         "streams         1         0    2  no",
     ]
-    assert never.err == "2 projections: 2 behind\n"
+    assert never.err == (
+        "2 projections: 2 behind\n"
+        "LAG: events that are not folded yet. Reading folds them each time, until they are\n"
+        f"stored: by the application when it reads or closes, or by `journal rebuild {path}`.\n"
+    )
+    assert run_here("projections", path, "--json").err == "2 projections: 2 behind\n"
 
     own = journal.Projection(name="own", version=3, initial=0, apply=lambda state, _: state + 1)
     with journal.Journal.open(path) as opened:
@@ -462,7 +598,11 @@ def test_projections(path):
         "sessions        1         2    0  no",
         "streams         0         2    0  yes",
     ]
-    assert result.err == "3 projections: 1 stale\n"
+    assert result.err == (
+        "3 projections: 1 stale\n"
+        "STALE: another version of journal made it. It is made anew when it is read, or by\n"
+        f"`journal rebuild {path}`.\n"
+    )
     assert json.loads(lines_of(run_here("projections", path, "--json"))[0]) == {
         "name": "own",
         "version": 3,
@@ -583,7 +723,7 @@ def test_an_interrupted_rebuild_leaves_the_old_rows_and_nothing_else(large, path
 
     # It folds beside without the lock, but ends with it: so it cannot end before the signal.
     other.execute("BEGIN IMMEDIATE")
-    process = start("rebuild", path, stderr=theirs, env=env)
+    process = start("rebuild", path, stderr=theirs, env=env, program=EAGER)
     os.close(theirs)
     seen = b""
     while b"events/s" not in seen:
@@ -624,6 +764,7 @@ def test_progress_is_taken_away_also_by_an_interrupt_that_comes_while_it_is_writ
 ):
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE", 0.0)
     with pytest.raises(SystemExit) as caught:
         cli.main(["rebuild", str(large)], prog_name="journal")
 
@@ -634,12 +775,39 @@ def test_progress_is_taken_away_also_by_an_interrupt_that_comes_while_it_is_writ
 
 @posix
 def test_rebuild_shows_its_progress_on_a_terminal(large):
-    (seen,) = on_terminals(["rebuild", large, "--check"])
+    (seen,) = on_terminals(["rebuild", large, "--check"], program=EAGER)
 
-    assert re.search(r"\r\[#+ *\] \d+ %, [\d,]+ events/s, \d+ s left", seen)
+    figures = r"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left"
+    assert re.search(figures, seen)
     assert seen.splitlines()[-1].endswith("nothing differs")
     last = seen.rpartition("\r")[2]
     assert last.startswith("compared sessions and streams: 65,304 events in ")
+
+
+def test_progress_has_rate_and_remaining_time_and_does_not_come_in_the_first_second(monkeypatch):
+    terminal = _Terminal()
+    terminal.interrupted = True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    clock = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    shown = progress.Progress()
+
+    def after(seconds, events, share):
+        clock[0] = 1_000.0 + seconds
+        terminal.truncate(0)
+        shown.show(events, share)
+        return terminal.getvalue().strip("\r\0 ")
+
+    assert after(0.9, 900, 0.1) == ""
+    assert after(2.0, 1_000, 0.01) == (
+        "[                    ] 1 %, 1,000 events, 500 events/s, 3 min 18 s left"
+    )
+    assert after(2.1, 1_000, 0.02) == ""
+    assert after(3.0, 1, None) == "1 event, 0 events/s"
+    assert after(4.0, 40_000, 0.5) == (
+        "[##########          ] 50 %, 40,000 events, 10,000 events/s, 4 s left"
+    )
+    assert after(5.0, 40_000, 0.9999).endswith(", 1 s left")
 
 
 # What they leave alone
@@ -691,13 +859,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(large):
 
 
 def test_wrong_usage_says_what_was_expected(path):
-    moment = "expected a position, 0 or more, or a time like 2026-01-31T12:00:00Z (RFC 3339)"
+    moment = "expected a position, 0 or more, or a time like 2026-01-31T12:00:00Z (RFC 3339) or,"
     digits = "(expected 32 hexadecimal digits as 8-4-4-4-12, or at least the first 4 of them)"
     cases = {
-        ("sessions", path, "--as-of", "-1"): f"{moment}, found '-1'",
-        ("streams", path, "--as-of", "2026-01-31"): f"{moment}, found '2026-01-31'",
-        ("session", path, SESSION, "--as-of", ""): f"{moment}, found ''",
-        ("anomalies", path, "--as-of", "\u0661"): f"{moment}, found '\u0661'",
+        ("sessions", path, "--as-of", "-1"): moment,
+        ("streams", path, "--as-of", "2026-02-30"): "or 90s, found '2026-02-30'",
+        ("session", path, SESSION, "--as-of", ""): "or 90s, found ''",
+        ("anomalies", path, "--as-of", "\u0661"): "or 90s, found '\u0661'",
         ("anomalies", path, "--as-of", "9" * 5_000): moment,
         ("sessions", path, "--state", "Sleeping"): "'Sleeping' is not one of Initializing, Active,",
         ("streams", path, "--state", "Active"): "'Active' is not one of Preparing, Streaming,",
@@ -719,8 +887,8 @@ def test_wrong_usage_says_what_was_expected(path):
 @posix
 def test_states_are_coloured_on_a_terminal_only(kinds):
     command = ["sessions", kinds, "--as-of", 18]
-    (seen,) = on_terminals(command)
-    (plain,) = on_terminals(command, NO_COLOR="1")
+    (seen,) = on_terminals(command, columns=120)
+    (plain,) = on_terminals(command, NO_COLOR="1", columns=120)
     piped = run_here(*command)
 
     assert "\x1b[31mFailed   \x1b[0m" in seen
@@ -739,8 +907,9 @@ def test_tables_fit_a_terminal(path, kinds):
     *rows, count = STYLE.sub("", streams).splitlines()
     assert max(map(len, rows)) <= 80
     assert count.startswith("966 streams: ")
-    assert "  Connection …" in streams
-    assert "  Connection lost" in broad
+    assert rows[0].split() == ["STREAM", "SESSION", "STATE", "ENDED", "LASTED", "BYTES", "ERROR"]
+    assert "  Connection lost" in streams
+    assert broad.startswith("STREAM    SESSION   STATE   CREATED           ENDED       ")
     assert anomalies.splitlines()[3:] == [
         "       9  79690975  2fef107a  stream_failed   legal in Preparing or Streaming,",
         "                                              but the stream is Completed",
@@ -787,13 +956,14 @@ def test_times_are_written_for_people():
         S: "1 s ago",
         MIN - 1: "59 s ago",
         3 * MIN: "3 min ago",
-        2 * D - 1: "47 h ago",
-        2 * D: "2 d ago",
-        700 * D: "700 d ago",
-        800 * D: "2 y ago",
+        D - 1: "23 h ago",
         -2 * H: "in 2 h",
     }
-    assert {span: ago_text(now - span, now) for span in ago} == ago
+    assert {span: moment_text(now - span, now) for span in ago} == ago
+    for text in ("2026-03-01T23:59:59.999999999Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:00Z"):
+        moment = journal.Timestamp.parse(text).epoch_ns
+        for other in (moment + D, moment - D):
+            assert moment_text(moment, other) == text[:16].replace("T", " ")
     spans = {
         0: "0 ns",
         999: "999 ns",
@@ -833,3 +1003,73 @@ def test_tables_have_their_numbers_to_the_right_and_no_needless_columns():
         "a          1 20  some words",
         "bcdef  1,000  3  yyyyyyyyyyyyy\n                 yyyyyyy",
     ]
+
+
+def test_tables_do_without_the_time_of_day_and_then_without_columns_where_room_is_short():
+    columns = [
+        Column("NAME", spare=2),
+        *(Column("ENDED", "time"), Column("N", "number", spare=1), Column("ERROR", "cut")),
+    ]
+    rows = [["abc", "2026-01-31 12:00", "1", "接続が失われ"], ["d", "3 min ago", "20", "é" * 20]]
+
+    def at(width):
+        return table(columns, rows, Look(width, colour=False))
+
+    assert at(None) == [
+        "NAME  ENDED              N  ERROR",
+        "abc   2026-01-31 12:00   1  接続が失われ",
+        f"d     3 min ago         20  {'é' * 20}",
+    ]
+    assert at(41)[1:] == [
+        "abc   2026-01-31 12:00   1  接続が失われ",
+        f"d     3 min ago         20  {'é' * 12}…",
+    ]
+    assert at(34) == [
+        "NAME  ENDED        N  ERROR",
+        "abc   2026-01-31   1  接続が失われ",
+        f"d     3 min ago   20  {'é' * 11}…",
+    ]
+    assert at(30)[0] == "NAME  ENDED       ERROR"
+    assert at(28)[1:] == ["2026-01-31  接続が失われ", f"3 min ago   {'é' * 15}…"]
+
+
+def test_a_table_goes_on_with_wider_columns_and_a_new_header_where_others_are_shown():
+    table = Table([Column("A"), Column("!", optional=True)], Look(None, colour=False))
+
+    assert table.lines([["1", ""]]) == ["A", "1"]
+    assert table.lines([["123", ""], ["4", ""]]) == ["123", "4"]
+    assert table.lines([["5", "x"]]) == ["A    !", "5    x"]
+    assert table.lines([["6", ""]]) == ["6"]
+
+
+def test_what_is_left_out_in_the_middle_is_counted():
+    rows = ["header", *map(str, range(10))]
+
+    def without(lines, lines_max, hidden=0):
+        return without_middle(lines, lines_max, "row", hidden)
+
+    note = "... {} left out; a pipe, as to less, gets all ..."
+    assert without(rows, 10) == rows
+    assert without(rows, 9) == [*rows[:4], note.format("2 rows are"), *rows[6:]]
+    assert without(rows, 3) == ["header", "0", note.format("8 rows are"), "9"]
+    assert note.format("1,000 rows are") in without(rows, 11, 1_000)
+    tall = ["header", "a", "b\nb\nb", "c"]
+    assert without(tall, 4) == ["header", "a", note.format("1 row is"), "c"]
+
+
+def test_widths_are_those_of_a_terminal():
+    assert [width_of(text) for text in ("", "abc", "é", "e\u0301", "界", "\uff46")] == [
+        0,
+        3,
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert padded("界", 4) == "界  "
+    assert padded("界", 4, right=True) == "  界"
+    assert shortened("界界界", 5) == "界界…"
+    assert shortened("界界界", 6) == "界界界"
+    assert shortened("界界界", 4) == "界…"
+    assert wrapped("one two  three", 9) == ["one two", "three"]
+    assert wrapped("界界界界 ab", 5) == ["界界", "界界", "ab"]

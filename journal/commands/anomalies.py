@@ -1,5 +1,6 @@
 """`journal anomalies`: the events that the protocol could not have produced."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,23 @@ from journal.commands.console.arguments import (
     json_option,
     wide_option,
 )
+from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, counted, say
+from journal.commands.console.pages import listed
 from journal.commands.console.rebuild_hint import hint_at_rebuild
+from journal.commands.console.records import records
+from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     NOTHING,
     Column,
+    Look,
     anomalies_text,
     as_of_text,
-    id_text,
     look_of,
-    table,
 )
 
 if TYPE_CHECKING:
-    from journal import Timestamp
+    from journal import Journal, Timestamp
     from journal.projections import Anomaly
 
 _EPILOG = """\b
@@ -37,7 +41,7 @@ Example:
 _COLUMNS = (
     Column("POSITION", "number"),
     Column("SESSION"),
-    Column("STREAM"),
+    Column("STREAM", spare=1),
     Column("EVENT"),
     Column("REASON", "wrap"),
 )
@@ -55,29 +59,41 @@ def anomalies(path: Path, *, as_of: "int | Timestamp | None", as_json: bool, wid
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
+        note = note_on_end(opened, as_of)
         if as_of is None:
             hint_at_rebuild(opened, path)
         found = opened.anomalies(as_of=as_of)
-    if as_json:
-        for anomaly in found:
-            output.json_line(anomaly.model_dump(mode="json"))
-    elif found:
-        rows = [_row(anomaly, wide=wide) for anomaly in found]
-        for line in table(_COLUMNS, rows, look_of(output, wide=wide)):
-            output.line(line)
+        if as_json:
+            for anomaly in found:
+                output.json_line(anomaly.model_dump(mode="json"))
+        else:
+            for line in records(found) if wide else _table(opened, found, look_of(output)):
+                output.line(line)
     output.flush()
     text = anomalies_text(len(found))
     if found:
         text += f" in {counted(len({anomaly.session_id for anomaly in found}), 'session')}"
     say(text + as_of_text(as_of))
+    if note is not None:
+        say(note)
 
 
-def _row(anomaly: "Anomaly", *, wide: bool) -> list[str]:
+def _table(opened: "Journal", found: "Iterable[Anomaly]", look: Look) -> Iterator[str]:
+    ids = ShortIds(opened)
+
+    def rows_of(page: "list[Anomaly]") -> list[list[str]]:
+        ids.learn((one.session_id for one in page), (one.stream_id for one in page))
+        return [_row(anomaly, ids) for anomaly in page]
+
+    return listed(_COLUMNS, found, rows_of, look)
+
+
+def _row(anomaly: "Anomaly", ids: ShortIds) -> list[str]:
     stream_id = anomaly.stream_id
     return [
         str(anomaly.position),
-        id_text(anomaly.session_id, wide=wide),
-        NOTHING if stream_id is None else id_text(stream_id, wide=wide),
+        ids.session(anomaly.session_id),
+        NOTHING if stream_id is None else ids.stream(stream_id),
         anomaly.event_type,
         anomaly.reason,
     ]

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from journal.file import LineAppender
     from journal.store import LinesAppended
 
-_PROGRESS_BYTES_MIN = 10_000_000
-
 _EPILOG = """\b
 Example:
   journal append tests.db events.ndjson
@@ -116,7 +114,7 @@ def append(
         if rejects_path is not None:
             rejects = stack.enter_context(open_rejects(rejects_path))
             refuse_own_files(path, "-", rejects_path)  # names may hide it until it is there
-        progress = Progress(_size_worth_showing(incoming.stream))
+        progress = Progress(wanted=not incoming.stream.isatty())
         stack.callback(progress.clear)
         interrupted = stack.enter_context(interruption.asking())
         target = _Target(path, durability, stack)
@@ -178,6 +176,7 @@ class _Run:
         self._appender = appender
         self._incoming = incoming
         self._progress = progress
+        self._size_bytes = _size_of(incoming.stream)
         self._lines = LineSplitter()
         self._begun = False
         self._read_bytes = 0
@@ -222,7 +221,9 @@ class _Run:
                 self._appender.reject(text, reason)
 
     def _show(self) -> None:
-        self._progress.show(self._read_bytes, counted(self._appender.result.appended, "event"))
+        size = self._size_bytes
+        share = None if size is None else min(1.0, self._read_bytes / size)
+        self._progress.show(self._appender.result.appended, share)
 
     def summary(self) -> str:
         """Return what was done, in one sentence."""
@@ -296,11 +297,10 @@ def _opened_input(file: str, name: str) -> RawIOBase:
     return stream
 
 
-def _size_worth_showing(stream: RawIOBase) -> int | None:
-    """Return the size of a regular file that takes long enough to be watched."""
+def _size_of(stream: RawIOBase) -> int | None:
+    """Return the size of a regular file; None of what ends nobody knows when, or is empty."""
     status = os.fstat(stream.fileno())
-    large = stat.S_ISREG(status.st_mode) and status.st_size >= _PROGRESS_BYTES_MIN
-    return status.st_size if large else None
+    return (status.st_size or None) if stat.S_ISREG(status.st_mode) else None
 
 
 def _file_text(path: Path) -> str:

@@ -18,7 +18,8 @@ from journal.commands.console.arguments import (
     kind_names,
 )
 from journal.commands.console.lookups import session_named, stream_named
-from journal.commands.console.output import Output, one_line, say
+from journal.commands.console.output import Output, one_line
+from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, StreamId, Timestamp
@@ -29,13 +30,15 @@ _POLL_SECONDS = 0.1
 _EPILOG = """\b
 Example:
   journal events tests.db > events.ndjson
-  journal events tests.db --type stream_failed --since 2026-01-31T00:00:00Z
+  journal events tests.db --type stream_failed --since yesterday
+  journal events tests.db --since "2026-01-31 12:00" --until 2026-02-01
   journal events tests.db --after 5000 --follow --json
 
 \b
 Exit codes:
   0    done, even if the reader of a pipe has seen enough
   1    failed; standard error says why
+  2    wrong usage, as a --type that is neither known nor in the file
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP): how --follow ends
 """
 
@@ -66,8 +69,9 @@ class _Selection(NamedTuple):
 @click.option(
     "--since",
     type=TimeType(),
-    help="Only those with a timestamp later than this, like 2026-01-31T12:00:00Z (RFC 3339).",
+    help="Only those with a timestamp later than this, not those at this very nanosecond.",
 )
+@click.option("--until", type=TimeType(), help="Only those with a timestamp at or before this.")
 @click.option(
     "--type",
     "kinds",
@@ -93,6 +97,7 @@ def events(
     session: "SessionId | str | None",
     stream: "StreamId | str | None",
     since: "Timestamp | None",
+    until: "Timestamp | None",
     kinds: tuple[str, ...],
     after: int,
     limit: int | None,
@@ -103,6 +108,10 @@ def events(
 
     One line of canonical JSON for each: what `append` was given, byte for byte, where that was
     canonical.
+
+    TIME is RFC 3339, to the nanosecond, or, always in UTC, as all times are printed: 2026-01-31
+    (its first instant), "2026-01-31 12:00", 12:00 (of today), yesterday, today, now, or how long
+    ago: 2h, "1d 12h", 90s.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
@@ -112,12 +121,12 @@ def events(
             since=since,
             kinds=frozenset(kinds),
         )
-        _warn_of_kinds(opened, selection.kinds)
+        _check_kinds(opened, selection.kinds)
         lines = _lines(opened, after, selection)
         if follow:
             lines = _followed(opened, after, selection, output)
         try:
-            for position, text in _limited(lines, limit):
+            for position, text in _limited(_until(lines, until), limit):
                 output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
         except Exception:  # not an interrupt: whoever reads a pipe may never take it
             output.flush()
@@ -135,6 +144,19 @@ def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tu
         if line is None:
             return
         yield line
+
+
+def _until(
+    lines: Iterator[tuple[int, str]], until: "Timestamp | None"
+) -> Iterator[tuple[int, str]]:
+    if until is None:
+        return lines
+    return (line for line in lines if _timestamp_of(line[1]) <= until)
+
+
+def _timestamp_of(text: str) -> "Timestamp":
+    """Return the timestamp of an event from its canonical text, or that of an unknown producer."""
+    return journal.Timestamp.parse(json.loads(text)["timestamp"])
 
 
 def _lines(opened: "Journal", after: int, selection: _Selection) -> Iterator[tuple[int, str]]:
@@ -184,14 +206,19 @@ def _kind_of(text: str) -> str:
     return str(json.loads(text)["event_type"])
 
 
-def _warn_of_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
-    """Tell of a kind that is neither known nor in the file: most likely it is misspelt."""
+def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
+    """Refuse a kind that is neither known nor in the file: most likely it is misspelt.
+
+    Raises:
+        click.BadParameter: one of them is.
+    """
     known = kind_names()
-    strange = kinds.difference(known)
-    if not strange:
+    if kinds <= {*known}:
         return
     here = opened.info().counts_by_kind
-    for kind in sorted(strange.difference(here)):
-        similar = difflib.get_close_matches(kind, {*known, *here}, n=1)
-        hint = f", did you mean {similar[0]}?" if similar else f" ({', '.join(known)})"
-        say(one_line(f"--type {kind}: neither a known kind nor one in {opened.path.name}{hint}"))
+    for kind in sorted(kinds.difference(known, here)):
+        similar = difflib.get_close_matches(kind[:100], {*known, *here}, n=1)
+        hint = f"did you mean {told(similar[0])}?" if similar else "`journal kinds` lists the known"
+        message = f"{told(kind)} is neither a known kind nor one in {opened.path.name}, {hint}"
+        context = click.get_current_context()
+        raise click.BadParameter(one_line(message), context, param_hint="'--type'")

@@ -1,7 +1,6 @@
 """`journal rebuild`: fold projections anew, and tell what differs."""
 
 import math
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,10 @@ from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
 from journal.commands.console.progress import Progress
-from journal.commands.console.times import duration_text
+from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
     from journal.projections import Change, ProjectionStatus, RebuildReport
-
-_INTERVAL_SECONDS = 0.2
 
 _DIFFERENT = 3
 """Exit code: the old rows were not what the events say."""
@@ -120,7 +117,7 @@ def _change_text(change: "Change") -> str:
     if change.column is not None:
         where += f" {change.column}"
     old, new = (_value_text(change.column, value) for value in (change.old, change.new))
-    return one_line(f"{where}: {old} -> {new}")
+    return f"{told(where)}: {told(old)} -> {told(new)}"
 
 
 def _value_text(column: str | None, value: Any) -> str:
@@ -155,26 +152,14 @@ def _summary(report: "RebuildReport", *, check: bool) -> str:
 
 
 class _FoldProgress(Progress):
-    """Shows how many events are folded, if standard error is a terminal."""
+    """Shows how many events are folded."""
 
     def __init__(self) -> None:
-        super().__init__(1)  # not bytes, and how many is not known yet
+        super().__init__()
         self.complete = False
-        self._first: tuple[int, float] | None = None
 
     def take(self, done: int, total: int) -> None:
         """Show the figures; when all is done, the new rows are in place."""
         self.complete = done >= total
-        now = time.monotonic()
-        if self._first is None:
-            self._first = done, now
-        folded, seconds = done - self._first[0], now - self._first[1]
-        due = now - self._shown_at >= _INTERVAL_SECONDS
-        if not self._total_bytes or self.complete or not folded or not due:
-            return
-        self._shown_at = now
-        left = round((total - done) * seconds / folded)
-        left_text = f"{left} s" if left < 60 else duration_text(left * 1_000_000_000)
-        figures = f"{100 * done // total} %, {folded / seconds:,.0f} events/s, {left_text} left"
-        text = f"[{'#' * (20 * done // total):<20}] {figures}"
-        self._draw(text)
+        if not self.complete:
+            self.show(done, done / total)

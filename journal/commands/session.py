@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,33 +18,35 @@ from journal.commands.console.arguments import (
     wide_option,
 )
 from journal.commands.console.group import CommandError
-from journal.commands.console.lookups import session_named
-from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.lookups import note_on_end, session_named
+from journal.commands.console.output import Output, counted, say, size_text
+from journal.commands.console.records import record, records
+from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     NOTHING,
     Column,
     Look,
     as_of_text,
     bytes_text,
-    error_text,
     few_text,
-    id_text,
+    lasted_text,
     look_of,
-    shortened,
     table,
+    told,
+    without_middle,
 )
-from journal.commands.console.times import Clock, ago_text, duration_text
-from journal.commands.streams import WIDE_COLUMNS, wide_row
+from journal.commands.console.times import Clock, moment_text
+from journal.commands.console.widths import shortened
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, Timestamp
     from journal.events import AnyEvent
     from journal.projections import SessionStatus, StreamStatus
 
-_LINES_MAX = 40
-_LINES_FIRST = 10
-_LINES_LAST = 25
-_TEXT_MAX = 60
+_TEXT_MAX = 40
+_FACTS_MIN = 8
+_ROWS_MIN = 3
+_PROMPT_LINES = 1
 
 _EPILOG = """\b
 Example:
@@ -55,9 +59,9 @@ _STREAM_COLUMNS = (
     Column("STATE", "state"),
     Column("CREATED", "number"),
     Column("LASTED"),
-    Column("FRAMES", "number"),
-    Column("BYTES", "number"),
-    Column("PRIO", "number"),
+    Column("FRAMES", "number", spare=2),
+    Column("BYTES", "number", spare=3),
+    Column("PRIO", "number", spare=1),
     Column("!", "number", optional=True),
     Column("ERROR", "cut", optional=True),
 )
@@ -70,12 +74,39 @@ _EVENT_COLUMNS = (
 )
 
 
+class _Timeline:
+    """The events of a session: all, or the first and the last ones and how many there are.
+
+    Args:
+        ends: how many to keep of the beginning, and of the end; None: all.
+    """
+
+    def __init__(self, ends: int | None) -> None:
+        self.count = 0
+        self.positions: tuple[int, int] | None = None
+        self._ends = ends
+        self._first: list[tuple[int, str]] = []
+        self._last: deque[tuple[int, str]] = deque(maxlen=ends)
+
+    def add(self, position: int, text: str) -> None:
+        """Take the next one: its position and canonical JSON."""
+        self.count += 1
+        self.positions = (self.positions or (position, position))[0], position
+        kept = self._first if self._ends is None or self.count <= self._ends else self._last
+        kept.append((position, text))
+
+    @property
+    def kept(self) -> list[tuple[int, str]]:
+        """Those that were kept."""
+        return [*self._first, *self._last]
+
+
 class _Found(NamedTuple):
     """A session and all that is told of it, as of one moment."""
 
     session: "SessionStatus"
     streams: "list[StreamStatus]"
-    events: "list[tuple[int, str, AnyEvent]]"  # position, canonical JSON
+    events: _Timeline
     reasons: dict[int, str]  # of its anomalies, by position
 
 
@@ -97,31 +128,41 @@ def session(
 
     The first 4 or more digits of ID will do. Times in the tables count from the session's first
     event. Events marked with ! are those that the protocol could not have produced there. On a
-    terminal, the middle of long tables is left out without --wide. Nothing is written to JOURNAL.
+    terminal, the middle of long tables is left out, so that all of it fits the screen; a pipe, as
+    to `less`, gets every line. Nothing is written to JOURNAL.
     """
     output = Output()
+    look = look_of(output)
     with journal.Journal.open(path, read_only=True) as opened:
-        found = _found(opened, session_named(opened, named), as_of)
-    if as_json:
-        output.line(_json_text(found))
-    else:
-        for line in _page(found, as_of, look_of(output, wide=wide), wide=wide):
+        session_id = session_named(opened, named)
+        note = note_on_end(opened, as_of)
+        found = _found(opened, session_id, as_of, None if as_json or wide else look.height)
+        if as_json:
+            lines: Iterable[str] = [_json_text(found)]
+        elif wide:
+            lines = _records(found)
+        else:
+            lines = _page(found, as_of, look, ShortIds(opened))
+        for line in lines:
             output.line(line)
     output.flush()
+    if note is not None:
+        say(note)
 
 
-def _found(opened: "Journal", session_id: "SessionId", as_of: "int | Timestamp | None") -> _Found:
+def _found(
+    opened: "Journal", session_id: "SessionId", as_of: "int | Timestamp | None", ends: int | None
+) -> _Found:
     # As of a position, each question reads the events of this session and no others, and writers
     # cannot come between two of them.
     moment = opened.last_position if as_of is None else as_of
     status = opened.session(session_id, as_of=moment)
-    events = []
+    events = _Timeline(ends)
     for position, text in opened.lines(session_id=session_id):
-        event = journal.parse_event(text, unknown="keep")
-        if position <= moment if isinstance(moment, int) else event.timestamp <= moment:
-            events.append((position, text, event))
+        if position <= moment if isinstance(moment, int) else _event(text).timestamp <= moment:
+            events.add(position, text)
     if status is None:
-        known = "of kinds that are known " if events else ""
+        known = "of kinds that are known " if events.count else ""
         message = f"session {session_id} has no events {known}in {opened.path}{as_of_text(as_of)}"
         raise CommandError(message)
     reasons: dict[int, str] = {}
@@ -131,69 +172,99 @@ def _found(opened: "Journal", session_id: "SessionId", as_of: "int | Timestamp |
     return _Found(status, opened.streams(session_id, as_of=moment), events, reasons)
 
 
+def _event(text: str) -> "AnyEvent":
+    return journal.parse_event(text, unknown="keep")
+
+
 def _json_text(found: _Found) -> str:
     dumped = {
         "session": found.session.model_dump(mode="json"),
         "streams": [stream.model_dump(mode="json") for stream in found.streams],
     }
     head = json.dumps(dumped, ensure_ascii=False, separators=(",", ":"))[:-1]
-    events = ",".join(f'{{"position":{it[0]},"event":{it[1]}}}' for it in found.events)
+    events = ",".join(f'{{"position":{it[0]},"event":{it[1]}}}' for it in found.events.kept)
     return f'{head},"events":[{events}]}}'
+
+
+def _records(found: _Found) -> Iterator[str]:
+    yield from records([found.session, *found.streams])
+    for position, text in found.events.kept:
+        fields = {"position": position, **json.loads(text)}
+        if position in found.reasons:
+            fields["anomaly"] = found.reasons[position]
+        yield ""
+        yield from record(fields)
 
 
 # For people
 
 
-def _page(found: _Found, as_of: "int | Timestamp | None", look: Look, *, wide: bool) -> list[str]:
-    instants = [event.timestamp.epoch_ns for _, _, event in found.events]
+def _page(
+    found: _Found, as_of: "int | Timestamp | None", look: Look, ids: ShortIds
+) -> Iterator[str]:
+    events = [(position, _event(text)) for position, text in found.events.kept]
+    ids.learn(
+        streams=[
+            *(stream.stream_id for stream in found.streams),
+            *(event.stream_id for _, event in events),
+        ]
+    )
+    instants = [event.timestamp.epoch_ns for _, event in events]
     clock = Clock(instants[0], max(abs(instant - instants[0]) for instant in instants))
-    facts = [f"{name:<12}{value}" for name, value in _facts(found, as_of, look, wide=wide).items()]
-    tables = [_events_table(found, clock, look, wide=wide)]
-    if found.streams:
-        tables.insert(0, _streams_table(found.streams, clock, look, wide=wide))
-    return facts + [line for lines in tables for line in ["", *_without_middle(lines, look)]]
+    facts = [f"{name:<12}{value}" for name, value in _facts(found, as_of, look).items()]
+    streams = [_stream_row(stream, clock, ids) for stream in found.streams]
+    stream_lines = table(_STREAM_COLUMNS, streams, look) if streams else []
+    event_lines = table(_EVENT_COLUMNS, [_event_row(*it, found, clock, ids) for it in events], look)
+    hidden = found.events.count - len(events)
+    if look.height is not None:
+        facts = facts[: max(_FACTS_MIN, look.height // 3)]
+        room = look.height - _PROMPT_LINES - len(facts) - len(["", "header"])
+        room -= as_of is not None  # for a word about it
+        if streams:
+            room -= len(["", "header"])
+            rows = sum(line.count("\n") + 1 for line in event_lines[1:]) + hidden
+            share = max(room // 2, room - rows, _ROWS_MIN)
+            stream_lines = without_middle(stream_lines, share, "stream")
+            room -= len(stream_lines) - 1
+        event_lines = without_middle(event_lines, max(room, _ROWS_MIN), "event", hidden)
+    yield from facts
+    for lines in (stream_lines, event_lines):
+        if lines:
+            yield from ["", *lines]
 
 
-def _without_middle(lines: list[str], look: Look) -> list[str]:
-    """Return the lines of a table as far as a person on a terminal wants to see them."""
-    header, *rows = lines
-    if look.width is None or len(rows) <= _LINES_MAX:
-        return lines
-    left_out = len(rows) - _LINES_FIRST - _LINES_LAST
-    note = f"... {left_out:,} lines are left out, --wide shows all ..."
-    return [header, *rows[:_LINES_FIRST], note, *rows[-_LINES_LAST:]]
-
-
-def _facts(
-    found: _Found, as_of: "int | Timestamp | None", look: Look, *, wide: bool
-) -> dict[str, str]:
+def _facts(found: _Found, as_of: "int | Timestamp | None", look: Look) -> dict[str, str]:
+    """Return what is known of a session, the most important first."""
     status = found.session
     now_ns = time.time_ns()
 
-    def instant(moment: "Timestamp | None") -> str:
-        if moment is None:
-            return NOTHING
-        return f"{moment.rfc3339()}, {ago_text(moment.epoch_ns, now_ns)}"
+    def instant(moment: "Timestamp") -> str:
+        text, ago = moment.rfc3339(), moment_text(moment.epoch_ns, now_ns)
+        return text if ago.startswith(text[:10]) else f"{text}, {ago}"
 
-    lasted = ""
-    if status.activated_at is not None and status.ended_at is not None:
-        span = status.ended_at.epoch_ns - status.activated_at.epoch_ns
-        lasted = f", after {duration_text(span)}"
-    first, last = found.events[0][0], found.events[-1][0]
-    threshold = status.priority_threshold
-    return {
+    first, last = found.events.positions or (0, 0)
+    facts = {
         "Session": str(status.session_id),
         "State": look.styled(status.state, status.state) + as_of_text(as_of),
-        "Activated": instant(status.activated_at),
-        "Ended": instant(status.ended_at) + lasted,
-        "Expires": instant(status.expires_at),
-        "Events": f"{len(found.events):,}, positions {first} to {last}",
-        "Streams": _streams_text(status),
-        "Threshold": NOTHING if threshold is None else str(threshold),
-        "Batched": counted(status.batched_frames, "frame") if status.batched_frames else NOTHING,
-        **_metrics_facts(status, wide=wide),
-        "Anomalies": f"{status.anomalies:,}, marked with ! below" if status.anomalies else "none",
+        "Activated": NOTHING if status.activated_at is None else instant(status.activated_at),
     }
+    if status.ended_at is not None:
+        facts["Ended"] = instant(status.ended_at)
+        if status.activated_at is not None:
+            facts["Ended"] += f", after {lasted_text(status.activated_at, status.ended_at)}"
+    facts |= {
+        "Events": f"{found.events.count:,}, positions {first} to {last}",
+        "Streams": _streams_text(status),
+    }
+    if status.anomalies:
+        facts["Anomalies"] = f"{status.anomalies:,}, marked with ! below"
+    if status.expires_at is not None:
+        facts["Expires"] = instant(status.expires_at)
+    if status.priority_threshold is not None:
+        facts["Threshold"] = str(status.priority_threshold)
+    if status.batched_frames:
+        facts["Batched"] = counted(status.batched_frames, "frame")
+    return facts | _metrics_facts(status)
 
 
 def _streams_text(status: "SessionStatus") -> str:
@@ -207,14 +278,14 @@ def _streams_text(status: "SessionStatus") -> str:
     return f"{status.total_streams:,} ({told})" if told else "none"
 
 
-def _metrics_facts(status: "SessionStatus", *, wide: bool) -> dict[str, str]:
+def _metrics_facts(status: "SessionStatus") -> dict[str, str]:
     metrics = status.metrics
     if metrics is None:
-        return {"Metrics": NOTHING}
+        return {}
     speeds = [
         f"{_figure(metrics.frames_per_second)} frames/s",
-        f"{_rough_size(metrics.bytes_per_second, wide=wide)}/s",
-        f"{_rough_size(metrics.average_frame_size, wide=wide)} a frame",
+        f"{_rough_size(metrics.bytes_per_second)}/s",
+        f"{_rough_size(metrics.average_frame_size)} a frame",
     ]
     if metrics.latency_ms is not None:
         speeds.append(f"latency {metrics.latency_ms:,} ms")
@@ -223,96 +294,68 @@ def _metrics_facts(status: "SessionStatus", *, wide: bool) -> dict[str, str]:
     return {"Metrics": ", ".join(speeds), "  frames": ", ".join(counts) or "none"}
 
 
-def _streams_table(
-    streams: "list[StreamStatus]", clock: Clock, look: Look, *, wide: bool
-) -> list[str]:
-    if not wide:
-        return table(_STREAM_COLUMNS, [_stream_row(stream, clock) for stream in streams], look)
-    rows = [wide_row(stream, 0) for stream in streams]  # all but the session, which is the same
-    columns = [WIDE_COLUMNS[0], *WIDE_COLUMNS[2:]]
-    return table(columns, [[row[0], *row[2:]] for row in rows], look)
-
-
-def _stream_row(stream: "StreamStatus", clock: Clock) -> list[str]:
-    created, lasted = stream.created_at, NOTHING
-    if created is not None and stream.ended_at is not None:
-        lasted = duration_text(stream.ended_at.epoch_ns - created.epoch_ns)
+def _stream_row(stream: "StreamStatus", clock: Clock, ids: ShortIds) -> list[str]:
     priority = stream.highest_priority
     return [
-        id_text(stream.stream_id, wide=False),
+        ids.stream(stream.stream_id),
         stream.state,
-        NOTHING if created is None else clock.text(created.epoch_ns),
-        lasted,
+        NOTHING if stream.created_at is None else clock.text(stream.created_at.epoch_ns),
+        lasted_text(stream.created_at, stream.ended_at),
         f"{stream.frames:,}",
         bytes_text(stream.bytes),
         NOTHING if priority is None else str(priority),
         few_text(stream.anomalies),
-        "" if stream.error is None else error_text(stream.error),
+        "" if stream.error is None else told(stream.error),
     ]
 
 
-def _events_table(found: _Found, clock: Clock, look: Look, *, wide: bool) -> list[str]:
-    rows = []
-    for position, _, event in found.events:
-        stream_id, moment = event.stream_id, event.timestamp
-        texts = [one_line(event.event_type), _data_text(event, wide=wide)]
-        reason = found.reasons.get(position)
-        if reason is not None:
-            texts.append(f"! {reason}")
-        rows.append(
-            [
-                "" if reason is None else "!",
-                str(position),
-                moment.rfc3339() if wide else clock.text(moment.epoch_ns),
-                "" if stream_id is None else id_text(stream_id, wide=wide),
-                "  ".join(filter(None, texts)),
-            ]
-        )
-    return table(_EVENT_COLUMNS, rows, look)
+def _event_row(
+    position: int, event: "AnyEvent", found: _Found, clock: Clock, ids: ShortIds
+) -> list[str]:
+    texts = [shortened(told(event.event_type), _TEXT_MAX), _data_text(event)]
+    reason = found.reasons.get(position)
+    if reason is not None:
+        texts.append(f"! {reason}")
+    return [
+        "" if reason is None else "!",
+        str(position),
+        clock.text(event.timestamp.epoch_ns),
+        "" if event.stream_id is None else ids.stream(event.stream_id),
+        "  ".join(filter(None, texts)),
+    ]
 
 
-def _data_text(event: "AnyEvent", *, wide: bool) -> str:
+def _data_text(event: "AnyEvent") -> str:
     """Return what an event says beyond its kind, as far as it is essential."""
     match event:
         case journal.SessionTimedOut():
             text = f"was {event.original_state}, after {event.timeout_duration:,} s"
         case journal.SessionTimeoutExtended():
-            until = f", until {event.new_expires_at.rfc3339()}" if wide else ""
-            text = f"by {event.additional_seconds:,} s{until}"
+            text = f"by {event.additional_seconds:,} s"
         case journal.StreamFailed():
-            text = _told(event.error, wide=wide) or '""'
+            text = shortened(told(event.error), _TEXT_MAX)
         case journal.SkeletonGenerated():
-            text = _size(event.frame_size_bytes, wide=wide)
+            text = size_text(event.frame_size_bytes)
         case journal.PatchFramesGenerated():
-            size = _size(event.total_bytes, wide=wide)
-            frames = counted(event.frame_count, "frame")
+            frames, size = counted(event.frame_count, "frame"), size_text(event.total_bytes)
             text = f"{frames}, {size}, prio {event.highest_priority}"
         case journal.FramesBatched():
             text = counted(event.frame_count, "frame")
         case journal.PriorityThresholdAdjusted():
-            reason = _told(event.reason, wide=wide)
+            reason = shortened(told(event.reason), _TEXT_MAX) if event.reason else ""
             text = f"{event.old_threshold} -> {event.new_threshold}  {reason}".rstrip()
         case journal.PerformanceMetricsRecorded():
-            speed = _rough_size(event.metrics.bytes_per_second, wide=wide)
+            speed = _rough_size(event.metrics.bytes_per_second)
             text = f"{_figure(event.metrics.frames_per_second)} fps, {speed}/s"
         case journal.UnknownEvent():
-            text = one_line(event.original_json) if wide else "(a kind not known here)"
+            text = "(a kind not known here)"
         case _:
             text = ""
     return text
 
 
-def _told(text: str, *, wide: bool) -> str:
-    text = one_line(text)
-    return text if wide else shortened(text, _TEXT_MAX)
-
-
-def _size(size_bytes: int, *, wide: bool) -> str:
-    return f"{size_bytes:,} bytes" if wide else size_text(size_bytes)
-
-
-def _rough_size(size_bytes: float, *, wide: bool) -> str:
-    if wide or not 0 <= size_bytes < 1e15:
+def _rough_size(size_bytes: float) -> str:
+    if not 0 <= size_bytes < 1e15:
         return f"{_figure(size_bytes)} bytes"
     return size_text(round(size_bytes))
 

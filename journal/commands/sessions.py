@@ -1,6 +1,7 @@
 """`journal sessions`: what has become of every session."""
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,22 +16,25 @@ from journal.commands.console.arguments import (
     state_option,
     wide_option,
 )
+from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, say
+from journal.commands.console.pages import listed
 from journal.commands.console.rebuild_hint import hint_at_rebuild
+from journal.commands.console.records import records
+from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
-    NOTHING,
     Column,
+    Look,
     anomalies_text,
     few_text,
-    id_text,
+    lasted_text,
     look_of,
     states_text,
-    table,
     time_text,
 )
 
 if TYPE_CHECKING:
-    from journal import Timestamp
+    from journal import Journal, Timestamp
     from journal.projections import SessionStatus
 
 _EPILOG = """\b
@@ -42,29 +46,14 @@ Example:
 _COLUMNS = (
     Column("SESSION"),
     Column("STATE", "state"),
-    Column("ACTIVATED"),
-    Column("ENDED"),
-    Column("EVENTS", "number"),
-    Column("STREAMS", "number"),
-    Column("ACTIVE", "number"),
+    Column("ACTIVATED", "time", spare=3),
+    Column("ENDED", "time"),
+    Column("LASTED"),
+    Column("EVENTS", "number", spare=4),
+    Column("STREAMS", "number", spare=2),
+    Column("ACTIVE", "number", spare=1),
     Column("FAILED", "number"),
     Column("!", "number", optional=True),
-)
-_WIDE_COLUMNS = (
-    Column("SESSION"),
-    Column("STATE", "state"),
-    Column("ACTIVATED"),
-    Column("ENDED"),
-    Column("EXPIRES"),
-    Column("EVENTS", "number"),
-    Column("STREAMS", "number"),
-    Column("ACTIVE", "number"),
-    Column("COMPLETED", "number"),
-    Column("FAILED", "number"),
-    Column("CANCELLED", "number"),
-    Column("THRESHOLD", "number"),
-    Column("BATCHED", "number"),
-    Column("ANOMALIES", "number"),
 )
 
 
@@ -80,57 +69,50 @@ def sessions(
     """List the sessions in JOURNAL and what has become of them, oldest first.
 
     STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
-    anomalies, the column ! counts them. Nothing is written to JOURNAL.
+    anomalies, the column ! counts them. Dates are UTC; LASTED is from ACTIVATED to ENDED. Each id
+    is as long as it takes to type it for ID. A narrow terminal gets fewer columns. Nothing is
+    written to JOURNAL.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
+        note = note_on_end(opened, as_of)
         if as_of is None:
             hint_at_rebuild(opened, path)
         found = opened.sessions(None if state is None else journal.SessionState(state), as_of=as_of)
-    if as_json:
-        for session in found:
-            output.json_line(session.model_dump(mode="json"))
-    elif found:
-        row, columns = (_wide_row, _WIDE_COLUMNS) if wide else (_row, _COLUMNS)
-        now_ns = time.time_ns()
-        rows = [row(session, now_ns) for session in found]
-        for line in table(columns, rows, look_of(output, wide=wide)):
-            output.line(line)
+        if as_json:
+            for session in found:
+                output.json_line(session.model_dump(mode="json"))
+        else:
+            for line in records(found) if wide else _table(opened, found, look_of(output)):
+                output.line(line)
     output.flush()
     text = states_text("session", (session.state for session in found), SESSION_STATES, as_of)
     anomalies = sum(session.anomalies for session in found)
     say(text + (f"; {anomalies_text(anomalies)}" if anomalies else ""))
+    if note is not None:
+        say(note)
 
 
-def _row(session: "SessionStatus", now_ns: int) -> list[str]:
+def _table(opened: "Journal", found: "Iterable[SessionStatus]", look: Look) -> Iterator[str]:
+    ids, now_ns = ShortIds(opened), time.time_ns()
+
+    def rows_of(page: "list[SessionStatus]") -> list[list[str]]:
+        ids.learn(sessions=(session.session_id for session in page))
+        return [_row(session, ids, now_ns) for session in page]
+
+    return listed(_COLUMNS, found, rows_of, look)
+
+
+def _row(session: "SessionStatus", ids: ShortIds, now_ns: int) -> list[str]:
     return [
-        id_text(session.session_id, wide=False),
+        ids.session(session.session_id),
         session.state,
-        time_text(session.activated_at, now_ns, wide=False),
-        time_text(session.ended_at, now_ns, wide=False),
+        time_text(session.activated_at, now_ns),
+        time_text(session.ended_at, now_ns),
+        lasted_text(session.activated_at, session.ended_at),
         f"{session.event_count:,}",
         f"{session.total_streams:,}",
         f"{session.active_streams:,}",
         f"{session.failed_streams:,}",
         few_text(session.anomalies),
-    ]
-
-
-def _wide_row(session: "SessionStatus", now_ns: int) -> list[str]:
-    threshold = session.priority_threshold
-    return [
-        id_text(session.session_id, wide=True),
-        session.state,
-        time_text(session.activated_at, now_ns, wide=True),
-        time_text(session.ended_at, now_ns, wide=True),
-        time_text(session.expires_at, now_ns, wide=True),
-        f"{session.event_count:,}",
-        f"{session.total_streams:,}",
-        f"{session.active_streams:,}",
-        f"{session.completed_streams:,}",
-        f"{session.failed_streams:,}",
-        f"{session.cancelled_streams:,}",
-        NOTHING if threshold is None else str(threshold),
-        f"{session.batched_frames:,}",
-        f"{session.anomalies:,}",
     ]

@@ -1,6 +1,7 @@
 """`journal streams`: what has become of every stream."""
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +17,27 @@ from journal.commands.console.arguments import (
     state_option,
     wide_option,
 )
-from journal.commands.console.lookups import session_named
+from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.output import Output, say
+from journal.commands.console.pages import listed
 from journal.commands.console.rebuild_hint import hint_at_rebuild
+from journal.commands.console.records import records
+from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
-    NOTHING,
     Column,
+    Look,
     anomalies_text,
     bytes_text,
-    error_text,
     few_text,
-    id_text,
+    lasted_text,
     look_of,
     states_text,
-    table,
     time_text,
+    told,
 )
 
 if TYPE_CHECKING:
-    from journal import SessionId, Timestamp
+    from journal import Journal, SessionId, Timestamp
     from journal.projections import StreamStatus
 
 _EPILOG = """\b
@@ -45,29 +48,15 @@ Example:
 
 _COLUMNS = (
     Column("STREAM"),
-    Column("SESSION"),
+    Column("SESSION", spare=5),
     Column("STATE", "state"),
-    Column("CREATED"),
-    Column("ENDED"),
-    Column("FRAMES", "number"),
-    Column("BYTES", "number"),
+    Column("CREATED", "time", spare=1),
+    Column("ENDED", "time", spare=4),
+    Column("LASTED"),
+    Column("FRAMES", "number", spare=2),
+    Column("BYTES", "number", spare=3),
     Column("!", "number", optional=True),
     Column("ERROR", "cut", optional=True),
-)
-WIDE_COLUMNS = (
-    Column("STREAM"),
-    Column("SESSION"),
-    Column("STATE", "state"),
-    Column("CREATED"),
-    Column("STARTED"),
-    Column("ENDED"),
-    Column("EVENTS", "number"),
-    Column("FRAMES", "number"),
-    Column("BYTES", "number"),
-    Column("PRIORITY", "number"),
-    Column("CONFIGS", "number"),
-    Column("ANOMALIES", "number"),
-    Column("ERROR"),
 )
 
 
@@ -95,59 +84,51 @@ def streams(
     """List the streams in JOURNAL and what has become of them, oldest first.
 
     FRAMES and BYTES are those of a stream's skeleton and patches. Where there are anomalies, the
-    column ! counts them. Nothing is written to JOURNAL.
+    column ! counts them. Dates are UTC; LASTED is from CREATED to ENDED. Each id is as long as it
+    takes to type it for ID. A narrow terminal gets fewer columns. Nothing is written to JOURNAL.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
         session_id = None if named is None else session_named(opened, named)
+        note = note_on_end(opened, as_of)
         if as_of is None and session_id is None:
             hint_at_rebuild(opened, path)
         wanted = None if state is None else journal.StreamState(state)
         found = opened.streams(session_id, wanted, as_of=as_of)
-    if as_json:
-        for stream in found:
-            output.json_line(stream.model_dump(mode="json"))
-    elif found:
-        row, columns = (wide_row, WIDE_COLUMNS) if wide else (_row, _COLUMNS)
-        now_ns = time.time_ns()
-        rows = [row(stream, now_ns) for stream in found]
-        for line in table(columns, rows, look_of(output, wide=wide)):
-            output.line(line)
+        if as_json:
+            for stream in found:
+                output.json_line(stream.model_dump(mode="json"))
+        else:
+            for line in records(found) if wide else _table(opened, found, look_of(output)):
+                output.line(line)
     output.flush()
     text = states_text("stream", (stream.state for stream in found), STREAM_STATES, as_of)
     anomalies = sum(stream.anomalies for stream in found)
     say(text + (f"; {anomalies_text(anomalies)}" if anomalies else ""))
+    if note is not None:
+        say(note)
 
 
-def _row(stream: "StreamStatus", now_ns: int) -> list[str]:
+def _table(opened: "Journal", found: "Iterable[StreamStatus]", look: Look) -> Iterator[str]:
+    ids, now_ns = ShortIds(opened), time.time_ns()
+
+    def rows_of(page: "list[StreamStatus]") -> list[list[str]]:
+        ids.learn((stream.session_id for stream in page), (stream.stream_id for stream in page))
+        return [_row(stream, ids, now_ns) for stream in page]
+
+    return listed(_COLUMNS, found, rows_of, look)
+
+
+def _row(stream: "StreamStatus", ids: ShortIds, now_ns: int) -> list[str]:
     return [
-        id_text(stream.stream_id, wide=False),
-        id_text(stream.session_id, wide=False),
+        ids.stream(stream.stream_id),
+        ids.session(stream.session_id),
         stream.state,
-        time_text(stream.created_at, now_ns, wide=False),
-        time_text(stream.ended_at, now_ns, wide=False),
+        time_text(stream.created_at, now_ns),
+        time_text(stream.ended_at, now_ns),
+        lasted_text(stream.created_at, stream.ended_at),
         f"{stream.frames:,}",
         bytes_text(stream.bytes),
         few_text(stream.anomalies),
-        "" if stream.error is None else error_text(stream.error),
-    ]
-
-
-def wide_row(stream: "StreamStatus", now_ns: int) -> list[str]:
-    """Return the cells of a stream for `WIDE_COLUMNS`."""
-    priority = stream.highest_priority
-    return [
-        id_text(stream.stream_id, wide=True),
-        id_text(stream.session_id, wide=True),
-        stream.state,
-        time_text(stream.created_at, now_ns, wide=True),
-        time_text(stream.started_at, now_ns, wide=True),
-        time_text(stream.ended_at, now_ns, wide=True),
-        f"{stream.event_count:,}",
-        f"{stream.frames:,}",
-        f"{stream.bytes:,}",
-        NOTHING if priority is None else str(priority),
-        f"{stream.config_updates:,}",
-        f"{stream.anomalies:,}",
-        NOTHING if stream.error is None else error_text(stream.error),
+        "" if stream.error is None else told(stream.error),
     ]

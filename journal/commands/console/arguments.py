@@ -1,7 +1,9 @@
 """The arguments and options that several commands share."""
 
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 import journal
 from journal.commands.console.output import one_line
+from journal.commands.console.typed_times import EXPECTED, epoch_ns_typed
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any, Any]
@@ -39,6 +42,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 """As `as_json`."""
 
 
+def _instant_typed(text: str) -> Any:
+    """Return the `Timestamp` that a text means.
+
+    Raises:
+        ValueError: none.
+    """
+    with suppress(ValueError):
+        return journal.Timestamp.parse(text)
+    return journal.Timestamp.from_epoch_ns(epoch_ns_typed(text, time.time_ns()))
+
+
 class TimeType(_ParamType):
     """An instant."""
 
@@ -47,9 +61,9 @@ class TimeType(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `Timestamp`."""
         try:
-            return journal.Timestamp.parse(value)
-        except ValueError as error:
-            self.fail(one_line(str(error)), param, ctx)
+            return _instant_typed(value)
+        except ValueError:
+            self.fail(f"expected {EXPECTED}, found {one_line(repr(value))}", param, ctx)
 
 
 def kind_names() -> list[str]:
@@ -123,7 +137,7 @@ def state_option(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
 
 
 wide_option = click.option(
-    "--wide", is_flag=True, help="Print everything in full: ids, times, all columns."
+    "--wide", is_flag=True, help="Print records: every field in full, on a line of its own."
 )
 """As `wide`."""
 
@@ -138,9 +152,9 @@ class AsOfType(_ParamType):
         try:
             if value.isascii() and value.isdigit():
                 return int(value)
-            return journal.Timestamp.parse(value)
+            return _instant_typed(value)
         except ValueError:
-            expected = "a position, 0 or more, or a time like 2026-01-31T12:00:00Z (RFC 3339)"
+            expected = f"a position, 0 or more, or {EXPECTED}"
             self.fail(f"expected {expected}, found {one_line(repr(value))}", param, ctx)
 
 
@@ -148,7 +162,8 @@ as_of_option = click.option(
     "--as-of",
     type=AsOfType(),
     metavar="POSITION|TIME",
-    help="As if events after this position, or with a timestamp later than this, were not there.",
+    help="As if events after this position, or with a timestamp later than this, were not there. "
+    "Times as for `journal events --since`.",
 )
 """As `as_of`."""
 

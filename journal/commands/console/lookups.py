@@ -1,11 +1,11 @@
-"""A question that only people have, who type the beginning of an id."""
+"""Questions that only people have: what begins with these digits, and whether that is all."""
 
 from typing import TYPE_CHECKING, TypeVar
 
 from journal.commands.console.group import CommandError
 
 if TYPE_CHECKING:
-    from journal import Journal, SessionId, StreamId
+    from journal import Journal, SessionId, StreamId, Timestamp
 
 _Id = TypeVar("_Id")
 
@@ -32,6 +32,18 @@ def stream_named(opened: "Journal", named: "StreamId | str") -> "StreamId":
     if not isinstance(named, str):
         return named
     return _only(opened, "stream", named, opened.find_streams(named, limit=_TOLD_MAX + 1))
+
+
+def note_on_end(opened: "Journal", as_of: "int | Timestamp | None") -> str | None:
+    """Return what to say where a moment is beyond the end, so that all there is is shown."""
+    if isinstance(as_of, int):
+        last = opened.last_position
+        if as_of > last:
+            there = f"the last one is {last}" if last else "there are no events"
+            return f"position {as_of} is beyond the end: {there}"
+    elif as_of is not None and next(opened.lines(since=as_of), None) is None:
+        return f"{as_of.rfc3339()} is beyond the end: no event is later"
+    return None
 
 
 def _only(opened: "Journal", noun: str, digits: str, found: list[_Id]) -> _Id:

@@ -1,35 +1,54 @@
-"""A line on a terminal that says how far a long job has come."""
+"""A line on a terminal that says how far long work has come, how fast it is, and when it ends."""
 
+import shutil
 import sys
 import time
 from typing import Final
 
-from journal.commands.console.output import say, size_text
+from journal.commands.console.output import counted, say
+from journal.commands.console.times import duration_text
+from journal.commands.console.widths import shortened
 
+_SECONDS_BEFORE: Final = 1.0  # nobody asks before
 _INTERVAL_SECONDS: Final = 0.2
+_S: Final = 1_000_000_000
 
 
 class Progress:
-    """Shows how many bytes of a known total are done, if standard error is a terminal.
+    """Shows how many events are done, if standard error is a terminal, and from a second on.
 
     Whatever else is said meanwhile goes through `say`, which takes the line away first.
+
+    Args:
+        wanted: False: it is never shown.
     """
 
-    def __init__(self, total_bytes: int | None) -> None:
-        visible = sys.stderr is not None and sys.stderr.isatty()
-        self._total_bytes = total_bytes if visible else None
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._visible = wanted and sys.stderr is not None and sys.stderr.isatty()
+        self._began = time.monotonic()
         self._shown_at = 0.0
         self._width = 0
 
-    def show(self, done_bytes: int, rest: str) -> None:
-        """Show the figures, and some words after them; no more than five times a second."""
-        if not self._total_bytes or time.monotonic() - self._shown_at < _INTERVAL_SECONDS:
+    def show(self, events: int, share: float | None) -> None:
+        """Show the figures; no more than five times a second.
+
+        Args:
+            events: how many were done since this was made.
+            share: how much of the work that was then is done, from 0.0 to 1.0; None: nobody knows.
+        """
+        now = time.monotonic()
+        seconds = now - self._began
+        early = seconds < _SECONDS_BEFORE or now - self._shown_at < _INTERVAL_SECONDS
+        if not self._visible or early:
             return
-        self._shown_at = time.monotonic()
-        percent = min(100, 100 * done_bytes // self._total_bytes)
-        bar = "#" * (percent // 5)
-        text = f"[{bar:<20}] {percent} % of {size_text(self._total_bytes)}, {rest}"
-        self._draw(text)
+        self._shown_at = now
+        text = f"{counted(events, 'event')}, {events / max(seconds, 0.001):,.0f} events/s"
+        if share is not None:
+            text = f"[{'#' * int(20 * share):<20}] {100 * share:.0f} %, {text}"
+            if share > 0:
+                left = max(1, round(seconds * (1 - share) / share))
+                text += f", {duration_text(left * _S).replace('.0', '')} left"
+        self._draw(shortened(text, shutil.get_terminal_size().columns - 1))
 
     def clear(self) -> None:
         """Take the line away."""
@@ -52,4 +71,4 @@ class Progress:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:
-            self._total_bytes = None
+            self._visible = False

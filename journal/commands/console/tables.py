@@ -2,26 +2,27 @@
 
 import os
 import shutil
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from journal.commands.console.output import Output, counted, one_line, size_text
-from journal.commands.console.times import ago_text
+from journal.commands.console.times import duration_text, moment_text
+from journal.commands.console.widths import padded, shortened, width_of, wrapped
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from journal import Timestamp
 
 NOTHING = "-"
 """What stands where there is no value."""
 
-_SHORT_ID = 8
-_LAST_WIDTH_MIN = 12
+TEXT_MAX = 200
+"""How much of a long text, in characters, is shown in a table that has room for it."""
+
+_LAST_WIDTH_MIN = {"cut": 12, "wrap": 24}
 
 _COLOURS = {
     "Initializing": "cyan",
@@ -39,21 +40,26 @@ class Column(NamedTuple):
 
     Attributes:
         title: what its header says.
-        kind: numbers stand to the right, states have colours. Of the last column, "cut" and "wrap"
-            say what becomes of a text that is too long.
+        kind: numbers stand to the right, states have colours, dates lose their time of day where
+            room is short. Of the last column, "cut" and "wrap" say what becomes of a text that is
+            too long.
         optional: whether it is left out when all its cells are empty.
+        spare: where room is short, the columns with 1 are left out first, then those with 2, ...;
+            0: never.
     """
 
     title: str
-    kind: Literal["text", "number", "state", "cut", "wrap"] = "text"
+    kind: Literal["text", "number", "state", "time", "cut", "wrap"] = "text"
     optional: bool = False
+    spare: int = 0
 
 
 class Look(NamedTuple):
-    """What tables have to respect: how wide they may be (None: no limit), and whether in colour."""
+    """What the screen sets: its width and height (None: no limit), and whether it has colours."""
 
     width: int | None
     colour: bool
+    height: int | None = None
 
     def styled(self, text: str, state: str) -> str:
         """Return the text in the colour of a state."""
@@ -62,88 +68,157 @@ class Look(NamedTuple):
         return click.style(text, fg=_COLOURS[state])
 
 
-def look_of(output: Output, *, wide: bool) -> Look:
+def look_of(output: Output) -> Look:
     """Return how tables look on standard output: plain and unlimited unless it is a terminal."""
     if not output.is_terminal:
         return Look(None, colour=False)
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and os.name != "nt"
-    return Look(None if wide else shutil.get_terminal_size().columns, colour)
+    size = shutil.get_terminal_size()
+    return Look(size.columns, colour=colour, height=size.lines)
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: Look) -> list[str]:
     """Return a header and the rows, each as one text; a row that is wrapped holds line ends."""
-    kept = [
-        place
-        for place, column in enumerate(columns)
-        if not column.optional or any(row[place] for row in rows)
-    ]
-    columns = [columns[place] for place in kept]
-    rows = [[row[place] for place in kept] for row in rows]
-    titles = [column.title for column in columns]
-    layout = _Layout(columns, [titles, *rows], look.width)
-    plain = Look(look.width, colour=False)
-    return [layout.line(titles, plain), *(layout.line(row, look) for row in rows)]
+    return Table(columns, look).lines(rows)
 
 
-class _Layout:
-    """Where the columns of a table stand."""
+def without_middle(lines: Sequence[str], lines_max: int, noun: str, hidden: int = 0) -> list[str]:
+    """Return a table of at most `lines_max` lines below its header, and say what is left out.
 
-    def __init__(
-        self, columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None
-    ) -> None:
+    Args:
+        lines: the header and the rows.
+        lines_max: 3 or more.
+        noun: what a row is.
+        hidden: how many rows in the middle are not among them.
+    """
+    header, *rows = lines
+    if not hidden and sum(map(_height, rows)) <= lines_max:
+        return list(lines)
+    last = _fitting(rows[:0:-1], (lines_max - 1) * 2 // 3)
+    lines_left = lines_max - 1 - sum(map(_height, rows[len(rows) - last :]))
+    first = _fitting(rows[: len(rows) - last - (not hidden)], lines_left)
+    left_out = len(rows) - first - last + hidden
+    verb = "is" if left_out == 1 else "are"
+    note = f"... {counted(left_out, noun)} {verb} left out; a pipe, as to less, gets all ..."
+    return [header, *rows[:first], note, *rows[len(rows) - last :]]
+
+
+def _fitting(rows: Iterable[str], lines_max: int) -> int:
+    """Return how many of the rows fit; at least one."""
+    heights = accumulate(map(_height, rows))
+    return max(1, sum(height <= lines_max for height in heights))
+
+
+def _height(row: str) -> int:
+    return row.count("\n") + 1
+
+
+class Table:
+    """A table that is made page by page; the columns stand where the first page wants them.
+
+    A later page gets wider ones where it needs them, and a header of its own where others are shown
+    than before.
+    """
+
+    def __init__(self, columns: Sequence[Column], look: Look) -> None:
         self._columns = columns
-        self._widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        self._tight = False
-        if width is not None and self._indent() + self._widths[-1] > width:
-            self._tight = True
-        self._rest = None if width is None else max(width - self._indent(), _LAST_WIDTH_MIN)
+        self._look = look
+        self._widths = [width_of(column.title) for column in columns]
+        self._date_widths = list(self._widths)
+        self._filled = [not column.optional for column in columns]
+        self._tight = self._only_dates = False
+        self._shown: list[int] = []
+
+    def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """Return the rows of a page as text."""
+        for row in rows:
+            for place, cell in enumerate(row):
+                self._filled[place] |= bool(cell)
+                self._widths[place] = max(self._widths[place], width_of(cell))
+                if self._columns[place].kind == "time":
+                    dated = max(self._date_widths[place], len(_without_clock(cell)))
+                    self._date_widths[place] = dated
+        before, self._shown = self._shown, [it for it, filled in enumerate(self._filled) if filled]
+        if self._look.width is not None:
+            self._fit(self._look.width)
+        lines = [self._line(row, self._look) for row in rows]
+        if self._shown != before:
+            titles = [column.title for column in self._columns]
+            lines.insert(0, self._line(titles, Look(self._look.width, colour=False)))
+        return lines
+
+    def _fit(self, width: int) -> None:
+        """Do without what can be missed, until a line fits."""
+        self._tight |= self._needed() > width
+        self._only_dates |= self._needed() > width
+        for spare in sorted({column.spare for column in self._columns} - {0}):
+            if self._needed() > width:
+                self._shown = [it for it in self._shown if self._columns[it].spare != spare]
+
+    def _needed(self) -> int:
+        last = self._shown[-1]
+        width = self._width(last)
+        return self._indent() + min(width, _LAST_WIDTH_MIN.get(self._columns[last].kind, width))
+
+    def _width(self, place: int) -> int:
+        dated = self._only_dates and self._columns[place].kind == "time"
+        return (self._date_widths if dated else self._widths)[place]
 
     def _indent(self) -> int:
         """Return where the last column begins."""
-        return sum(self._widths[:-1]) + sum(map(self._gap, range(len(self._columns))))
+        return sum(map(self._width, self._shown[:-1])) + sum(
+            self._gap(*pair) for pair in zip(self._shown, self._shown[1:], strict=False)
+        )
 
-    def _gap(self, place: int) -> int:
-        """Return how many spaces precede a column; few where room is short and titles give some."""
-        if place == 0:
-            return 0
-        kinds = self._columns[place - 1].kind, self._columns[place].kind
+    def _gap(self, left: int, right: int) -> int:
+        """Return how many spaces part columns; few where room is short and titles give some."""
+        kinds = self._columns[left].kind, self._columns[right].kind
         return 1 if self._tight and kinds == ("number", "number") else 2
 
-    def line(self, cells: Sequence[str], look: Look) -> str:
+    def _line(self, cells: Sequence[str], look: Look) -> str:
         """Return a row as text."""
         line = ""
-        for place, (column, width, cell) in enumerate(
-            zip(self._columns, self._widths, cells, strict=True)
-        ):
-            text = f"{cell:>{width}}" if column.kind == "number" else f"{cell:<{width}}"
+        for before, place in zip((None, *self._shown), self._shown, strict=False):
+            column, cell = self._columns[place], cells[place]
+            if column.kind == "time" and self._only_dates:
+                cell = _without_clock(cell)
             if column.kind in ("cut", "wrap"):
                 text = self._fitted(cell, column.kind)
-            elif column.kind == "state":
+            else:
+                text = padded(cell, self._width(place), right=column.kind == "number")
+            if column.kind == "state":
                 text = look.styled(text, cell)
-            line += " " * self._gap(place) + text
+            line += " " * (0 if before is None else self._gap(before, place)) + text
         return line.rstrip()
 
     def _fitted(self, cell: str, kind: str) -> str:
-        if self._rest is None or len(cell) <= self._rest:
+        if self._look.width is None:
             return cell
+        indent = self._indent()
+        room = max(self._look.width - indent, _LAST_WIDTH_MIN["cut"])
         if kind == "cut":
-            return shortened(cell, self._rest)
-        return f"\n{' ' * self._indent()}".join(textwrap.wrap(cell, self._rest))
+            return shortened(cell, room)
+        return f"\n{' ' * indent}".join(wrapped(cell, room))
+
+
+def _without_clock(cell: str) -> str:
+    """Return the date of "2026-01-31 12:00", and every other text as it is."""
+    return cell[:10] if len(cell) == 16 and cell[4] == "-" else cell
 
 
 # What stands in the cells
 
 
-def id_text(uuid: "UUID", *, wide: bool) -> str:
-    """Return an id; without `wide` its beginning, which tells it from others."""
-    return str(uuid) if wide else str(uuid)[:_SHORT_ID]
+def time_text(moment: "Timestamp | None", now_ns: int) -> str:
+    """Return how long ago a time was, or its date."""
+    return NOTHING if moment is None else moment_text(moment.epoch_ns, now_ns)
 
 
-def time_text(moment: "Timestamp | None", now_ns: int, *, wide: bool) -> str:
-    """Return a time; without `wide` how long ago it was."""
-    if moment is None:
+def lasted_text(began: "Timestamp | None", ended: "Timestamp | None") -> str:
+    """Return how long something took that has ended."""
+    if began is None or ended is None:
         return NOTHING
-    return moment.rfc3339() if wide else ago_text(moment.epoch_ns, now_ns)
+    return duration_text(ended.epoch_ns - began.epoch_ns)
 
 
 def few_text(number: int) -> str:
@@ -158,14 +233,12 @@ def bytes_text(size_bytes: int) -> str:
     return f"{size_bytes} B" if size_bytes < 1000 else size_text(size_bytes)
 
 
-def shortened(text: str, width: int) -> str:
-    """Return a text, its end left out where it is too long."""
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def error_text(error: str) -> str:
-    """Return the text of an error in one line, which is never empty."""
-    return one_line(error) or '""'
+def told(text: str, characters_max: int = TEXT_MAX) -> str:
+    """Return a text of any length in one line, which is never empty, and says if it was longer."""
+    told = one_line(text[:characters_max])
+    if len(text) > characters_max:
+        told += f"… ({len(text):,} characters, --json has all)"
+    return told or '""'
 
 
 # The words below a table

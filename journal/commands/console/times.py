@@ -1,25 +1,29 @@
 """Moments and durations as people read them. All figures are nanoseconds."""
 
+from datetime import UTC, datetime, timedelta
+
 _US = 1_000
 _MS = 1_000 * _US
 _S = 1_000 * _MS
 _MIN = 60 * _S
 _H = 60 * _MIN
 _D = 24 * _H
-_Y = 365 * _D
+
+_UNITS = ((_H, "h"), (_MIN, "min"), (_S, "s"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def ago_text(moment_ns: int, now_ns: int) -> str:
-    """Return how far a moment is from now: "3 min ago", "in 2 h"."""
+def moment_text(moment_ns: int, now_ns: int) -> str:
+    """Return how far a moment is from now, "3 min ago" or "in 2 h"; from a day on, its date in UTC.
+
+    That is "2026-01-31 12:00", whose first ten characters may stand alone.
+    """
     far = abs(now_ns - moment_ns)
     if far < _S:
         return "just now"
-    for unit, name, below in ((_S, "s", _MIN), (_MIN, "min", _H), (_H, "h", 2 * _D)):
-        if far < below:
-            text = f"{far // unit} {name}"
-            break
-    else:
-        text = f"{far // _D} d" if far < 2 * _Y else f"{far // _Y} y"
+    if far >= _D:
+        return (_EPOCH + timedelta(seconds=moment_ns // _S)).isoformat(" ", "minutes")[:16]
+    text = next(f"{far // unit} {name}" for unit, name in _UNITS if far >= unit)
     return f"{text} ago" if moment_ns <= now_ns else f"in {text}"
 
 

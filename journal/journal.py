@@ -440,6 +440,16 @@ class Journal:
         with self._projections.own(name, as_of) as states:
             return states.all_states()
 
+    def report_folding(self, progress: Progress | None) -> None:
+        """Have `progress` called while reading a projection takes long, as it folds what is new.
+
+        Args:
+            progress: takes the position that is folded up to, and the one it will come to; both
+                alike at the end. It is called in the thread that reads, after some thousand events
+                each, and not for a few. None: no longer.
+        """
+        self._projections.progress = progress
+
     def projections(self) -> list[ProjectionStatus]:
         """Return the name, version and position of every projection, and how far it is behind."""
         return self._projections.statuses()

@@ -784,6 +784,26 @@ def test_rebuild_shows_its_progress_on_a_terminal(large):
     assert last.startswith("compared sessions and streams: 65,304 events in ")
 
 
+@posix
+def test_what_is_folded_before_an_answer_shows_its_progress_and_takes_it_away(large, path):
+    shutil.copy(large, path)
+    unfold(path)
+    commands = [
+        ["sessions", path, "--json"],
+        ["streams", path, "--as-of", 60_000],
+        ["anomalies", path],
+    ]
+    for command, seen in zip(commands, on_terminals(*commands, program=EAGER), strict=True):
+        progress, _, rest = seen.rpartition("\r")
+        assert re.search(r"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left", progress)
+        first = {"sessions": '{"session_id"', "streams": "STREAM ", "anomalies": "POSITION"}
+        assert rest.startswith(first[command[0]])
+        assert "events/s" not in rest
+
+    (folded,) = on_terminals(["sessions", large, "--json"], program=EAGER)
+    assert folded.startswith("{")
+
+
 def test_progress_has_rate_and_remaining_time_and_does_not_come_in_the_first_second(monkeypatch):
     terminal = _Terminal()
     terminal.interrupted = True

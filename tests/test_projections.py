@@ -31,6 +31,7 @@ from support import (
     die,
     fold_in_steps,
     let_go,
+    lines_of,
     unfold,
 )
 from test_lifecycle import SESSIONS, STREAMS, check_views, open_new, plain_fold
@@ -1890,3 +1891,27 @@ def test_an_event_that_was_damaged_is_named(journal: Journal, path: Path, sql: s
     with pytest.raises(DamagedError, match="position 1 is damaged") as caught:
         journal.sessions()
     assert caught.value.position == 1
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_who_reads_is_told_how_far_a_long_fold_has_come(tmp_path, read_only):
+    path = tmp_path / "a.db"
+    lines = lines_of("mixed/events.ndjson") * 4
+    with Journal.open(path) as journal:
+        journal.append_ndjson(lines)
+    told: list[tuple[int, int]] = []
+    with Journal.open(path, read_only=read_only) as journal:
+        journal.report_folding(lambda position, last: told.append((position, last)))
+        sessions = journal.sessions()
+        journal.sessions()
+
+        assert len(sessions) == 300
+        assert {last for _, last in told} == {len(lines)}
+        positions = [position for position, _ in told]
+        first = positions[: positions.index(len(lines)) + 1]
+        assert len(first) > 2
+        assert first == sorted(set(first))
+        assert positions.count(len(lines)) == 1 + read_only
+        journal.report_folding(None)
+        journal.sessions(as_of=len(lines))
+        assert len(told) == len(positions)

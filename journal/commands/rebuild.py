@@ -12,7 +12,7 @@ from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
-from journal.commands.console.progress import Progress
+from journal.commands.console.progress import FoldProgress
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     between the two: normally none. It would mean that the rows in the file had been damaged.
     """
     output = Output()
-    progress = _FoldProgress()
+    progress = FoldProgress()
     try:
         reports = _rebuilt(path, names, progress, check=check)
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
 
 
 def _rebuilt(
-    path: Path, names: tuple[str, ...], progress: "_FoldProgress", *, check: bool
+    path: Path, names: tuple[str, ...], progress: "FoldProgress", *, check: bool
 ) -> "list[RebuildReport]":
     """Rebuild in a journal that is there.
 
@@ -149,17 +149,3 @@ def _summary(report: "RebuildReport", *, check: bool) -> str:
     if len(report.changes) < report.change_count:
         text += f" (the first {len(report.changes):,} are listed)"
     return text + ("; the old rows stay" if check else "")
-
-
-class _FoldProgress(Progress):
-    """Shows how many events are folded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.complete = False
-
-    def take(self, done: int, total: int) -> None:
-        """Show the figures; when all is done, the new rows are in place."""
-        self.complete = done >= total
-        if not self.complete:
-            self.show(done, done / total)

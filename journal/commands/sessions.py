@@ -19,6 +19,7 @@ from journal.commands.console.arguments import (
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
+from journal.commands.console.progress import folding_shown
 from journal.commands.console.rebuild_hint import hint_at_rebuild
 from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
@@ -74,7 +75,7 @@ def sessions(
     written to JOURNAL.
     """
     output = Output()
-    with journal.Journal.open(path, read_only=True) as opened:
+    with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
         note = note_on_end(opened, as_of)
         if as_of is None:
             hint_at_rebuild(opened, path)

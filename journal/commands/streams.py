@@ -20,6 +20,7 @@ from journal.commands.console.arguments import (
 from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
+from journal.commands.console.progress import folding_shown
 from journal.commands.console.rebuild_hint import hint_at_rebuild
 from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
@@ -88,7 +89,7 @@ def streams(
     takes to type it for ID. A narrow terminal gets fewer columns. Nothing is written to JOURNAL.
     """
     output = Output()
-    with journal.Journal.open(path, read_only=True) as opened:
+    with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
         session_id = None if named is None else session_named(opened, named)
         note = note_on_end(opened, as_of)
         if as_of is None and session_id is None:

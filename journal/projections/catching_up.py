@@ -16,7 +16,7 @@ from journal.projections.checkpoints import (
     stored_checkpoint,
     write_checkpoints,
 )
-from journal.projections.rebuilding import rebuild_one
+from journal.projections.rebuilding import Progress, rebuild_one
 from journal.projections.tables import (
     AnyFold,
     States,
@@ -40,14 +40,14 @@ def prepare_tables(database: Database) -> None:
             make_tables(connection)
 
 
-def catch_up(database: Database, fold: AnyFold) -> None:
+def catch_up(database: Database, fold: AnyFold, progress: Progress | None = None) -> None:
     """Fold what is new, in transactions of their own, as far as others and the disk let us."""
     extent, stored = _progress(database, fold)
     with suppress(PathOSError):  # then whoever reads folds the rest beside
         if stored is not None and is_stale(stored, fold, extent):
-            rebuild_one(database, fold, wait_ms=WAIT_MS)
+            rebuild_one(database, fold, progress, wait_ms=WAIT_MS)
         elif stored is None or stored.position < extent.last:
-            _fold_live(database, fold, extent.last)
+            _fold_live(database, fold, extent.last, progress)
 
 
 def catch_up_stored(database: Database, fold: AnyFold) -> None:
@@ -73,7 +73,7 @@ def _progress(database: Database, fold: AnyFold) -> tuple[Extent, Checkpoint | N
         return extent, stored_checkpoint(connection, fold, extent.last)
 
 
-def _fold_live(database: Database, fold: AnyFold, up_to: int) -> None:
+def _fold_live(database: Database, fold: AnyFold, up_to: int, progress: Progress | None) -> None:
     """Fold the rows of the file up to a position, in several transactions.
 
     Whoever comes at the same time goes on where the other has come to.
@@ -95,6 +95,8 @@ def _fold_live(database: Database, fold: AnyFold, up_to: int) -> None:
             states.write()
             position = states.position
             write_checkpoints(connection, fold, position, stored.since)
+        if progress is not None:
+            progress(position, up_to)
 
 
 def _begin(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> Checkpoint:

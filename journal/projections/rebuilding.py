@@ -108,7 +108,7 @@ def _rebuilt(
 
 @contextmanager
 def folded_beside(
-    database: Database, fold: Fold[StatesT_co], as_of: AsOf = None
+    database: Database, fold: Fold[StatesT_co], as_of: AsOf = None, progress: Progress | None = None
 ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
     """Lend the states as of a moment, in temporary tables, and the connection that has them.
 
@@ -122,7 +122,9 @@ def folded_beside(
     """
     with database.aside_to_read() as connection:
         states, _ = _begun_beside(database, connection, fold, goes_on=as_of is None)
-        _fold_beside(database, connection, states, as_of=as_of)
+        _fold_beside(database, connection, states, progress, as_of)
+        if progress is not None:
+            progress(states.position, states.position)
         with database.inside():
             connection.execute("BEGIN")
             states.write()
@@ -174,7 +176,7 @@ def _fold_beside(
         if states.position >= up_to:
             return
         if progress is not None:
-            progress(states.position, extent.last)
+            progress(states.position, up_to)
 
 
 def _compared(connection: apsw.Connection, fold: AnyFold) -> tuple[tuple[Change, ...] | None, int]:

@@ -35,6 +35,8 @@ class Projections:
     """The projections of one journal. Threads may share it."""
 
     def __init__(self, database: Database, reader: Reader) -> None:
+        self.progress: Progress | None = None
+        """Is told how far it has come while a read folds much."""
         self._database = database
         self._reader = reader
         self._lifecycle = LifecycleFold()
@@ -167,7 +169,7 @@ class Projections:
         self, fold: Fold[StatesT_co], as_of: AsOf
     ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
         if as_of is None and not self._database.read_only:
-            catch_up(self._database, fold)
+            catch_up(self._database, fold, self.progress)
         with self._database.read() as connection:
             extent = read_extent(connection)
             check_not_pruned(self.path, extent, as_of)
@@ -185,7 +187,7 @@ class Projections:
                     fold_next(connection, states, extent, last, as_of)
                 yield connection, states
                 return
-        with folded_beside(self._database, fold, as_of) as lent:
+        with folded_beside(self._database, fold, as_of, self.progress) as lent:
             yield lent
 
     def _has_tables(self, connection: apsw.Connection) -> bool:

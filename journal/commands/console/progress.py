@@ -3,11 +3,16 @@
 import shutil
 import sys
 import time
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from journal.commands.console.output import counted, say
 from journal.commands.console.times import duration_text
 from journal.commands.console.widths import shortened
+
+if TYPE_CHECKING:
+    from journal import Journal
 
 _SECONDS_BEFORE: Final = 1.0  # nobody asks before
 _INTERVAL_SECONDS: Final = 0.2
@@ -25,15 +30,19 @@ class Progress:
 
     def __init__(self, *, wanted: bool = True) -> None:
         self._visible = wanted and sys.stderr is not None and sys.stderr.isatty()
-        self._began = time.monotonic()
         self._shown_at = 0.0
         self._width = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Count the time from now on."""
+        self._began = time.monotonic()
 
     def show(self, events: int, share: float | None) -> None:
         """Show the figures; no more than five times a second.
 
         Args:
-            events: how many were done since this was made.
+            events: how many were done since it began.
             share: how much of the work that was then is done, from 0.0 to 1.0; None: nobody knows.
         """
         now = time.monotonic()
@@ -72,3 +81,35 @@ class Progress:
             sys.stderr.flush()
         except OSError:
             self._visible = False
+
+
+class FoldProgress(Progress):
+    """Shows how far the folding of events has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.complete = False
+        self._first: int | None = None
+
+    def take(self, position: int, last: int) -> None:
+        """Show the figures, counted from the first call on; take them away when all is done."""
+        self.complete = position >= last
+        if self.complete:
+            self.clear()
+            self._first = None
+            return
+        if self._first is None:
+            self._first = position
+            self.begin()
+        self.show(position - self._first, (position - self._first) / (last - self._first))
+
+
+@contextmanager
+def folding_shown(opened: "Journal") -> Iterator[None]:
+    """In this block, show what a journal folds before it can answer."""
+    progress = FoldProgress()
+    opened.report_folding(progress.take)
+    try:
+        yield
+    finally:
+        progress.clear()

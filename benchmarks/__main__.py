@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -15,23 +16,40 @@ import apsw
 from pydantic import BaseModel
 from pydantic import __version__ as pydantic_version
 
-from benchmarks import appending, folding, footprint, importing, reading
+from benchmarks import (
+    appending,
+    beside,
+    folding,
+    footprint,
+    importing,
+    making,
+    reading,
+    written,
+)
 from benchmarks.measure import Figure, Settings
 
 SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
-    "append-2000-sessions": appending.append_2000_sessions,
-    "append-20-sessions": appending.append_20_sessions,
-    "append-mixed": appending.append_mixed,
-    "ndjson-20-sessions": appending.ndjson_20_sessions,
-    "one-per-transaction": appending.one_per_transaction,
+    "append": appending.append,
+    "single": appending.single,
+    "ndjson": appending.ndjson,
     "sealing": appending.sealing,
+    "making": making.making,
     "read": reading.read,
     "file-size": footprint.file_size,
+    "written": written.written,
     "memory": footprint.memory,
     "rebuild": folding.rebuild,
     "large-file": reading.large_file,
     "import": importing.importing,
+    "others": beside.others,
 }
+if beside.HAS_PEER:
+    SCENARIOS |= {
+        "peer-single": beside.peer_single,
+        "peer-append": beside.peer_append,
+        "peer-read": beside.peer_read,
+        "peer-rebuild": beside.peer_rebuild,
+    }
 
 
 class Run(BaseModel):
@@ -93,11 +111,16 @@ def _facts(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
         "sqlite": f"{apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}",
         "pydantic": pydantic_version,
         "folder": f"{folder} ({_file_system(folder)})",
-        "durability": "normal, one-per-transaction full",
+        "durability": "normal, or full where it says so",
+        "peer": _peer(),
         "seed": str(arguments.seed),
         "turns": str(arguments.repeat),
         "size": "small: the figures mean nothing" if arguments.small else "full",
     }
+
+
+def _peer() -> str:
+    return f"eventsourcing {version('eventsourcing')}" if beside.HAS_PEER else "not installed"
 
 
 def _commit() -> str:

@@ -9,14 +9,13 @@ from unittest.mock import patch
 
 from pydantic import TypeAdapter
 
-from benchmarks.floor import batches_of, write_batch
+from benchmarks.floor import batches_of, open_floor, write_batch
 from benchmarks.measure import Figure, Settings, in_turns, percentiles_ms, timed_calls
 from benchmarks.plain_models import parse_plain
-from benchmarks.workload import expected, mixed_lines, open_lines, remove, verify
+from benchmarks.workload import Workload, expected, remove, verify, workload_lines
 from journal import DomainEvent, Journal
 from journal.file.blocks import Tail
-from journal.file.opening import Durability, open_writer
-from journal.file.paths import create_file
+from journal.file.opening import Durability
 
 BATCH_EVENTS = 1_000
 
@@ -25,42 +24,47 @@ Events = list[DomainEvent]
 _events: TypeAdapter[DomainEvent] = TypeAdapter(DomainEvent)
 
 
-def append_2000_sessions(settings: Settings) -> list[Figure]:
-    """Append event objects of 2,000 open sessions, against apsw alone inserting the same rows."""
-    lines = list(open_lines(settings.size(200_000, 5_000), 2_000, settings.seed))
-    return [_append(settings, "append-2000-sessions", lines, required=0.40)]
+def append(settings: Settings) -> list[Figure]:
+    """Append event objects in batches of a thousand, against apsw alone inserting the same rows."""
+    return [
+        _append(settings, "many", "normal", 0.40),
+        _append(settings, "steady", "normal", 0.40),
+        _append(settings, "short", "normal", 0.40),
+        _append(settings, "steady", "full", None),
+        _append(settings, "short", "full", None),
+    ]
 
 
-def append_20_sessions(settings: Settings) -> list[Figure]:
-    """Append event objects of 20 open sessions, against the same floor."""
-    lines = list(open_lines(settings.size(200_000, 5_000), 20, settings.seed))
-    return [_append(settings, "append-20-sessions", lines, required=0.35)]
+def single(settings: Settings) -> list[Figure]:
+    """Append events one by one, each in a transaction of its own, against apsw alone."""
+    return [
+        _append(settings, "steady", "full", 0.65, batch_events=1),
+        _append(settings, "short", "full", 0.65, batch_events=1),
+        _append(settings, "steady", "normal", 0.50, batch_events=1),
+        _append(settings, "short", "normal", 0.50, batch_events=1),
+    ]
 
 
-def append_mixed(settings: Settings) -> list[Figure]:
-    """Append event objects of sessions that come and go, against the same floor."""
-    lines = list(mixed_lines(settings.size(200_000, 5_000), settings.seed))
-    return [_append(settings, "append-mixed", lines)]
-
-
-def one_per_transaction(settings: Settings) -> list[Figure]:
-    """Append events one by one, each safe on the disk, against apsw alone with the same rows."""
-    lines = list(open_lines(settings.size(2_000, 100), 20, settings.seed))
-    figure = _append(
-        settings, "one-per-transaction", lines, required=0.6, batch_events=1, durability="full"
-    )
-    return [figure]
-
-
-def ndjson_20_sessions(settings: Settings) -> list[Figure]:
+def ndjson(settings: Settings) -> list[Figure]:
     """Append lines of JSON, against pydantic alone parsing them into plain models, one by one."""
-    lines = list(open_lines(settings.size(200_000, 5_000), 20, settings.seed))
+    return [
+        _ndjson(settings, "steady", "normal", 0.38),
+        _ndjson(settings, "short", "normal", 0.17),
+        _ndjson(settings, "steady", "full", None),
+        _ndjson(settings, "short", "full", None),
+    ]
+
+
+def _ndjson(
+    settings: Settings, workload: Workload, durability: Durability, required: float | None
+) -> Figure:
+    lines = workload_lines(workload, settings.size(200_000, 5_000), settings.seed)
     wanted = expected(lines)
     numbers = count()
 
     def ours() -> float:
         path = settings.folder / f"ndjson-{next(numbers)}.journal"
-        with Journal.open(path, durability="normal") as journal:
+        with Journal.open(path, durability=durability) as journal:
             began = perf_counter()
             journal.append_ndjson(lines)
             seconds = perf_counter() - began
@@ -69,20 +73,19 @@ def ndjson_20_sessions(settings: Settings) -> list[Figure]:
         return len(lines) / seconds
 
     rates, peer_rates = in_turns(settings.repeat, ours, partial(parse_rate, lines))
-    figure = Figure(
-        name="ndjson-20-sessions",
+    return Figure(
+        name=_name("ndjson", workload, durability),
         peer_name="pydantic alone",
         unit="events/s",
         ours=rates,
         peer=peer_rates,
-        required=0.35,
+        required=required,
     )
-    return [figure]
 
 
 def sealing(settings: Settings) -> list[Figure]:
     """Time spent in sealing blocks, as a share of appending event objects in batches."""
-    lines = list(open_lines(settings.size(200_000, 5_000), 20, settings.seed))
+    lines = workload_lines("steady", settings.size(200_000, 5_000), settings.seed)
     batches = batched_events(lines, BATCH_EVENTS)
     wanted = expected(lines)
     whole: list[float] = []
@@ -129,15 +132,21 @@ def parse_rate(lines: list[str]) -> float:
     return len(lines) / (perf_counter() - began)
 
 
+def _name(what: str, workload: Workload, durability: Durability) -> str:
+    return f"{what}-{workload}" + ("-full" if durability == "full" else "")
+
+
 def _append(
     settings: Settings,
-    name: str,
-    lines: list[str],
+    workload: Workload,
+    durability: Durability,
+    required: float | None,
     *,
-    required: float | None = None,
     batch_events: int = BATCH_EVENTS,
-    durability: Durability = "normal",
 ) -> Figure:
+    name = _name("single" if batch_events == 1 else "append", workload, durability)
+    count = settings.size(4_000, 100) if batch_events == 1 else settings.size(200_000, 5_000)
+    lines = workload_lines(workload, count, settings.seed)
     wanted = expected(lines)
     batches = batched_events(lines, batch_events)
     first = settings.folder / f"{name}.journal"
@@ -156,8 +165,7 @@ def _append(
         return rate("ours", append_batches(path, batches, durability))
 
     def floor() -> float:
-        create_file(path)
-        connection = open_writer(path, durability)
+        connection = open_floor(path, durability)
         taken = timed_calls(partial(write_batch, connection, batch) for batch in rows)
         connection.close()
         return rate("floor", taken)

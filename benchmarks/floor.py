@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from journal.file.opening import open_reader
+from journal.file.opening import Durability, open_reader, open_writer
+from journal.file.paths import create_file
+
+_CHECKPOINT_PAGES = 1_000  # what SQLite does by default
 
 Rows = list[tuple[Any, ...]]
 
@@ -34,6 +37,14 @@ def batches_of(path: Path, batch_events: int) -> list[Batch]:
         return list(_batches(connection, batch_events))
     finally:
         connection.close()
+
+
+def open_floor(path: Path, durability: Durability) -> apsw.Connection:
+    """Return a connection to a new journal, with its settings but the checkpoints of SQLite."""
+    create_file(path)
+    connection = open_writer(path, durability)
+    connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
+    return connection
 
 
 def write_batch(connection: apsw.Connection, batch: Batch) -> None:

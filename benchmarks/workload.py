@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from journal import Journal, SessionId, Timestamp
@@ -17,9 +17,12 @@ from journal import Journal, SessionId, Timestamp
 MIXED = Path(__file__).parent.parent / "tests" / "data" / "mixed" / "events.ndjson"
 
 STREAMS_PER_SESSION = 3
+STEADY_SESSIONS = 20
 _SAMPLE_SESSIONS = 5
 _START_NS = 1_790_000_000_123_456_789
 _GAP_NS_MAX = 2_000_000
+
+Workload = Literal["steady", "short", "many"]
 
 
 class Template(NamedTuple):
@@ -85,6 +88,17 @@ def mixed_lines(count: int, seed: int) -> Iterator[str]:
             session, stream = fresh[template.session], fresh[template.stream]
             yield template.line(session or "", stream, template.timestamp)
         count -= len(lines)
+
+
+def workload_lines(workload: Workload, count: int, seed: int) -> list[str]:
+    """Return the lines of a workload.
+
+    "steady" are 20 sessions that stay open, "many" 2,000 of them, "short" the mixed events under
+    ever fresh ids: sessions of some 22 events, streams of 6.
+    """
+    if workload == "short":
+        return list(mixed_lines(count, seed))
+    return list(open_lines(count, STEADY_SESSIONS if workload == "steady" else 2_000, seed))
 
 
 def _uuid(random: Random) -> str:

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 from uuid import UUID, uuid4
@@ -111,6 +112,47 @@ def test_session_and_stream_ids_are_not_interchangeable() -> None:
         SessionActivated(session_id=StreamId.new(), timestamp=now)  # type: ignore[arg-type]
     with pytest.raises(pydantic.ValidationError, match="StreamId or a UUID, not int"):
         StreamFailed(session_id=SessionId.new(), stream_id=5, error="", timestamp=now)  # type: ignore[arg-type]
+
+
+def test_a_wrong_id_is_one_error_in_its_field() -> None:
+    for wrong in (5, "x", StreamId.new()):
+        with pytest.raises(pydantic.ValidationError) as caught:
+            SessionActivated(session_id=wrong, timestamp=datetime.now(UTC))  # type: ignore[arg-type]
+        (error,) = caught.value.errors()
+        assert error["loc"] == ("session_id",)
+
+
+def test_an_event_takes_an_id_as_it_is_and_makes_one_of_a_uuid_or_text() -> None:
+    now = datetime.now(UTC)
+    session_id = SessionId.new()
+
+    assert SessionActivated(session_id=session_id, timestamp=now).session_id is session_id
+    for same in (str(session_id), session_id.hex, UUID(str(session_id))):
+        event = SessionActivated(session_id=same, timestamp=now)  # type: ignore[arg-type]
+        assert type(event.session_id) is SessionId
+        assert event.session_id == session_id
+        assert pickle.loads(pickle.dumps(event)) == event
+
+
+def test_values_of_the_right_classes_are_looked_at_in_one_call_into_python() -> None:
+    values = {
+        "session_id": SessionId.new(),
+        "stream_id": StreamId.new(),
+        "timestamp": Timestamp.parse("2026-01-01T00:00:00.123456789Z"),
+        "error": "timeout",
+    }
+    called = []
+
+    def note(frame: Any, what: str, _: object) -> None:
+        if what == "call" and "pydantic" not in frame.f_code.co_filename:
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        StreamFailed(**values)
+    finally:
+        sys.setprofile(None)
+    assert called == ["_encodable", "_storable"]  # the text, and the instant
 
 
 @pytest.mark.parametrize(

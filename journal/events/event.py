@@ -5,26 +5,57 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from journal.events.event_id import EventId, event_id
 from journal.events.fields import Field, fields_of
 from journal.events.ids import SessionId, StreamId
-from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Instant, Timestamp
+from journal.events.timestamps import (
+    MAX_EPOCH_NS,
+    MIN_EPOCH_NS,
+    Instant,
+    Timestamp,
+    ns_of_utc,
+)
 from journal.events.values import Value
 
 
-def _storable(timestamp: Timestamp) -> Timestamp:
-    if not MIN_EPOCH_NS <= timestamp.epoch_ns <= MAX_EPOCH_NS:
+def _storable(value: object) -> Timestamp:
+    """Return a value as an instant that a file can hold.
+
+    All that is asked of it is asked here, in one call: two validators in Python would take a fifth
+    of the time of making an event.
+    """
+    try:
+        timestamp_ns = ns_of_utc(value)
+        timestamp: Any = value
+    except (AttributeError, TypeError):  # it is something else, or in another zone
+        timestamp = Timestamp._from_python_value(value)
+        timestamp_ns = timestamp.epoch_ns
+    if not MIN_EPOCH_NS <= timestamp_ns <= MAX_EPOCH_NS:
         message = (
             f"{timestamp.rfc3339()} is out of range (expected 1677-09-21T00:12:43.145224192Z to "
             "2262-04-11T23:47:16.854775807Z, the nanoseconds that fit in 64 bits)"
         )
         raise ValueError(message)
-    return timestamp
+    return timestamp  # type: ignore[no-any-return]
 
 
-EventTimestamp = Annotated[Instant, AfterValidator(_storable)]
+class _Storable:
+    """Makes a field of instants one of those that a file can hold."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        instant: Any = handler(source)
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(_storable, instant),
+            python_schema=core_schema.no_info_plain_validator_function(_storable),
+            serialization=instant["serialization"],
+        )
+
+
+EventTimestamp = Annotated[Instant, _Storable]
 """When an event happened: an instant whose nanoseconds since 1970 fit in an int64."""
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Instant",
     "Timestamp",
     "epoch_ns_from_text",
+    "ns_of_utc",
     "parse_and_remember",
     "state_of_second",
     "text_from_epoch_ns",
@@ -77,7 +78,7 @@ class Timestamp(dt.datetime):
     __slots__ = ("_epoch_ns", "_nanosecond")
 
     # One of the two is always filled. The other is when it is first asked for; the nanoseconds
-    # since 1970 only where the zone is UTC itself.
+    # since 1970 only where the zone is UTC itself and fold is 0.
     _nanosecond: int
     _epoch_ns: int
 
@@ -192,7 +193,7 @@ class Timestamp(dt.datetime):
         if name != "_epoch_ns":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         ns = _epoch_ns_of(self)
-        if self.tzinfo is _UTC:
+        if self.tzinfo is _UTC and not self.fold:
             self._epoch_ns = ns
         return ns
 
@@ -416,6 +417,12 @@ if TYPE_CHECKING:
 
 else:
     Instant = Timestamp
+
+ns_of_utc: Final[Callable[[Any], int]] = Timestamp.__dict__["_epoch_ns"].__get__
+"""Return the nanoseconds of a `Timestamp` that is known to be in UTC, without a call into Python.
+
+Raises AttributeError for a `Timestamp` of which that is not known yet, TypeError for anything else.
+"""
 
 # The constructor also takes datetime's own ten-byte state, the one inside every pickled datetime,
 # which is faster than eight integers. It is typed for integers only.

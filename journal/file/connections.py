@@ -125,8 +125,11 @@ class Database:
     @contextmanager
     def _inside(self) -> Iterator[None]:
         """Be inside SQLite, and let none of apsw's errors out."""
-        with forking.inside_sqlite(), _translated(self.path):
-            yield
+        with forking.inside_sqlite():
+            try:
+                yield
+            except (apsw.Error, UnicodeDecodeError) as error:
+                raise _journal_error(self.path, error) from error
 
     def set_label(self, label: str) -> None:
         """Write what people call this journal.
@@ -391,7 +394,7 @@ class Database:
             wait_for_locks(connection, BUSY_TIMEOUT_MS)
 
     def _notice_other_writers(self, connection: apsw.Connection) -> None:
-        data_version = connection.pragma("data_version")
+        data_version = connection.execute("PRAGMA data_version").get
         if data_version != self._data_version:
             self.generation += 1
             check_format(connection, self.path)  # another process may have migrated the file
@@ -429,13 +432,13 @@ def _changes(connection: apsw.Connection) -> tuple[int, int]:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise _journal_error(path, error) from error
-    except UnicodeDecodeError as error:
-        raise errors.DamagedError(path, "is damaged: it has text that is not UTF-8") from error
 
 
-def _journal_error(path: Path, error: apsw.Error) -> errors.PathError:
+def _journal_error(path: Path, error: Exception) -> errors.PathError:
+    if isinstance(error, UnicodeDecodeError):
+        return errors.DamagedError(path, "is damaged: it has text that is not UTF-8")
     for driver_errors, journal_error, reason in _ERRORS:
         if isinstance(error, driver_errors):
             return journal_error(path, reason.format(error))

@@ -172,13 +172,15 @@ def digest_before(connection: apsw.Connection, first: int) -> str:
 class Tail:
     """The block at the end: where it begins, how large it is, and its digest as it grows.
 
-    A block that this process began is hashed as its events come. One that somebody else began is
+    A block that this process began is hashed, when it is written, from the rows of its events,
+    which are kept until then: a few at a time would take longer. One that somebody else began is
     read when it is sealed, and held against what its row says then.
     """
 
     def __init__(self, connection: apsw.Connection, extent: Extent) -> None:
         block = last_block(connection)
         self._content: Content | None = None
+        self._rows: list[BlockRow] = []
         self._data_size = 0
         if block is not None and not block.sealed:
             self.first = block.first
@@ -210,25 +212,28 @@ class Tail:
         """
         start = 0
         for end in self._ends(rows, data_size):
-            self._take(rows[start:end])
+            self._rows += rows[start:end]
             last = rows[end - 1][0]
             digest = self._write(connection, last, sealed=True)
             self._begin(last + 1, digest)
             start = end
-        rest = rows[start:]
-        self._take(rest)
-        if rest and not self._has_row:
-            self._write(connection, rest[-1][0], sealed=False)
+        if start < len(rows):
+            if self._content is not None:  # else they are read when the block is sealed
+                self._rows += rows[start:]
+            if not self._has_row:
+                self._write(connection, rows[-1][0], sealed=False)
 
     def write_open(self, connection: apsw.Connection, position: int) -> None:
         """Write the row of the open block, if there is one, so that it covers all its events."""
         if self._has_row and self.first <= position:
             self._write(connection, position, sealed=False)
 
-    def _take(self, rows: list[BlockRow]) -> None:
-        if self._content is None or not rows:
+    def _hash(self, content: Content) -> None:
+        """Hash the rows that were kept."""
+        rows, self._rows = self._rows, []
+        if not rows:
             return
-        self._content.add(rows)
+        content.add(rows)
         smallest, largest = min(map(_timestamp_of, rows)), max(map(_timestamp_of, rows))
         if self._smallest_ns is None or smallest < self._smallest_ns:
             self._smallest_ns = smallest
@@ -246,6 +251,9 @@ class Tail:
             self._content, self._smallest_ns, self._largest_ns = _content_so_far(
                 connection, block, last
             )
+            self._rows = []  # they were among those just read
+        else:
+            self._hash(self._content)
         content_digest = self._content.digest()
         digest = chained(self._before, content_digest)
         times = self._smallest_ns, self._largest_ns

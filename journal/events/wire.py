@@ -39,11 +39,11 @@ def read_record(text: str | bytes, unknown: Unknown = "reject") -> Record:
         fields = _validate(text)
         kind: str = fields["event_type"]
         has_stream, colons, minuses, data_of = _EXPECTED[kind]
-        # An escape may hide any of the characters that are counted.
+        # Such an escape may hide any of the characters that are counted, or a key.
         if (
             text.count(":") == colons
             and (minuses is None or text.count("-") == minuses)
-            and "\\" not in text
+            and "\\u" not in text
             and len(text) <= DATA_SIZE_MAX
         ):
             timestamp_ns = epoch_ns_from_text(fields["timestamp"])

@@ -19,7 +19,7 @@ from journal.events.ids import SessionId, StreamId
 from journal.events.json_text import quoted, rust_floats
 from journal.events.timestamps import (
     Timestamp,
-    epoch_ns_from_text,
+    canonical_text,
     text_from_epoch_ns,
     timestamp_of,
 )
@@ -171,7 +171,7 @@ def _assignments(
 _NAMES: dict[str, Any] = {
     "SessionState": SessionState,
     "StreamState": StreamState,
-    "epoch_ns_from_text": epoch_ns_from_text,
+    "canonical_text": canonical_text,
     "new": object.__new__,
     "quoted": quoted,
     "rust_floats": rust_floats,

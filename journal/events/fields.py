@@ -87,7 +87,7 @@ _TYPES: tuple[tuple[Any, FieldType], ...] = (
             _TEXT,
             _TEXT,
             from_model="text_from_epoch_ns(@._epoch_ns)",
-            from_wire="text_from_epoch_ns(epoch_ns_from_text(@))",
+            from_wire="canonical_text(@)",
             text='"{@}"',
             to_model="timestamp_of(@)",
         ),

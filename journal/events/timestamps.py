@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 __all__ = [
-    "KNOWN_SECONDS",
     "MAX_EPOCH_NS",
     "MIN_EPOCH_NS",
     "Instant",
     "Timestamp",
+    "canonical_text",
     "epoch_ns_from_text",
     "ns_of_utc",
-    "parse_and_remember",
     "state_of_second",
     "text_from_epoch_ns",
     "timestamp_of",
@@ -46,6 +45,7 @@ _UTC: Final = dt.UTC
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=_UTC)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _SECONDS_PER_DAY: Final = 86_400
+_MINUTES_PER_DAY: Final = 1_440
 _NS_PER_SECOND: Final = 1_000_000_000
 _NS_DIGITS: Final = 9
 _MAX_NANOSECOND: Final = 999
@@ -487,17 +487,17 @@ def _json_text(value: dt.datetime) -> str:
     return Timestamp.from_datetime(value).rfc3339()
 
 
-# Integer to value and to text. Both caches are keyed by the whole second. A dict is enough for
-# threads: a lookup or a store is atomic, and an entry that another thread has just cleared away
-# is only computed again.
+# Integer to value and to text, and text to integer and to value. Minutes are remembered: a day has
+# 1,440, so instants all over a week are found again. Of texts the seconds are remembered, too, each
+# made of its minute. A dict is enough for threads: a lookup or a store is atomic, and an entry that
+# another thread has just cleared away is only computed again.
 
 _CACHE_LIMIT: Final = 4_096
 
-_STATE_OF_SECOND: Final[dict[int, int]] = {}
-_TEXT_OF_SECOND: Final[dict[int, str]] = {}
+_STATE_OF_MINUTE: Final[dict[int, int]] = {}
+_TEXT_OF_MINUTE: Final[dict[int, str]] = {}
 
-_MINUTES: Final = tuple(f"{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60))
-_SECONDS: Final = tuple(f"{number:02d}" for number in range(60))
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 _THREE_DIGITS: Final = tuple(f"{number:03d}" for number in range(1_000))
 
 
@@ -507,28 +507,28 @@ def text_from_epoch_ns(ns: int) -> str:
     The fraction has 0, 3, 6 or 9 digits, the fewest that are exact. Raises `ValueError` outside
     the years 0001 to 9999.
     """
-    second = ns // 1_000_000_000
+    minute = ns // 60_000_000_000
     try:
-        head = _TEXT_OF_SECOND[second]
+        head = _TEXT_OF_MINUTE[minute]
     except KeyError:
-        head = _learn_text(second, ns)
+        head = _learn_text(minute, ns)
+    second = _TWO_DIGITS[ns // 1_000_000_000 % 60]
     nano = ns % 1_000
     micro = ns // 1_000 % 1_000
     milli = ns // 1_000_000 % 1_000
     if nano:
-        return f"{head}.{_THREE_DIGITS[milli]}{_THREE_DIGITS[micro]}{_THREE_DIGITS[nano]}Z"
+        return f"{head}{second}.{_THREE_DIGITS[milli]}{_THREE_DIGITS[micro]}{_THREE_DIGITS[nano]}Z"
     if micro:
-        return f"{head}.{_THREE_DIGITS[milli]}{_THREE_DIGITS[micro]}Z"
+        return f"{head}{second}.{_THREE_DIGITS[milli]}{_THREE_DIGITS[micro]}Z"
     if milli:
-        return f"{head}.{_THREE_DIGITS[milli]}Z"
-    return head + "Z"
+        return f"{head}{second}.{_THREE_DIGITS[milli]}Z"
+    return f"{head}{second}Z"
 
 
-def _learn_text(second: int, ns: int) -> str:
-    day, clock = divmod(second, _SECONDS_PER_DAY)
-    minute, rest = divmod(clock, 60)
-    text = f"{_date_of(day, ns).isoformat()}T{_MINUTES[minute]}{_SECONDS[rest]}"
-    _remember(_TEXT_OF_SECOND, second, text)
+def _learn_text(minute: int, ns: int) -> str:
+    day, clock = divmod(minute, _MINUTES_PER_DAY)
+    text = f"{_date_of(day, ns).isoformat()}T{clock // 60:02d}:{clock % 60:02d}:"
+    _remember(_TEXT_OF_MINUTE, minute, text)
     return text
 
 
@@ -538,13 +538,19 @@ def state_of_second(second: int, ns: int) -> int:
     The microsecond is its last three bytes, so it can simply be added. Raises `ValueError`, which
     names ``ns``, outside the years 0001 to 9999.
     """
-    state = _STATE_OF_SECOND.get(second)
+    minute = second // 60
+    state = _STATE_OF_MINUTE.get(minute)
     if state is None:
-        day, clock = divmod(second, _SECONDS_PER_DAY)
-        date = _date_of(day, ns)
-        state = (date.year << 16 | date.month << 8 | date.day) << 48
-        state |= (clock // 3_600 << 16 | clock // 60 % 60 << 8 | clock % 60) << 24
-        _remember(_STATE_OF_SECOND, second, state)
+        state = _learn_state(minute, ns)
+    return state + (second % 60 << 24)
+
+
+def _learn_state(minute: int, ns: int) -> int:
+    day, clock = divmod(minute, _MINUTES_PER_DAY)
+    date = _date_of(day, ns)
+    state = (date.year << 16 | date.month << 8 | date.day) << 48
+    state |= (clock // 60 << 8 | clock % 60) << 32
+    _remember(_STATE_OF_MINUTE, minute, state)
     return state
 
 
@@ -564,49 +570,21 @@ def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
     cache[key] = value
 
 
-# Text to value, in two steps for whoever reads many: a known second, and what is below it.
+# Text to integer. The fast path looks up the second, and takes the int() of the fraction once it is
+# known to be ASCII digits: int() alone would also take "1_2", "+12" and " 12".
 
-_NINE_DIGITS_LENGTH: Final = len("2026-01-01T00:00:00.123456789Z")
+_Known = tuple[int, int]
+"""The nanoseconds since 1970, and what `state_of_second` returns."""
 
-KNOWN_SECONDS: Final[dict[str, tuple[int, int]]] = {}
-"""Of seconds met before, by text like "2026-01-01T00:00:00.": what `state_of_second` returns, and
-the nanoseconds since 1970-01-01T00:00:00Z."""
+_SECONDS: Final[dict[str, _Known]] = {}  # by "2026-01-01T00:00:00." and "2026-01-01T00:00:00Z"
+_MINUTES: Final[dict[str, _Known]] = {}  # by "2026-01-01T00:00:"
 
-
-def timestamp_of(text: str) -> Timestamp:
-    """Return ``Timestamp.parse(text)``, fast for the nine fraction digits of a known second."""
-    second = KNOWN_SECONDS.get(text[:20])
-    digits = text[20:29]
-    if second is None or len(text) != _NINE_DIGITS_LENGTH or not digits.isdigit():
-        return parse_and_remember(text)
-    state, second_ns = second
-    below_ns = int(digits)
-    timestamp: Timestamp = _new(Timestamp, (state + below_ns // 1_000).to_bytes(10), _UTC)
-    timestamp._epoch_ns = second_ns + below_ns
-    return timestamp
-
-
-def parse_and_remember(text: str) -> Timestamp:
-    """Return ``Timestamp.parse(text)``, and remember its second if it is written in full."""
-    timestamp = Timestamp.parse(text)
-    ns = timestamp.epoch_ns
-    second = ns // _NS_PER_SECOND
-    head = text_from_epoch_ns(second * _NS_PER_SECOND)[:-1] + "."
-    if text.startswith(head) and text.endswith("Z"):
-        _remember(KNOWN_SECONDS, head, (state_of_second(second, ns), second * _NS_PER_SECOND))
-    return timestamp
-
-
-# Text to integer. The fast path is one lookup of the second, and int() of the fraction once it is
-# known to be ASCII digits: int() alone would also take "1_2", "+12" and " 12". A second not met
-# before is found the same way from its date, minute and second.
-
-_NS_OF_WHOLE_SECOND: Final[dict[str, int]] = {}  # "2026-01-01T00:00:00Z"
-_NS_OF_POINTED_SECOND: Final[dict[str, int]] = {}  # "2026-01-01T00:00:00."
-_NS_OF_DATE: Final[dict[str, int]] = {}  # "2026-01-01T"
-
-_NS_OF_MINUTE: Final = {text: i * 60 * _NS_PER_SECOND for i, text in enumerate(_MINUTES)}
-_NS_OF_SECOND: Final = {text: i * _NS_PER_SECOND for i, text in enumerate(_SECONDS)}
+_MINUTES_OF_DAY: Final = {
+    f"{hour:02d}:{minute:02d}:": hour * 60 + minute for hour in range(24) for minute in range(60)
+}
+_SECONDS_OF_MINUTE: Final = {
+    f"{text}{mark}": second for second, text in enumerate(_TWO_DIGITS) for mark in ".Z"
+}
 # By the length of the whole text, with one to nine fraction digits and the 'Z'.
 _NS_OF_LAST_DIGIT: Final[dict[int, int]] = {
     21 + count: int(10 ** (_NS_DIGITS - count)) for count in range(1, 10)
@@ -621,58 +599,75 @@ def epoch_ns_from_text(text: str) -> int:
     try:
         digits = text[20:-1]
         if digits.isdigit() and text.isascii() and text[-1] == "Z":
-            return _NS_OF_POINTED_SECOND[text[:20]] + int(digits) * _NS_OF_LAST_DIGIT[len(text)]
-        return _NS_OF_WHOLE_SECOND[text]
+            return _SECONDS[text[:20]][0] + int(digits) * _NS_OF_LAST_DIGIT[len(text)]
+        return _SECONDS[text][0]
     except (AttributeError, KeyError, TypeError):
-        return _epoch_ns_not_cached(text)
+        return _epoch_ns_not_known(text)
 
 
-def _epoch_ns_not_cached(text: str) -> int:
+def _epoch_ns_not_known(text: str) -> int:
     if not isinstance(text, str):
         raise TypeError(f"expected RFC 3339 text, not {type(text).__name__}")
-    mark, tail = text[19:20], text[20:]
-    if mark == "Z" and not tail:
-        ns = _ns_of_canonical_second(_NS_OF_WHOLE_SECOND, text)
-        if ns is not None:
-            return ns
-    elif mark == "." and tail[-1:] == "Z" and _are_fraction_digits(tail[:-1]):
-        ns = _ns_of_canonical_second(_NS_OF_POINTED_SECOND, text[:20])
-        if ns is not None:
-            return ns + int(tail[:-1].ljust(_NS_DIGITS, "0"))
+    if text[:20] not in _SECONDS and _learn_second(text[:20]):
+        return epoch_ns_from_text(text)
     return _epoch_ns_exactly(text)
 
 
-def _are_fraction_digits(digits: str) -> bool:
-    return digits.isascii() and digits.isdigit() and len(digits) <= _NS_DIGITS
+def _learn_second(head: str) -> bool:
+    """Remember the second of "YYYY-MM-DDTHH:MM:SS." or "...Z"; False if it is not exactly that."""
+    minute = _MINUTES.get(head[:17]) or _learned_minute(head[:17])
+    second = _SECONDS_OF_MINUTE.get(head[17:])
+    if minute is None or second is None:
+        return False
+    ns, state = minute
+    _remember(_SECONDS, head, (ns + second * _NS_PER_SECOND, state + (second << 24)))
+    return True
 
 
-def _ns_of_canonical_second(cache: dict[str, int], head: str) -> int | None:
-    """Return the epoch nanoseconds of 'YYYY-MM-DDTHH:MM:SS' and one character more.
-
-    None if it is not exactly that, or no such second exists.
-    """
-    ns = cache.get(head)
-    if ns is not None:
-        return ns
+def _learned_minute(head: str) -> _Known | None:
+    """Remember the minute of "YYYY-MM-DDTHH:MM:"; None if it is not exactly that."""
     try:
-        ns = _NS_OF_MINUTE[head[11:17]] + _NS_OF_SECOND[head[17:19]] + _ns_of_date(head[:11])
+        minute_of_day = _MINUTES_OF_DAY[head[11:]]
+        date = dt.date.fromisoformat(head[:10])
     except (KeyError, ValueError):
         return None
-    _remember(cache, head, ns)
-    return ns
+    if f"{date.isoformat()}T" != head[:11]:  # fromisoformat also reads dates that are not canonical
+        return None
+    minute = (date.toordinal() - _EPOCH_DAY) * _MINUTES_PER_DAY + minute_of_day
+    ns = minute * 60 * _NS_PER_SECOND
+    known = ns, state_of_second(minute * 60, ns)
+    _remember(_MINUTES, head, known)
+    return known
 
 
-def _ns_of_date(text: str) -> int:
-    """Return the epoch nanoseconds at which 'YYYY-MM-DDT' begins; ValueError if it is not that."""
-    ns = _NS_OF_DATE.get(text)
-    if ns is None:
-        date = dt.date.fromisoformat(text[:-1])
-        if date.isoformat() + "T" != text:
-            # fromisoformat also reads dates that are not canonical.
-            raise ValueError(text)
-        ns = (date.toordinal() - _EPOCH_DAY) * _SECONDS_PER_DAY * _NS_PER_SECOND
-        _remember(_NS_OF_DATE, text, ns)
-    return ns
+def canonical_text(text: str) -> str:
+    """Return ``text_from_epoch_ns(epoch_ns_from_text(text))``, which mostly is the text itself.
+
+    Raises `ValueError` as `Timestamp.parse` does.
+    """
+    digits = text[20:29]
+    if (
+        text[:20] in _SECONDS
+        and text[29:] == "Z"
+        and digits.isdigit()
+        and text.isascii()
+        and digits[6:] != "000"
+    ):
+        return text
+    return text_from_epoch_ns(epoch_ns_from_text(text))
+
+
+def timestamp_of(text: str) -> Timestamp:
+    """Return ``Timestamp.parse(text)``, fast for the nine fraction digits of a known second."""
+    second = _SECONDS.get(text[:20])
+    digits = text[20:29]
+    if second is None or text[29:] != "Z" or not digits.isdigit() or not digits.isascii():
+        return Timestamp.from_epoch_ns(epoch_ns_from_text(text))
+    second_ns, state = second
+    below_ns = int(digits)
+    timestamp: Timestamp = _new(Timestamp, (state + below_ns // 1_000).to_bytes(10), _UTC)
+    timestamp._epoch_ns = second_ns + below_ns
+    return timestamp
 
 
 # Rust's char::is_whitespace. That of Python's str.strip and re differs: it has \x1c to \x1f.

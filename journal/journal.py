@@ -14,7 +14,7 @@ from journal._signatures import shorten_signatures
 from journal.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
     from os import PathLike
     from types import TracebackType
@@ -320,20 +320,40 @@ class Journal:
         """
         return self._reader.events_since(since)
 
-    def read(self, after: int = 0, limit: int | None = None) -> Iterator[RecordedEvent]:
-        """Yield events with their positions, in order, in memory that does not grow with them.
+    def read(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        session_id: SessionId | None = None,
+        stream_id: StreamId | None = None,
+        since: datetime | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> Iterator[RecordedEvent]:
+        """Yield the events that fit everything given, with their positions, in order.
 
+        It takes memory that grows with nothing, and the first event comes at once: events are read
+        in pages, each in a short transaction, so an iterator that is left alone holds up nobody.
         It ends at the position that is the last at the time of the call; events appended later are
-        for the next call. An iterator that is left alone holds up nobody.
+        for the next call. Blocks without anything later than `since` are skipped. A session or
+        stream of some thousand events among many more is followed once before its first event.
 
         Args:
             after: the position before the first one wanted; 0 reads from the start.
             limit: how many events at most; None: all.
+            session_id: only events of this session.
+            stream_id: only events of this stream.
+            since: only events with a later timestamp.
+            kinds: only events whose `event_type` is one of these names. A name that the file has
+                no event of fits nothing.
 
         Raises:
-            ValueError: `after` or `limit` is negative.
+            ValueError: `after` or `limit` is negative, or `since` has no UTC offset.
+            PrunedError: `after`, or what is read next, is before the first event left.
         """
-        return self._reader.read(after, limit)
+        from journal.file.selecting import Wanted  # noqa: PLC0415
+
+        return self._reader.read(after, limit, Wanted(session_id, stream_id, since, kinds))
 
     def lines(
         self,
@@ -342,22 +362,27 @@ class Journal:
         session_id: SessionId | None = None,
         stream_id: StreamId | None = None,
         since: datetime | None = None,
+        kinds: Collection[str] | None = None,
     ) -> Iterator[tuple[int, str]]:
         """Yield position and canonical JSON of the events that fit everything given, in order.
 
         Each text is what the event's `model_dump_json()` gives, found without building the event.
-        It ends at the position that is the last at the time of the call.
+        In all else it is like `read`.
 
         Args:
             after: the position before the first one wanted.
             session_id: only events of this session.
             stream_id: only events of this stream.
             since: only events with a later timestamp.
+            kinds: only events whose `event_type` is one of these names.
 
         Raises:
             ValueError: `after` is negative, or `since` has no UTC offset.
+            PrunedError: as `read`.
         """
-        return self._reader.lines(after, session_id, stream_id, since)
+        from journal.file.selecting import Wanted  # noqa: PLC0415
+
+        return self._reader.lines(after, Wanted(session_id, stream_id, since, kinds))
 
     def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; None if it has no events.

@@ -2,9 +2,10 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,7 +24,6 @@ from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, StreamId, Timestamp
-    from journal.events import AnyEvent
 
 _POLL_SECONDS = 0.1
 
@@ -43,21 +43,8 @@ Exit codes:
 """
 
 
-class _Selection(NamedTuple):
-    """Which events are wanted; None: any."""
-
-    session_id: "SessionId | None"
-    stream_id: "StreamId | None"
-    since: "Timestamp | None"
-    kinds: frozenset[str]
-
-    def takes(self, event: "AnyEvent") -> bool:
-        return (
-            (self.session_id is None or event.session_id == self.session_id)
-            and (self.stream_id is None or event.stream_id == self.stream_id)
-            and (self.since is None or event.timestamp > self.since)
-            and (not self.kinds or event.event_type in self.kinds)
-        )
+_Lines = Callable[[int], "Iterator[tuple[int, str]]"]
+"""Returns position and text of the events after a position that are there now and fit."""
 
 
 @click.command(epilog=_EPILOG, short_help="Print events, oldest first.")
@@ -107,7 +94,7 @@ def events(
     """Print the events in JOURNAL that fit every option given, in the order of their positions.
 
     One line of canonical JSON for each: what `append` was given, byte for byte, where that was
-    canonical.
+    canonical. The first one comes at once, however many there are.
 
     TIME is RFC 3339, to the nanosecond, or, always in UTC, as all times are printed: 2026-01-31
     (its first instant), "2026-01-31 12:00", 12:00 (of today), yesterday, today, now, or how long
@@ -115,16 +102,15 @@ def events(
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
-        selection = _Selection(
+        _check_kinds(opened, frozenset(kinds))
+        lines_after = partial(
+            opened.lines,
             session_id=None if session is None else session_named(opened, session),
             stream_id=None if stream is None else stream_named(opened, stream),
             since=since,
-            kinds=frozenset(kinds),
+            kinds=kinds or None,
         )
-        _check_kinds(opened, selection.kinds)
-        lines = _lines(opened, after, selection)
-        if follow:
-            lines = _followed(opened, after, selection, output)
+        lines = _followed(opened, after, lines_after, output) if follow else lines_after(after)
         try:
             for position, text in _limited(_until(lines, until), limit):
                 output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
@@ -159,51 +145,20 @@ def _timestamp_of(text: str) -> "Timestamp":
     return journal.Timestamp.parse(json.loads(text)["timestamp"])
 
 
-def _lines(opened: "Journal", after: int, selection: _Selection) -> Iterator[tuple[int, str]]:
-    """Yield position and text of the events that are there now."""
-    lines = opened.lines(
-        after,
-        session_id=selection.session_id,
-        stream_id=selection.stream_id,
-        since=selection.since,
-    )
-    if not selection.kinds:
-        return lines
-    return ((position, text) for position, text in lines if _kind_of(text) in selection.kinds)
-
-
 def _followed(
-    opened: "Journal", after: int, selection: _Selection, output: Output
+    opened: "Journal", after: int, lines_after: _Lines, output: Output
 ) -> Iterator[tuple[int, str]]:
-    """Yield what is there and then, for ever, what is appended; flush before each wait.
-
-    Only the first look goes by session, stream or time: it reads all there is of them.
-    """
-    seen = max(after, opened.last_position)
-    for position, text in _lines(opened, after, selection):
-        yield position, text
-        seen = max(seen, position)
+    """Yield what is there and then, for ever, what is appended; flush before each wait."""
+    seen = -1  # nothing, not even whether there is anything
     while True:
+        last = opened.last_position
+        if last > seen:
+            for position, text in lines_after(max(after, seen)):
+                seen = position
+                yield position, text
+            seen = max(seen, last)
         output.flush()
         output.wait(_POLL_SECONDS)
-        if opened.last_position <= seen:
-            continue
-        for position, text in opened.lines(seen):
-            seen = position
-            if selection.takes(journal.parse_event(text, unknown="keep")):
-                yield position, text
-
-
-_HEAD = '{"event_type":"'
-
-
-def _kind_of(text: str) -> str:
-    """Return the kind of an event from its canonical text, or that of an unknown producer."""
-    if text.startswith(_HEAD):
-        kind = text[len(_HEAD) : text.index('"', len(_HEAD))]
-        if "\\" not in kind:
-            return kind
-    return str(json.loads(text)["event_type"])
 
 
 def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from journal import limits
 from journal.errors import DamagedError
 
 _ENDS_SQL = """
@@ -118,3 +119,34 @@ def _absences(connection: apsw.Connection) -> tuple[Absence, ...]:
         found.append(row)
         end = row.last
     return tuple(found)
+
+
+def end_of_page(connection: apsw.Connection, extent: Extent, after: int, up_to: int) -> int:
+    """Return the last position of what is good to hold in memory at once.
+
+    That is what is left of a block, which ends before its data gets too large, or as many events
+    after the last block; and no further than to where events are absent.
+    """
+    end = min(up_to, after + limits.PAGE_EVENTS_MAX)
+    for absence in extent.absences:
+        if after < absence.first <= end:
+            end = absence.first - 1
+    last: Any = connection.execute(
+        "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
+        (after + 1,),
+    ).get
+    return last if isinstance(last, int) and after < last < end else end
+
+
+def missing_event(
+    connection: apsw.Connection, extent: Extent, after: int, up_to: int
+) -> DamagedError:
+    """Return what is to be said of a range that has other events than it should."""
+    sql = "SELECT seq FROM event WHERE seq > ? AND seq <= ?"
+    here = {row[0] for row in connection.execute(sql, (after, up_to))}
+    for position in range(after + 1, up_to + 1):
+        if (position in here) is (extent.absence_at(position) is not None):
+            what = "is missing" if position not in here else "is declared absent, and is there"
+            what = f"is damaged: the event at position {position} {what}"
+            return DamagedError(connection.filename, what, position)
+    return DamagedError(connection.filename, f"is damaged after position {after}", after + 1)

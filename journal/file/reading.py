@@ -3,17 +3,15 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from itertools import chain, repeat
-from typing import Any, Literal
+from itertools import chain, islice, repeat
+from typing import Any
 from uuid import UUID
 
 import apsw
 
-from journal import limits
-from journal.errors import DamagedError, JournalError, PrunedError
+from journal.errors import JournalError, PrunedError
 from journal.events.canonical import canonical_json
 from journal.events.ids import SessionId, StreamId, check_id
-from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
 from journal.events.unknown import AnyEvent
 from journal.file.chain_heads import stored_head
 from journal.file.connections import Database
@@ -26,62 +24,51 @@ from journal.file.decoding import (
     damaged,
     decode_rows,
 )
-from journal.file.extent import Extent, last_position, read_extent
+from journal.file.extent import (
+    Extent,
+    end_of_page,
+    last_position,
+    missing_event,
+    read_extent,
+)
 from journal.file.info import JournalInfo, read_info
 from journal.file.names import KnownNames, ids_beginning
+from journal.file.selecting import (
+    COLUMNS,
+    Chain,
+    Owner,
+    Wanted,
+    chain_damaged,
+    events_before,
+    next_rows,
+    selected,
+    selection,
+)
 from journal.store import RecordedEvent
-
-_COLUMNS = "seq, kind, session, stream, timestamp, data"
 
 # The recursion follows a link only to an earlier position, so a damaged one cannot loop. It is a
 # CROSS JOIN because the planner would otherwise rather scan the table than look its key up. A link
 # to where nothing is any more ends the chain.
 _CHAIN_SQL = f"""
-WITH RECURSIVE chain ({_COLUMNS}, prev) AS (
-    SELECT {_COLUMNS}, {{prev}} FROM event WHERE seq = ?
+WITH RECURSIVE chain ({COLUMNS}, prev) AS (
+    SELECT {COLUMNS}, {{prev}} FROM event WHERE seq = ?
     UNION ALL
     SELECT e.seq, e.kind, e.session, e.stream, e.timestamp, e.data, e.{{prev}}
     FROM chain CROSS JOIN event AS e ON e.seq = chain.prev
     WHERE chain.prev < chain.seq
 )
-SELECT {_COLUMNS} FROM chain
+SELECT {COLUMNS} FROM chain
 """
 SESSION_CHAIN_SQL = _CHAIN_SQL.format(prev="session_prev")
 STREAM_CHAIN_SQL = _CHAIN_SQL.format(prev="stream_prev")
 
-RANGE_SQL = f"SELECT {_COLUMNS} FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
+RANGE_SQL = f"SELECT {COLUMNS} FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
 
 PAGE_SQL = (
     "SELECT kind, session, stream, timestamp, data"
     " FROM event WHERE seq > ? AND seq <= ? ORDER BY seq"
 )
 """Without the positions, which are known: a page has no gaps."""
-
-SINCE_SQL = f"""
-SELECT e.seq, e.kind, e.session, e.stream, e.timestamp, e.data
-FROM (
-    SELECT first_seq, last_seq FROM block WHERE max_timestamp > ?1 ORDER BY first_seq
-) AS b CROSS JOIN event AS e ON e.seq BETWEEN b.first_seq AND b.last_seq
-WHERE e.timestamp > ?1
-UNION ALL
-SELECT {_COLUMNS} FROM event
-WHERE timestamp > ?1
-    AND seq > ifnull((SELECT last_seq FROM block ORDER BY first_seq DESC LIMIT 1), 0)
-ORDER BY 1
-"""
-"""Reads only the blocks that hold something later, and what came after the last block."""
-
-_BLOCK_GAPS_SQL = """
-SELECT end_before, first_seq FROM (
-    SELECT first_seq, lag(last_seq, 1, 0) OVER (ORDER BY first_seq) AS end_before FROM block
-) WHERE first_seq != end_before + 1
-"""
-"""Where a block does not begin right after the end of the one before."""
-
-_LATER_BLOCKS_SQL = """
-SELECT first_seq, last_seq, (SELECT count(*) FROM event WHERE seq BETWEEN first_seq AND last_seq)
-FROM block WHERE max_timestamp > ?1
-"""
 
 
 class Reader:
@@ -167,23 +154,47 @@ class Reader:
 
     def events_since(self, since: datetime) -> list[AnyEvent]:
         """Return the events with a timestamp later than `since`, in append order."""
-        since_ns = Timestamp.from_datetime(since).epoch_ns
+        wanted = Wanted(since=since)
+        wanted.check()
         with self._database.read() as connection:
-            return self._events(connection, _since(connection, since_ns))
+            extent = read_extent(connection)
+            found = selection(connection, extent, extent.cut, wanted)
+            if found is None:
+                return []
+            rows, position = [], found.after
+            while position < found.up_to:
+                some, position = next_rows(connection, extent, found.filters, position, found.up_to)
+                rows += some
+            return self._events(connection, rows)
 
-    def read(self, after: int, limit: int | None) -> Iterator[RecordedEvent]:
-        """Yield the events after a position; see `Journal.read`.
+    def read(self, after: int, limit: int | None, wanted: Wanted) -> Iterator[RecordedEvent]:
+        """Yield the events after a position that fit everything; see `Journal.read`.
 
         Raises:
-            ValueError, PrunedError: as `_span`.
+            TypeError, ValueError, PrunedError: as `Wanted.check` and `_span`.
         """
-        return chain.from_iterable(self._recorded(*self._span(after, limit)))
+        if wanted == Wanted():
+            return chain.from_iterable(self._recorded(self._pages(*self._span(after, limit))))
+        pages = self._selected(after, limit, wanted)
+        return islice(chain.from_iterable(self._recorded(pages)), limit)
 
-    def _recorded(self, after: int, up_to: int) -> Iterator[Iterable[RecordedEvent]]:
-        for page in self._pages(after, up_to):
+    def _recorded(self, pages: Iterator[Page]) -> Iterator[Iterable[RecordedEvent]]:
+        for page in pages:
             pairs = zip(page.positions, self._decoded(page), strict=True)
             # What RecordedEvent(position, event) makes, in half the time.
             yield map(_new_tuple, repeat(RecordedEvent), pairs)
+
+    def _selected(self, after: int, limit: int | None, wanted: Wanted) -> Iterator[Page]:
+        """Yield pages of the events after a position that fit everything, more than `limit`, too.
+
+        Raises:
+            TypeError, ValueError, PrunedError: as `Wanted.check` and `_span`, before the first.
+        """
+        wanted.check()
+        after, _ = self._span(after, limit)
+        with self._database.read() as connection:
+            found = selection(connection, read_extent(connection), after, wanted)
+        return iter(()) if found is None else map(Page.of, selected(self._database.read, found))
 
     def _decoded(self, page: Page) -> Iterator[AnyEvent]:
         def learn() -> Names:
@@ -192,61 +203,19 @@ class Reader:
 
         return decode_rows(self._database.path, page, self._known.names, learn)
 
-    def lines(
-        self,
-        after: int,
-        session_id: SessionId | None,
-        stream_id: StreamId | None,
-        since: datetime | None,
-    ) -> Iterator[tuple[int, str]]:
+    def lines(self, after: int, wanted: Wanted) -> Iterator[tuple[int, str]]:
         """Yield position and canonical JSON of the events that fit everything; see `Journal.lines`.
 
         Raises:
-            ValueError, PrunedError: as `_span`.
+            TypeError, ValueError, PrunedError: as `Wanted.check` and `_span`.
         """
-        if session_id is not None:
-            check_id(session_id, SessionId)
-        if stream_id is not None:
-            check_id(stream_id, StreamId)
-        since_ns = None if since is None else Timestamp.from_datetime(since).epoch_ns
-        return self._lines(*self._span(after, None), session_id, stream_id, since_ns)
-
-    def _lines(
-        self,
-        after: int,
-        up_to: int,
-        session_id: SessionId | None,
-        stream_id: StreamId | None,
-        since_ns: int | None,
-    ) -> Iterator[tuple[int, str]]:
-        if session_id is None and stream_id is None and since_ns is None:
-            pages = self._pages(after, up_to)
+        if wanted == Wanted():
+            pages = self._pages(*self._span(after, None))
         else:
-            pages = iter([self._selected(after, up_to, session_id, stream_id, since_ns)])
-        for page in pages:
-            yield from self._texts(page, stream_id, since_ns)
+            pages = self._selected(after, None, wanted)
+        return chain.from_iterable(map(self._texts, pages))
 
-    def _selected(
-        self,
-        after: int,
-        up_to: int,
-        session_id: SessionId | None,
-        stream_id: StreamId | None,
-        since_ns: int | None,
-    ) -> Page:
-        """Return the events of a session, else of a stream, else since an instant."""
-        with self._database.read() as connection:
-            if session_id is not None:
-                rows = self.session_rows(connection, session_id)
-            elif stream_id is not None:
-                rows = self.stream_rows(connection, stream_id)
-            else:
-                rows = _since(connection, since_ns or 0)
-            return Page.of(row for row in rows if after < row[0] <= up_to)
-
-    def _texts(
-        self, page: Page, stream_id: StreamId | None, since_ns: int | None
-    ) -> Iterator[tuple[int, str]]:
+    def _texts(self, page: Page) -> Iterator[tuple[int, str]]:
         with self._database.read() as connection:
             kinds, sessions, streams = self._known.learn(connection, page)
         position = 0
@@ -256,10 +225,6 @@ class Reader:
                 _, name, has_stream, _ = kinds[kind]
                 found = streams[stream]
                 check_row(kinds[kind], stream, data)
-                if stream_id not in (None, found):
-                    continue
-                if since_ns is not None and timestamp_ns <= since_ns:
-                    continue
                 if has_stream is not None:
                     text = canonical_json((name, sessions[session], found, timestamp_ns, data))
                 else:
@@ -285,10 +250,10 @@ class Reader:
                 if absence is not None:
                     after = absence.last
                     continue
-                end = _end_of_page(connection, extent, after, up_to)
+                end = end_of_page(connection, extent, after, up_to)
                 rows: list[Any] = connection.execute(PAGE_SQL, (after, end)).fetchall()
                 if len(rows) != end - after:
-                    raise _missing(connection, extent, after, end)
+                    raise missing_event(connection, extent, after, end)
             yield Page(range(after + 1, end + 1), rows)
             after = end
 
@@ -303,7 +268,7 @@ class Reader:
     def _chain(
         self,
         connection: apsw.Connection,
-        table: Literal["session", "stream"],
+        table: Owner,
         uuid: UUID,
         sql: str,
     ) -> list[StoredEvent]:
@@ -318,12 +283,8 @@ class Reader:
         place = 2 if table == "session" else 3
         belonging = sum(row[place] == head.id for row in rows)
         if not len(rows) == expected == belonging:
-            raise DamagedError(
-                self._database.path,
-                f"the chain of {table} {uuid} is damaged: expected {expected} events, "
-                f"found {belonging} by following the links between them",
-                head.last_seq,
-            )
+            whole = Chain(table, uuid, head.id, head.last_seq, expected)
+            raise chain_damaged(self._database.path, whole, belonging)
         rows.reverse()
         return rows
 
@@ -350,66 +311,13 @@ def rows_between(
     """
     rows = _fetch(connection, RANGE_SQL, (after, up_to))
     if len(rows) != extent.event_count(after, up_to):
-        raise _missing(connection, extent, after, up_to)
+        raise missing_event(connection, extent, after, up_to)
     return rows
-
-
-def events_before(connection: apsw.Connection, table: str, key: int) -> int:
-    """Return how many events of a session or a stream lie before a cut."""
-    count: Any = connection.execute(
-        f"SELECT events_before FROM base_{table} WHERE {table} = ?", (key,)
-    ).get
-    return count if isinstance(count, int) else 0
 
 
 def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[StoredEvent]:
     rows: list[Any] = connection.execute(sql, parameters).fetchall()
     return rows
-
-
-def _since(connection: apsw.Connection, since_ns: int) -> list[StoredEvent]:
-    extent = read_extent(connection)
-    if since_ns < MIN_EPOCH_NS:  # every timestamp is later
-        return rows_between(connection, extent, 0, extent.last)
-    since_ns = min(since_ns, MAX_EPOCH_NS)
-    for end_before, first in connection.execute(_BLOCK_GAPS_SQL):
-        is_gap = isinstance(end_before, int) and end_before < first
-        if not is_gap or extent.event_count(end_before, first - 1):
-            what = f"is damaged: the blocks before position {first} end at {end_before!r}"
-            raise DamagedError(connection.filename, what, first)
-    for first, last, count in connection.execute(_LATER_BLOCKS_SQL, (since_ns,)):
-        if count != extent.event_count(first - 1, last):
-            raise _missing(connection, extent, first - 1, last)
-    return _fetch(connection, SINCE_SQL, (since_ns,))
-
-
-def _end_of_page(connection: apsw.Connection, extent: Extent, after: int, up_to: int) -> int:
-    """Return the last position of what is good to hold in memory at once.
-
-    That is what is left of a block, which ends before its data gets too large, or as many events
-    after the last block; and no further than to where events are absent.
-    """
-    end = min(up_to, after + limits.PAGE_EVENTS_MAX)
-    for absence in extent.absences:
-        if after < absence.first <= end:
-            end = absence.first - 1
-    last: Any = connection.execute(
-        "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
-        (after + 1,),
-    ).get
-    return last if isinstance(last, int) and after < last < end else end
-
-
-def _missing(connection: apsw.Connection, extent: Extent, after: int, up_to: int) -> DamagedError:
-    """Return what is to be said of a range that has other events than it should."""
-    sql = "SELECT seq FROM event WHERE seq > ? AND seq <= ?"
-    here = {row[0] for row in connection.execute(sql, (after, up_to))}
-    for position in range(after + 1, up_to + 1):
-        if (position in here) is (extent.absence_at(position) is not None):
-            what = "is missing" if position not in here else "is declared absent, and is there"
-            what = f"is damaged: the event at position {position} {what}"
-            return DamagedError(connection.filename, what, position)
-    return DamagedError(connection.filename, f"is damaged after position {after}", after + 1)
 
 
 _new_tuple: Any = tuple.__new__

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK_CHARACTERS = 64 * 1024
+_HOLD_SECONDS = 0.1
 
 
 class OutputClosed(Exception):  # noqa: N818 (not an error: `| head` has seen enough)
@@ -22,12 +23,13 @@ class OutputClosed(Exception):  # noqa: N818 (not an error: `| head` has seen en
 
 
 class Output:
-    """Standard output, written in large chunks."""
+    """Standard output: the first line at once, then in large chunks, if they come quickly."""
 
     def __init__(self) -> None:
         self._stream, self._descriptor = _standard_output()
         self._held: list[str] = []
         self._held_characters = 0
+        self._flush_at = 0.0
 
     @property
     def is_terminal(self) -> bool:
@@ -35,14 +37,14 @@ class Output:
         return self._descriptor is not None and os.isatty(self._descriptor)
 
     def line(self, text: str) -> None:
-        """Write a line, at the latest at the next `flush`.
+        """Write a line, at the latest with the next one after a tenth of a second, or at `flush`.
 
         Raises:
             OutputClosed: nobody reads it.
         """
         self._held.append(text)
         self._held_characters += len(text)
-        if self._held_characters >= _CHUNK_CHARACTERS:
+        if self._held_characters >= _CHUNK_CHARACTERS or time.monotonic() >= self._flush_at:
             self.flush()
 
     def json_line(self, value: Any) -> None:
@@ -60,6 +62,7 @@ class Output:
         # Only a file name can hold what is not Unicode; in JSON the escape is even the right one.
         data = "\n".join([*self._held, ""]).encode("utf-8", "backslashreplace")
         self._held, self._held_characters = [], 0
+        self._flush_at = time.monotonic() + _HOLD_SECONDS
         try:
             write_all(self._stream, data)
         except OSError as error:

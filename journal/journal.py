@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from journal.file.ndjson import LineAppender, OnError
     from journal.file.opening import Durability
     from journal.projections.as_of import AsOf
+    from journal.projections.listing import SessionOrder, StreamOrder
     from journal.projections.rebuilding import Progress
     from journal.projections.results import (
         Anomaly,
@@ -66,7 +67,7 @@ class Journal:
         self._appender = Appender(database)
         self._reader = Reader(database)
         self._projections = Projections(database, self._reader)
-        self._queries = Queries(self._projections)
+        self._queries = Queries(database, self._projections)
 
     @classmethod
     def open(
@@ -400,16 +401,59 @@ class Journal:
         return self._queries.session(session_id, as_of)
 
     def sessions(
-        self, state: SessionState | None = None, *, as_of: AsOf = None
+        self,
+        state: SessionState | None = None,
+        *,
+        order: SessionOrder = "oldest",
+        limit: int | None = None,
+        as_of: AsOf = None,
     ) -> list[SessionStatus]:
-        """Return the sessions in `state`, or all, in the order of their first events.
+        """Return the sessions in `state`, or all, as of one moment.
 
         With `as_of` (see `session`) it folds the events from the first one on.
 
+        Args:
+            state: only those in this state.
+            order: "oldest" or "newest": by their first events, the oldest or the newest first.
+                "ended": those that ended last first, those that have not ended at the end.
+                "events", "streams", "failed" (streams), "anomalies": those with the most first.
+            limit: how many at most, of the first in this order; None: all.
+            as_of: see `session`.
+
         Raises:
-            ValueError: `state` is not a state, or `as_of` not a position or instant.
+            ValueError: `state` is not a state, `order` none of these, `limit` negative, or `as_of`
+                not a position or instant.
         """
-        return self._queries.sessions(state, as_of)
+        return self._queries.sessions(state, order, limit, as_of)
+
+    def iter_sessions(
+        self,
+        state: SessionState | None = None,
+        *,
+        order: SessionOrder = "oldest",
+        limit: int | None = None,
+        as_of: AsOf = None,
+    ) -> Iterator[SessionStatus]:
+        """Yield what `sessions` returns, in memory that does not grow with it.
+
+        The first one comes at once where the projections are stored up to the last event; an order
+        other than "oldest" and "newest" sorts first, and keeps eight bytes of each in memory.
+        Rows are read in pages of a thousand, each in a short transaction, so an iterator that is
+        left alone holds up nobody. So it is not one moment that it shows: each session is as it
+        was at the call or has become since, those that are new since are left out, and none comes
+        twice. While nobody appends, it is one moment.
+
+        Args:
+            state: as for `sessions`.
+            order: as for `sessions`.
+            limit: as for `sessions`.
+            as_of: as for `sessions`. What is folded for it is kept in memory, and so is what cannot
+                be folded into the file.
+
+        Raises:
+            ValueError: as `sessions`, at the call.
+        """
+        return self._queries.iter_sessions(state, order, limit, as_of)
 
     def stream(self, stream_id: StreamId, *, as_of: AsOf = None) -> StreamStatus | None:
         """Return what has become of a stream; None if it has no events. See `session`."""
@@ -420,13 +464,38 @@ class Journal:
         session_id: SessionId | None = None,
         state: StreamState | None = None,
         *,
+        order: StreamOrder = "oldest",
+        limit: int | None = None,
         as_of: AsOf = None,
     ) -> list[StreamStatus]:
         """Return the streams of a session, or all, that are in `state`, or in any.
 
-        They come in the order of their first events. See `session` and `sessions` for `as_of`.
+        Args:
+            session_id: only those of this session.
+            state: only those in this state.
+            order: as for `sessions`, but for "events", "frames", "bytes", "anomalies".
+            limit: how many at most, of the first in this order; None: all.
+            as_of: see `session` and `sessions`.
+
+        Raises:
+            ValueError: as `sessions`.
         """
-        return self._queries.streams(session_id, state, as_of)
+        return self._queries.streams(session_id, state, order, limit, as_of)
+
+    def iter_streams(
+        self,
+        session_id: SessionId | None = None,
+        state: StreamState | None = None,
+        *,
+        order: StreamOrder = "oldest",
+        limit: int | None = None,
+        as_of: AsOf = None,
+    ) -> Iterator[StreamStatus]:
+        """Yield what `streams` returns, in memory that does not grow with it.
+
+        In all else it is like `iter_sessions`.
+        """
+        return self._queries.iter_streams(session_id, state, order, limit, as_of)
 
     def anomalies(
         self, session_id: SessionId | None = None, *, as_of: AsOf = None

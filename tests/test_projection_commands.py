@@ -909,7 +909,7 @@ def test_states_are_coloured_on_a_terminal_only(kinds):
     command = ["sessions", kinds, "--as-of", 18]
     (seen,) = on_terminals(command, columns=120)
     (plain,) = on_terminals(command, NO_COLOR="1", columns=120)
-    piped = run_here(*command)
+    piped = run_here(*command, "--sort", "newest")
 
     assert "\x1b[31mFailed   \x1b[0m" in seen
     assert "\x1b[32m" not in seen

@@ -16,6 +16,12 @@ from journal.commands.console.arguments import (
     state_option,
     wide_option,
 )
+from journal.commands.console.listing import (
+    SESSION_ORDERS,
+    Tally,
+    listing_options,
+    order_and_limit,
+)
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
@@ -26,11 +32,9 @@ from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     Column,
     Look,
-    anomalies_text,
     few_text,
     lasted_text,
     look_of,
-    states_text,
     time_text,
 )
 
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Example:
   journal sessions tests.db --state Active
+  journal sessions tests.db --last 20
+  journal sessions tests.db --sort failed --limit 10
   journal sessions tests.db --as-of 2026-01-31T12:00:00Z --json
 """
 
@@ -61,25 +67,40 @@ _COLUMNS = (
 @click.command(epilog=_EPILOG, short_help="List the sessions and their states.")
 @journal_argument
 @state_option(SESSION_STATES)
+@listing_options(SESSION_ORDERS)
 @as_of_option
 @json_option
 @wide_option
 def sessions(
-    path: Path, *, state: str | None, as_of: "int | Timestamp | None", as_json: bool, wide: bool
+    path: Path,
+    *,
+    state: str | None,
+    sort: str | None,
+    limit: int | None,
+    last: int | None,
+    as_of: "int | Timestamp | None",
+    as_json: bool,
+    wide: bool,
 ) -> None:
-    """List the sessions in JOURNAL and what has become of them, oldest first.
+    """List the sessions in JOURNAL and what has become of them.
 
     STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
     anomalies, the column ! counts them. Dates are UTC; LASTED is from ACTIVATED to ENDED. Each id
     is as long as it takes to type it for ID. A narrow terminal gets fewer columns. Nothing is
     written to JOURNAL.
     """
-    output = Output()
+    output, tally = Output(), Tally()
+    order, at_most = order_and_limit(
+        sort, limit, last, for_people=output.is_terminal and not as_json
+    )
     with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
         note = note_on_end(opened, as_of)
         if as_of is None:
             hint_at_rebuild(opened, path)
-        found = opened.sessions(None if state is None else journal.SessionState(state), as_of=as_of)
+        wanted = None if state is None else journal.SessionState(state)
+        found = tally.counting(
+            opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
+        )
         if as_json:
             for session in found:
                 output.json_line(session.model_dump(mode="json"))
@@ -87,9 +108,7 @@ def sessions(
             for line in records(found) if wide else _table(opened, found, look_of(output)):
                 output.line(line)
     output.flush()
-    text = states_text("session", (session.state for session in found), SESSION_STATES, as_of)
-    anomalies = sum(session.anomalies for session in found)
-    say(text + (f"; {anomalies_text(anomalies)}" if anomalies else ""))
+    say(tally.text("session", SESSION_STATES, as_of))
     if note is not None:
         say(note)
 

@@ -17,6 +17,12 @@ from journal.commands.console.arguments import (
     state_option,
     wide_option,
 )
+from journal.commands.console.listing import (
+    STREAM_ORDERS,
+    Tally,
+    listing_options,
+    order_and_limit,
+)
 from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
@@ -27,12 +33,10 @@ from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     Column,
     Look,
-    anomalies_text,
     bytes_text,
     few_text,
     lasted_text,
     look_of,
-    states_text,
     time_text,
     told,
 )
@@ -43,7 +47,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Example:
-  journal streams tests.db --state Failed
+  journal streams tests.db --state Failed --last 20
+  journal streams tests.db --sort bytes --limit 10
   journal streams tests.db --session eb7cff5e --wide
 """
 
@@ -70,6 +75,7 @@ _COLUMNS = (
     help="Only those of this session: its id, or the first digits of it.",
 )
 @state_option(STREAM_STATES)
+@listing_options(STREAM_ORDERS)
 @as_of_option
 @json_option
 @wide_option
@@ -78,24 +84,32 @@ def streams(
     *,
     named: "SessionId | str | None",
     state: str | None,
+    sort: str | None,
+    limit: int | None,
+    last: int | None,
     as_of: "int | Timestamp | None",
     as_json: bool,
     wide: bool,
 ) -> None:
-    """List the streams in JOURNAL and what has become of them, oldest first.
+    """List the streams in JOURNAL and what has become of them.
 
     FRAMES and BYTES are those of a stream's skeleton and patches. Where there are anomalies, the
     column ! counts them. Dates are UTC; LASTED is from CREATED to ENDED. Each id is as long as it
     takes to type it for ID. A narrow terminal gets fewer columns. Nothing is written to JOURNAL.
     """
-    output = Output()
+    output, tally = Output(), Tally()
+    order, at_most = order_and_limit(
+        sort, limit, last, for_people=output.is_terminal and not as_json
+    )
     with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
         session_id = None if named is None else session_named(opened, named)
         note = note_on_end(opened, as_of)
         if as_of is None and session_id is None:
             hint_at_rebuild(opened, path)
         wanted = None if state is None else journal.StreamState(state)
-        found = opened.streams(session_id, wanted, as_of=as_of)
+        found = tally.counting(
+            opened.iter_streams(session_id, wanted, order=order, limit=at_most, as_of=as_of)
+        )
         if as_json:
             for stream in found:
                 output.json_line(stream.model_dump(mode="json"))
@@ -103,9 +117,7 @@ def streams(
             for line in records(found) if wide else _table(opened, found, look_of(output)):
                 output.line(line)
     output.flush()
-    text = states_text("stream", (stream.state for stream in found), STREAM_STATES, as_of)
-    anomalies = sum(stream.anomalies for stream in found)
-    say(text + (f"; {anomalies_text(anomalies)}" if anomalies else ""))
+    say(tally.text("stream", STREAM_STATES, as_of))
     if note is not None:
         say(note)
 

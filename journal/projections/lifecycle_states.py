@@ -133,6 +133,11 @@ class LifecycleStates:
         self._insert("projection_anomaly", _ANOMALY_COLUMNS, self.lifecycle.anomalies)
         self.lifecycle.anomalies.clear()
 
+    @property
+    def are_stored(self) -> bool:
+        """Whether the file's tables have all but what is in memory."""
+        return self._schema == "main"
+
     def session(self, key: int) -> State | None:
         """Return the stored state of a session."""
         for row in self._read("projection_session", SESSION_COLUMNS, "WHERE session = ?", key):

@@ -1,17 +1,20 @@
 """Answers about sessions and streams, from the built-in projections."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Any, TypeVar
 
 import apsw
 
+from journal import limits
 from journal.errors import DamagedError, JournalError
 from journal.events.codecs import own_values
 from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.events.values import SessionState, StreamState
+from journal.file.connections import Database
 from journal.file.names import session_key, stream_key, uuids
 from journal.projections.as_of import AsOf, check_as_of
 from journal.projections.lifecycle import (
@@ -19,25 +22,37 @@ from journal.projections.lifecycle import (
     COMPLETED,
     FAILED,
     SESSION_COLUMNS,
-    STATE,
     STREAM_COLUMNS,
     T_SESSION,
-    T_STATE,
     TOTAL,
     State,
 )
 from journal.projections.lifecycle_states import LifecycleStates
+from journal.projections.listing import (
+    SESSIONS,
+    STREAMS,
+    Listing,
+    Reading,
+    Wanted,
+    begin,
+    rows_of,
+)
 from journal.projections.registry import Projections
 from journal.projections.results import Anomaly, SessionStatus, StreamStatus
 from journal.projections.tables import COUNTER_MAX
 
 _METRICS = KINDS["performance_metrics_recorded"]
 
+_PAGE_ROWS_MAX = 1_000
+
+StatusT = TypeVar("StatusT", SessionStatus, StreamStatus)
+
 
 class Queries:
     """Answers about the sessions and streams of one journal. Threads may share it."""
 
-    def __init__(self, projections: Projections) -> None:
+    def __init__(self, database: Database, projections: Projections) -> None:
+        self._database = database
         self._projections = projections
 
     def session(self, session_id: SessionId, as_of: AsOf) -> SessionStatus | None:
@@ -50,17 +65,25 @@ class Queries:
             )
             return None if found is None else _session_status(session_id, found)
 
-    def sessions(self, state: SessionState | None, as_of: AsOf) -> list[SessionStatus]:
-        """Return the sessions in a state, or all, in the order of their first events."""
-        state = None if state is None else SessionState(state)
+    def sessions(
+        self, state: SessionState | None, order: str, limit: int | None, as_of: AsOf
+    ) -> list[SessionStatus]:
+        """Return the sessions in a state, or all, as of one moment; see `Journal.sessions`."""
+        wanted = Wanted(SESSIONS, _name(SessionState, state), order, limit)
+        wanted.check()
         with self._lent(None, as_of) as (connection, states):
-            found = {
-                key: found
-                for key, found in states.all_sessions().items()
-                if state is None or found[STATE] == state
-            }
-            ids = _ids(connection, "session", SessionId, found)
-            return [_session_status(ids[key], state) for key, state in found.items()]
+            listing = begin(connection, states, wanted)
+            return list(_session_statuses(lambda: nullcontext(connection), listing))
+
+    def iter_sessions(
+        self, state: SessionState | None, order: str, limit: int | None, as_of: AsOf
+    ) -> Iterator[SessionStatus]:
+        """Yield what `sessions` returns, in pages; see `Journal.iter_sessions`."""
+        wanted = Wanted(SESSIONS, _name(SessionState, state), order, limit)
+        wanted.check()
+        with self._lent(None, as_of) as (connection, states):
+            listing = begin(connection, states, wanted)
+        return self._told(_session_statuses(self._database.read, listing))
 
     def stream(self, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
         """Return one stream as of a moment; None if it has no events by then."""
@@ -75,21 +98,49 @@ class Queries:
             return None if key is None or found is None else _streams(connection, {key: found})[0]
 
     def streams(
-        self, session_id: SessionId | None, state: StreamState | None, as_of: AsOf
+        self,
+        session_id: SessionId | None,
+        state: StreamState | None,
+        order: str,
+        limit: int | None,
+        as_of: AsOf,
     ) -> list[StreamStatus]:
-        """Return the streams of a session, or all, that are in a state, or in any."""
-        state = None if state is None else StreamState(state)
+        """Return the streams of a session, or all, as of one moment; see `Journal.streams`."""
+        wanted = Wanted(STREAMS, _name(StreamState, state), order, limit)
+        with self._streams_lent(session_id, wanted, as_of) as (connection, listing):
+            return list(_stream_statuses(lambda: nullcontext(connection), listing))
+
+    def iter_streams(
+        self,
+        session_id: SessionId | None,
+        state: StreamState | None,
+        order: str,
+        limit: int | None,
+        as_of: AsOf,
+    ) -> Iterator[StreamStatus]:
+        """Yield what `streams` returns, in pages; see `Journal.iter_streams`."""
+        wanted = Wanted(STREAMS, _name(StreamState, state), order, limit)
+        with self._streams_lent(session_id, wanted, as_of) as (_, listing):
+            pass
+        return self._told(_stream_statuses(self._database.read, listing))
+
+    @contextmanager
+    def _streams_lent(
+        self, session_id: SessionId | None, wanted: Wanted, as_of: AsOf
+    ) -> Iterator[tuple[apsw.Connection, Listing]]:
+        """Lend a list of the streams of a session, or all, that is begun.
+
+        One session's streams are folded from its own events, unless they are many.
+        """
+        wanted.check()
+        own = session_id
         if session_id is not None:
             check_id(session_id, SessionId)
-        with self._lent(session_id, as_of) as (connection, states):
-            found = states.all_streams()
-            if session_id is not None:
-                key = session_key(connection, session_id)
-                found = {stream: it for stream, it in found.items() if it[T_SESSION] == key}
-            return _streams(
-                connection,
-                {key: it for key, it in found.items() if state is None or it[T_STATE] == state},
-            )
+            if as_of is None and self._projections.version(session_id) > limits.FOLD_EVENTS_MAX:
+                own = None
+        with self._lent(own, as_of) as (connection, states):
+            key = None if session_id is None else session_key(connection, session_id) or 0
+            yield connection, begin(connection, states, wanted, key)
 
     def anomalies(self, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
         """Return the anomalies of a session, or all, by position."""
@@ -133,14 +184,50 @@ class Queries:
             lent = self._projections.lifecycle(as_of)
         else:
             lent = self._projections.lifecycle_of(session_id, as_of)
+        with self._damage_told(), lent as found:
+            yield found
+
+    def _told(self, rows: Iterator[StatusT]) -> Iterator[StatusT]:
+        with self._damage_told():
+            yield from rows
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
         try:
-            with lent as found:
-                yield found
+            yield
         except JournalError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             reason = f"the stored sessions or streams are damaged, rebuild them: {error}"
             raise DamagedError(self._projections.path, reason.splitlines()[0]) from error
+
+
+def _name(cls: type[SessionState | StreamState], state: str | None) -> str | None:
+    """Return the name of a state.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return None if state is None else cls(state).value
+
+
+def _session_statuses(reading: Reading, listing: Listing) -> Iterator[SessionStatus]:
+    for page in _pages(rows_of(reading, listing)):
+        with reading() as connection:
+            ids = _ids(connection, "session", SessionId, (row[0] for row in page))
+        yield from (_session_status(ids[row[0]], row) for row in page)
+
+
+def _stream_statuses(reading: Reading, listing: Listing) -> Iterator[StreamStatus]:
+    for page in _pages(rows_of(reading, listing)):
+        with reading() as connection:
+            statuses = _streams(connection, {row[0]: row for row in page})
+        yield from statuses
+
+
+def _pages(rows: Iterator[State]) -> Iterator[list[State]]:
+    while page := list(islice(rows, _PAGE_ROWS_MAX)):
+        yield page
 
 
 def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[StreamStatus]:

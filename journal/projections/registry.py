@@ -72,6 +72,10 @@ class Projections:
         """The file."""
         return self._database.path
 
+    def version(self, session_id: SessionId) -> int:
+        """Return how many events a session ever had."""
+        return self._reader.version(session_id)
+
     @contextmanager
     def lifecycle(self, as_of: AsOf = None) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
         """Lend all sessions and streams as of a moment."""

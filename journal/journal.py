@@ -506,6 +506,16 @@ class Journal:
         """
         return self._queries.anomalies(session_id, as_of)
 
+    def iter_anomalies(
+        self, session_id: SessionId | None = None, *, as_of: AsOf = None
+    ) -> Iterator[Anomaly]:
+        """Yield what `anomalies` returns, in memory that does not grow with it.
+
+        Rows are read in pages, as by `iter_sessions`. Anomalies never change; those of events that
+        come after the call are left out.
+        """
+        return self._queries.iter_anomalies(session_id, as_of)
+
     def register(self, projection: Projection[Any]) -> None:
         """Add a projection of your own. It is kept in the file, and caught up when it is read.
 

@@ -165,6 +165,40 @@ def test_what_is_no_order_or_limit_is_refused_at_the_call(tmp_path: Path) -> Non
                 ask_streams(StreamId.new())  # type: ignore[operator]
 
 
+def test_anomalies_come_in_pages_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every event of a stream that nobody created is one, and so is whatever a closed one gets."""
+    sessions = [SessionId.new() for _ in range(3)]
+    streams = [StreamId.new() for _ in range(3)]
+    events = [started(session, stream) for session, stream in zip(sessions, streams, strict=True)]
+    path = tmp_path / "a.db"
+    with Journal.open(path) as writer:
+        writer.append_events(events * 20)
+        assert len(writer.anomalies()) == 60
+        writer.append_events(events * 10)
+        with Journal.open(path, read_only=True) as lagging:
+            assert lagging.projections()[0].lag == 30
+            found = lagging.iter_anomalies()
+            first = next(found)
+            writer.append_events(events)
+            assert len(writer.anomalies()) == 93
+            expected = writer.anomalies()[:90]
+            assert [first, *found] == expected
+            one = sessions[1]
+            own = [it for it in writer.anomalies() if it.session_id == one]
+            assert list(lagging.iter_anomalies(one)) == own
+            monkeypatch.setattr(limits, "FOLD_EVENTS_MAX", 5)  # then they come from the table
+            assert lagging.anomalies(one) == list(lagging.iter_anomalies(one)) == own
+            assert list(lagging.iter_anomalies(SessionId.new())) == []
+            assert list(lagging.iter_anomalies(as_of=7)) == expected[:7]
+    with Journal.open(path, read_only=True) as opened:
+        with transactions(monkeypatch) as noted:
+            assert len(list(opened.iter_anomalies())) == 93
+    assert len(noted) == 1 + 2 * 10  # how far it is folded, and each page with the ids in it
+    ended = run_here("anomalies", path)
+    assert len(ended.out.splitlines()) == 94
+    assert ended.err == "93 anomalies in 3 sessions\n"
+
+
 # How much is read
 
 

@@ -58,12 +58,12 @@ def anomalies(path: Path, *, as_of: "int | Timestamp | None", as_json: bool, wid
 
     They applied all the same: events are facts. Nothing is written to JOURNAL.
     """
-    output = Output()
+    output, tally = Output(), _Tally()
     with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
         note = note_on_end(opened, as_of)
         if as_of is None:
             hint_at_rebuild(opened, path)
-        found = opened.anomalies(as_of=as_of)
+        found = tally.counting(opened.iter_anomalies(as_of=as_of))
         if as_json:
             for anomaly in found:
                 output.json_line(anomaly.model_dump(mode="json"))
@@ -71,12 +71,27 @@ def anomalies(path: Path, *, as_of: "int | Timestamp | None", as_json: bool, wid
             for line in records(found) if wide else _table(opened, found, look_of(output)):
                 output.line(line)
     output.flush()
-    text = anomalies_text(len(found))
-    if found:
-        text += f" in {counted(len({anomaly.session_id for anomaly in found}), 'session')}"
-    say(text + as_of_text(as_of))
+    say(tally.text() + as_of_text(as_of))
     if note is not None:
         say(note)
+
+
+class _Tally:
+    """Counts what goes by, for the words below the list."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sessions: set[int] = set()  # the ids as integers, which take a fifth of the memory
+
+    def counting(self, found: "Iterable[Anomaly]") -> "Iterator[Anomaly]":
+        for anomaly in found:
+            self._count += 1
+            self._sessions.add(anomaly.session_id.int)
+            yield anomaly
+
+    def text(self) -> str:
+        text = anomalies_text(self._count)
+        return f"{text} in {counted(len(self._sessions), 'session')}" if self._count else text
 
 
 def _table(opened: "Journal", found: "Iterable[Anomaly]", look: Look) -> Iterator[str]:

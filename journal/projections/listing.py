@@ -1,4 +1,4 @@
-"""Listing: the sessions or streams of a file in some order, a page at a time.
+"""Listing: the sessions, streams or anomalies of a file in some order, a page at a time.
 
 Filter, order and limit are part of the statements. What is folded in memory only stands in for the
 stored rows of the same keys.
@@ -20,6 +20,7 @@ from journal.projections.lifecycle import (
     STREAM_COLUMNS,
     T_SESSION,
     T_STATE,
+    AnomalyFound,
     State,
 )
 from journal.projections.lifecycle_states import LifecycleStates
@@ -209,3 +210,39 @@ def _by_value(reading: Reading, listing: Listing) -> Iterator[State]:
         with reading() as connection:
             rows: dict[int, Any] = {row[0]: row for row in connection.execute(sql, values)}
         yield from (rows[one] for one in some if one in rows)
+
+
+class AnomalyListing(NamedTuple):
+    """A list of anomalies that is begun, as `Listing`."""
+
+    session: int | None
+    folded: list[AnomalyFound]
+    last_position: int
+    """Of the last one to take from the table; 0: nothing."""
+
+
+def begin_anomalies(states: LifecycleStates, session: int | None) -> AnomalyListing:
+    """Begin a list of the anomalies that `states` has."""
+    if not states.are_stored:
+        return AnomalyListing(session, states.all_anomalies(), 0)
+    folded = states.lifecycle.anomalies
+    last = folded[0].position - 1 if folded else states.position
+    return AnomalyListing(session, folded, last)
+
+
+def anomalies_of(reading: Reading, listing: AnomalyListing) -> Iterator[AnomalyFound]:
+    """Yield the anomalies of a list, by position; see `rows_of`."""
+    sql = (
+        f"SELECT {', '.join(AnomalyFound._fields)} FROM main.projection_anomaly"
+        " WHERE position > ? AND position <= ? AND (?3 IS NULL OR session = ?3)"
+        f" ORDER BY position LIMIT {_PAGE_ROWS_MAX}"
+    )
+    after = 0
+    while after < listing.last_position:
+        with reading() as connection:
+            rows: Any = connection.execute(
+                sql, (after, listing.last_position, listing.session)
+            ).fetchall()
+        yield from (AnomalyFound(*row) for row in rows)
+        after = rows[-1][0] if len(rows) == _PAGE_ROWS_MAX else listing.last_position
+    yield from (one for one in listing.folded if listing.session in (None, one.session))

@@ -31,10 +31,13 @@ from journal.projections.lifecycle_states import LifecycleStates
 from journal.projections.listing import (
     SESSIONS,
     STREAMS,
+    AnomalyListing,
     Listing,
     Reading,
     Wanted,
+    anomalies_of,
     begin,
+    begin_anomalies,
     rows_of,
 )
 from journal.projections.registry import Projections
@@ -45,7 +48,8 @@ _METRICS = KINDS["performance_metrics_recorded"]
 
 _PAGE_ROWS_MAX = 1_000
 
-StatusT = TypeVar("StatusT", SessionStatus, StreamStatus)
+StatusT = TypeVar("StatusT", SessionStatus, StreamStatus, Anomaly)
+RowT = TypeVar("RowT")
 
 
 class Queries:
@@ -128,47 +132,39 @@ class Queries:
     def _streams_lent(
         self, session_id: SessionId | None, wanted: Wanted, as_of: AsOf
     ) -> Iterator[tuple[apsw.Connection, Listing]]:
-        """Lend a list of the streams of a session, or all, that is begun.
-
-        One session's streams are folded from its own events, unless they are many.
-        """
+        """Lend a list of the streams of a session, or all, that is begun."""
         wanted.check()
-        own = session_id
-        if session_id is not None:
-            check_id(session_id, SessionId)
-            if as_of is None and self._projections.version(session_id) > limits.FOLD_EVENTS_MAX:
-                own = None
-        with self._lent(own, as_of) as (connection, states):
+        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
             key = None if session_id is None else session_key(connection, session_id) or 0
             yield connection, begin(connection, states, wanted, key)
 
     def anomalies(self, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
-        """Return the anomalies of a session, or all, by position."""
+        """Return the anomalies of a session, or all, as of one moment, by position."""
+        with self._anomalies_lent(session_id, as_of) as (connection, listing):
+            return list(_anomalies(lambda: nullcontext(connection), listing))
+
+    def iter_anomalies(self, session_id: SessionId | None, as_of: AsOf) -> Iterator[Anomaly]:
+        """Yield what `anomalies` returns, in pages; see `Journal.iter_anomalies`."""
+        with self._anomalies_lent(session_id, as_of) as (_, listing):
+            pass
+        return self._told(_anomalies(self._database.read, listing))
+
+    @contextmanager
+    def _anomalies_lent(
+        self, session_id: SessionId | None, as_of: AsOf
+    ) -> Iterator[tuple[apsw.Connection, AnomalyListing]]:
+        """Lend a list of the anomalies of a session, or all, that is begun."""
+        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
+            key = None if session_id is None else session_key(connection, session_id) or 0
+            yield connection, begin_anomalies(states, key)
+
+    def _apart(self, session_id: SessionId | None, as_of: AsOf) -> SessionId | None:
+        """Return the session that is to be folded from its own events: not one that has many."""
         if session_id is not None:
             check_id(session_id, SessionId)
-        with self._lent(session_id, as_of) as (connection, states):
-            found = states.all_anomalies()
-            if session_id is not None:
-                key = session_key(connection, session_id)
-                found = [one for one in found if one.session == key]
-            session_ids = _ids(connection, "session", SessionId, {one.session for one in found})
-            stream_ids = _ids(
-                connection,
-                "stream",
-                StreamId,
-                {one.stream for one in found if one.stream is not None},
-            )
-            return [
-                Anomaly(
-                    position=one.position,
-                    session_id=session_ids[one.session],
-                    stream_id=None if one.stream is None else stream_ids[one.stream],
-                    event_type=one.event_type,
-                    state=one.state,
-                    reason=one.reason,
-                )
-                for one in found
-            ]
+            if as_of is None and self._projections.version(session_id) > limits.FOLD_EVENTS_MAX:
+                return None
+        return session_id
 
     @contextmanager
     def _lent(
@@ -225,7 +221,25 @@ def _stream_statuses(reading: Reading, listing: Listing) -> Iterator[StreamStatu
         yield from statuses
 
 
-def _pages(rows: Iterator[State]) -> Iterator[list[State]]:
+def _anomalies(reading: Reading, listing: AnomalyListing) -> Iterator[Anomaly]:
+    for page in _pages(anomalies_of(reading, listing)):
+        with reading() as connection:
+            sessions = _ids(connection, "session", SessionId, {one.session for one in page})
+            streams = _ids(
+                connection, "stream", StreamId, {it.stream for it in page if it.stream is not None}
+            )
+        for one in page:
+            yield Anomaly(
+                position=one.position,
+                session_id=sessions[one.session],
+                stream_id=None if one.stream is None else streams[one.stream],
+                event_type=one.event_type,
+                state=one.state,
+                reason=one.reason,
+            )
+
+
+def _pages(rows: Iterator[RowT]) -> Iterator[list[RowT]]:
     while page := list(islice(rows, _PAGE_ROWS_MAX)):
         yield page
 

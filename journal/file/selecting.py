@@ -29,8 +29,8 @@ Owner = Literal["session", "stream"]
 
 COLUMNS = "seq, kind, session, stream, timestamp, data"
 
-_LINK_COST = 10
-"""How many events in a row are looked at in the time that following one link takes."""
+_LINK_COST = 25
+"""How many events in a row are looked at in the time that following a link twice takes."""
 
 _BLOCKS_SQL = """
 SELECT first_seq, last_seq, max_timestamp FROM block

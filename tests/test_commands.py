@@ -733,6 +733,41 @@ def test_a_reader_that_went_away_is_seen_as_macos_tells_it(monkeypatch):
             output.wait(0)
 
 
+def test_the_first_line_is_written_at_once_and_the_others_together(monkeypatch):
+    """What is looked for in a large file may be far between."""
+    now, written = 0.0, []
+    monkeypatch.setattr("journal.commands.console.output.time.monotonic", lambda: now + 1_000.0)
+    monkeypatch.setattr(
+        "journal.commands.console.output.write_all", lambda _, data: written.append(data)
+    )
+    output = Output()
+    for text in ("a", "b", "c"):
+        output.line(text)
+    assert written == [b"a\n"]
+    now = 0.2
+    output.line("d")
+    output.line("e")
+    assert written == [b"a\n", b"b\nc\nd\n"]
+    output.line("f" * 70_000)
+    assert len(written) == 3
+    output.line("g")
+    output.flush()
+    assert written[3:] == [b"g\n"]
+
+
+def test_follow_shows_what_fits_and_no_more(path):
+    """Each look asks the file for what fits, not for everything to choose from."""
+    session = "67e55044-10b1-426f-9247-bb680e5fe0c9"
+    make(path, activated(0), activated(1, session))
+    process = start("events", path, "--follow", "--session", session, "--limit", 3)
+    assert process.stdout.readline() == activated(1, session)
+    for second in range(2, 6):
+        make(path, activated(second, SESSION if second % 2 else session))
+    result = ended(process)
+    assert result.code == 0
+    assert result.out == activated(2, session) + activated(4, session)
+
+
 def test_follow_ends_at_its_limit(path):
     make(path, activated(1))
     process = start("events", path, "--follow", "--limit", 2, "--json", "--type", "stream_started",

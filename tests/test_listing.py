@@ -15,6 +15,7 @@ from support import NOON, activated, lines_of, started, unfold
 from test_selecting import transactions
 
 from journal import (
+    ClosedError,
     DamagedError,
     Journal,
     SessionClosed,
@@ -249,6 +250,54 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
 
     peak(100)  # what is loaded once
     assert peak(2_000) < peak(200) + 50_000
+
+
+# Folded beside, where much is missing and nothing may be written
+
+
+@contextmanager
+def beside(path: Path, way: str) -> Iterator[Journal]:
+    with pytest.MonkeyPatch.context() as patch, WAYS[way](path) as opened:
+        patch.setattr(limits, "FOLD_EVENTS_MAX", 100)
+        yield opened
+
+
+@pytest.mark.parametrize("way", ["lagging", "not folded"])
+def test_what_is_folded_beside_is_listed_alike(way: str, tmp_path: Path) -> None:
+    with folded(tmp_path / "b.db") as other:
+        sessions, streams, anomalies = other.sessions(), other.streams(), other.anomalies()
+        early = other.sessions(as_of=2_500)
+    with beside(tmp_path / "a.db", way) as opened:
+        assert opened.sessions() == list(opened.iter_sessions()) == sessions
+        assert opened.streams() == list(opened.iter_streams()) == streams
+        assert opened.anomalies() == list(opened.iter_anomalies()) == anomalies
+        assert opened.sessions(as_of=2_500) == list(opened.iter_sessions(as_of=2_500)) == early
+        for order in ("newest", "ended", "events"):
+            found = opened.iter_sessions("Completed", order=order, limit=20)  # type: ignore[arg-type]
+            completed = [it for it in sessions if it.state == "Completed"]
+            assert list(found) == in_order(completed, order)[:20]
+        one = streams[500].session_id
+        own = [it for it in streams if it.session_id == one]
+        assert opened.streams(one) == list(opened.iter_streams(one)) == own
+        assert opened.session(one) in sessions
+
+
+def test_what_is_folded_beside_is_kept_for_its_list_alone(tmp_path: Path) -> None:
+    with beside(tmp_path / "a.db", "not folded") as opened:
+        expected = opened.sessions()
+        kept = [opened.iter_sessions(), opened.iter_streams(), opened.iter_sessions()]
+        firsts = [next(one) for one in kept[:2]]
+        with Journal.open(tmp_path / "a.db") as writer:
+            writer.append_events([activated(SessionId.new())])
+            with closing(apsw.Connection(str(tmp_path / "a.db"))) as file:
+                busy, _, _ = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                assert busy == 0
+        assert [firsts[0], *kept[0]] == expected
+        kept[2].close()  # type: ignore[attr-defined]
+        opened.close()
+        with pytest.raises(ClosedError):
+            list(kept[1])
+    assert [name.name for name in tmp_path.iterdir()] == ["a.db"]
 
 
 # While others append

@@ -249,6 +249,7 @@ class Database:
         self.check_open()
         with self._inside():
             connection = self._new_reader()
+            self._given_away.add(connection)  # who lists what it has may be slow
         try:
             with _translated(self.path):
                 yield connection

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 from pydantic_core import from_json, to_json
@@ -134,9 +134,9 @@ class LifecycleStates:
         self.lifecycle.anomalies.clear()
 
     @property
-    def are_stored(self) -> bool:
-        """Whether the file's tables have all but what is in memory."""
-        return self._schema == "main"
+    def tables_in(self) -> Literal["main", "temp"] | None:
+        """Whose tables have all but what is in memory: the file's, temporary ones, or nobody's."""
+        return None if self._schema == "base" else self._schema
 
     def session(self, key: int) -> State | None:
         """Return the stored state of a session."""

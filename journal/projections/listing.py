@@ -117,6 +117,8 @@ class Listing(NamedTuple):
     """What is folded in memory, by key."""
     last_key: int
     """The largest key to take from the tables; 0: nothing."""
+    schema: str = "main"
+    """Whose tables."""
 
     def takes(self, row: State) -> bool:
         """Tell whether what is folded in memory fits."""
@@ -130,11 +132,11 @@ def begin(
 ) -> Listing:
     """Begin a list of what `states` has, in the transaction that these are lent in."""
     kind = wanted.kind
-    if states.are_stored:
+    if states.tables_in is not None:
         lifecycle = states.lifecycle
         folded = lifecycle.sessions if kind is SESSIONS else lifecycle.streams
         last_key: Any = connection.execute(f"SELECT max(id) FROM {kind.table}").get
-        return Listing(wanted, session, folded, last_key or 0)
+        return Listing(wanted, session, folded, last_key or 0, states.tables_in)
     folded = states.all_sessions() if kind is SESSIONS else states.all_streams()
     return Listing(wanted, session, folded, 0)
 
@@ -170,7 +172,7 @@ def _by_key(reading: Reading, listing: Listing) -> Iterator[State]:
     key = kind.columns[0]
     downwards = listing.wanted.order == "newest"
     sql = (
-        f"SELECT {', '.join(kind.columns)} FROM main.projection_{kind.table}"
+        f"SELECT {', '.join(kind.columns)} FROM {listing.schema}.projection_{kind.table}"
         f" WHERE {key} > :after AND {key} < :before AND {_condition(listing)}"
         f" ORDER BY {key} {'DESC' if downwards else 'ASC'} LIMIT {_PAGE_ROWS_MAX}"
     )
@@ -194,14 +196,14 @@ def _by_value(reading: Reading, listing: Listing) -> Iterator[State]:
     limit = -1 if wanted.limit is None else wanted.limit + len(listing.folded)
     with reading() as connection:
         found = connection.execute(
-            f"SELECT {key} FROM main.projection_{kind.table}"
+            f"SELECT {key} FROM {listing.schema}.projection_{kind.table}"
             f" WHERE {key} <= :last AND {_condition(listing)}"
             f" ORDER BY {kind.orders[wanted.order]} DESC NULLS LAST, {key} DESC LIMIT :limit",
             {**_values(listing), "last": listing.last_key, "limit": limit},
         )
         keys = array("q", (row[0] for row in found))
     sql = (
-        f"SELECT {', '.join(kind.columns)} FROM main.projection_{kind.table}"
+        f"SELECT {', '.join(kind.columns)} FROM {listing.schema}.projection_{kind.table}"
         f" WHERE {key} IN (SELECT value FROM json_each(:keys)) AND {_condition(listing)}"
     )
     for first in range(0, len(keys), _PAGE_ROWS_MAX):
@@ -219,21 +221,22 @@ class AnomalyListing(NamedTuple):
     folded: list[AnomalyFound]
     last_position: int
     """Of the last one to take from the table; 0: nothing."""
+    schema: str = "main"
 
 
 def begin_anomalies(states: LifecycleStates, session: int | None) -> AnomalyListing:
     """Begin a list of the anomalies that `states` has."""
-    if not states.are_stored:
+    if states.tables_in is None:
         return AnomalyListing(session, states.all_anomalies(), 0)
     folded = states.lifecycle.anomalies
     last = folded[0].position - 1 if folded else states.position
-    return AnomalyListing(session, folded, last)
+    return AnomalyListing(session, folded, last, states.tables_in)
 
 
 def anomalies_of(reading: Reading, listing: AnomalyListing) -> Iterator[AnomalyFound]:
     """Yield the anomalies of a list, by position; see `rows_of`."""
     sql = (
-        f"SELECT {', '.join(AnomalyFound._fields)} FROM main.projection_anomaly"
+        f"SELECT {', '.join(AnomalyFound._fields)} FROM {listing.schema}.projection_anomaly"
         " WHERE position > ? AND position <= ? AND (?3 IS NULL OR session = ?3)"
         f" ORDER BY position LIMIT {_PAGE_ROWS_MAX}"
     )

@@ -1,7 +1,8 @@
 """Answers about sessions and streams, from the built-in projections."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ _PAGE_ROWS_MAX = 1_000
 
 StatusT = TypeVar("StatusT", SessionStatus, StreamStatus, Anomaly)
 RowT = TypeVar("RowT")
+ListingT = TypeVar("ListingT", Listing, AnomalyListing)
 
 
 class Queries:
@@ -76,7 +78,7 @@ class Queries:
         wanted = Wanted(SESSIONS, _name(SessionState, state), order, limit)
         wanted.check()
         with self._lent(None, as_of) as (connection, states):
-            listing = begin(connection, states, wanted)
+            listing = _begin_sessions(wanted, connection, states)
             return list(_session_statuses(lambda: nullcontext(connection), listing))
 
     def iter_sessions(
@@ -85,9 +87,8 @@ class Queries:
         """Yield what `sessions` returns, in pages; see `Journal.iter_sessions`."""
         wanted = Wanted(SESSIONS, _name(SessionState, state), order, limit)
         wanted.check()
-        with self._lent(None, as_of) as (connection, states):
-            listing = begin(connection, states, wanted)
-        return self._told(_session_statuses(self._database.read, listing))
+        lent = self._lent(None, as_of, for_pages=True)
+        return self._in_pages(lent, partial(_begin_sessions, wanted), _session_statuses)
 
     def stream(self, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
         """Return one stream as of a moment; None if it has no events by then."""
@@ -111,7 +112,9 @@ class Queries:
     ) -> list[StreamStatus]:
         """Return the streams of a session, or all, as of one moment; see `Journal.streams`."""
         wanted = Wanted(STREAMS, _name(StreamState, state), order, limit)
-        with self._streams_lent(session_id, wanted, as_of) as (connection, listing):
+        wanted.check()
+        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
+            listing = _begin_streams(wanted, session_id, connection, states)
             return list(_stream_statuses(lambda: nullcontext(connection), listing))
 
     def iter_streams(
@@ -124,39 +127,42 @@ class Queries:
     ) -> Iterator[StreamStatus]:
         """Yield what `streams` returns, in pages; see `Journal.iter_streams`."""
         wanted = Wanted(STREAMS, _name(StreamState, state), order, limit)
-        with self._streams_lent(session_id, wanted, as_of) as (_, listing):
-            pass
-        return self._told(_stream_statuses(self._database.read, listing))
-
-    @contextmanager
-    def _streams_lent(
-        self, session_id: SessionId | None, wanted: Wanted, as_of: AsOf
-    ) -> Iterator[tuple[apsw.Connection, Listing]]:
-        """Lend a list of the streams of a session, or all, that is begun."""
         wanted.check()
-        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
-            key = None if session_id is None else session_key(connection, session_id) or 0
-            yield connection, begin(connection, states, wanted, key)
+        lent = self._lent(self._apart(session_id, as_of), as_of, for_pages=True)
+        return self._in_pages(lent, partial(_begin_streams, wanted, session_id), _stream_statuses)
 
     def anomalies(self, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
         """Return the anomalies of a session, or all, as of one moment, by position."""
-        with self._anomalies_lent(session_id, as_of) as (connection, listing):
+        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
+            listing = _begin_anomalies(session_id, connection, states)
             return list(_anomalies(lambda: nullcontext(connection), listing))
 
     def iter_anomalies(self, session_id: SessionId | None, as_of: AsOf) -> Iterator[Anomaly]:
         """Yield what `anomalies` returns, in pages; see `Journal.iter_anomalies`."""
-        with self._anomalies_lent(session_id, as_of) as (_, listing):
-            pass
-        return self._told(_anomalies(self._database.read, listing))
+        lent = self._lent(self._apart(session_id, as_of), as_of, for_pages=True)
+        return self._in_pages(lent, partial(_begin_anomalies, session_id), _anomalies)
 
-    @contextmanager
-    def _anomalies_lent(
-        self, session_id: SessionId | None, as_of: AsOf
-    ) -> Iterator[tuple[apsw.Connection, AnomalyListing]]:
-        """Lend a list of the anomalies of a session, or all, that is begun."""
-        with self._lent(self._apart(session_id, as_of), as_of) as (connection, states):
-            key = None if session_id is None else session_key(connection, session_id) or 0
-            yield connection, begin_anomalies(states, key)
+    def _in_pages(
+        self,
+        lent: AbstractContextManager[tuple[apsw.Connection, LifecycleStates]],
+        begin_list: Callable[[apsw.Connection, LifecycleStates], ListingT],
+        statuses: Callable[[Reading, ListingT], Iterator[StatusT]],
+    ) -> Iterator[StatusT]:
+        """Return what a list has, from the file's tables, or from temporary ones kept for it."""
+        with ExitStack() as stack:
+            connection, states = stack.enter_context(lent)
+            listing = begin_list(connection, states)
+            if states.tables_in != "temp":
+                return self._told(statuses(self._database.read, listing))
+            kept = stack.pop_all()
+
+        @contextmanager
+        def reading() -> Iterator[apsw.Connection]:
+            self._database.check_open()
+            with self._database.inside():
+                yield connection
+
+        return self._told(_closing(kept, statuses(reading, listing)))
 
     def _apart(self, session_id: SessionId | None, as_of: AsOf) -> SessionId | None:
         """Return the session that is to be folded from its own events: not one that has many."""
@@ -168,7 +174,7 @@ class Queries:
 
     @contextmanager
     def _lent(
-        self, session_id: SessionId | None, as_of: AsOf
+        self, session_id: SessionId | None, as_of: AsOf, *, for_pages: bool = False
     ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
         """Lend the states of one session and its streams, or all, as of a moment.
 
@@ -177,7 +183,7 @@ class Queries:
         """
         check_as_of(as_of)
         if session_id is None:
-            lent = self._projections.lifecycle(as_of)
+            lent = self._projections.lifecycle(as_of, for_pages=for_pages)
         else:
             lent = self._projections.lifecycle_of(session_id, as_of)
         with self._damage_told(), lent as found:
@@ -205,6 +211,37 @@ def _name(cls: type[SessionState | StreamState], state: str | None) -> str | Non
         ValueError: it is none.
     """
     return None if state is None else cls(state).value
+
+
+def _begin_sessions(
+    wanted: Wanted, connection: apsw.Connection, states: LifecycleStates
+) -> Listing:
+    return begin(connection, states, wanted)
+
+
+def _begin_streams(
+    wanted: Wanted,
+    session_id: SessionId | None,
+    connection: apsw.Connection,
+    states: LifecycleStates,
+) -> Listing:
+    return begin(connection, states, wanted, _key(connection, session_id))
+
+
+def _begin_anomalies(
+    session_id: SessionId | None, connection: apsw.Connection, states: LifecycleStates
+) -> AnomalyListing:
+    return begin_anomalies(states, _key(connection, session_id))
+
+
+def _key(connection: apsw.Connection, session_id: SessionId | None) -> int | None:
+    """Return the key of a session, 0 where there is none; None for any session."""
+    return None if session_id is None else session_key(connection, session_id) or 0
+
+
+def _closing(kept: ExitStack, statuses: Iterator[StatusT]) -> Iterator[StatusT]:
+    with kept:
+        yield from statuses
 
 
 def _session_statuses(reading: Reading, listing: Listing) -> Iterator[SessionStatus]:

@@ -113,7 +113,8 @@ def folded_beside(
     """Lend the states as of a moment, in temporary tables, and the connection that has them.
 
     For who may not write to the file: memory does not grow with it, and nothing of it is kept. As
-    of now it goes on from where the rows of the file have come to.
+    of now it goes on from where the rows of the file have come to. Use the connection inside
+    `Database.inside`.
 
     Raises:
         FoldError: an application's `apply` failed.
@@ -128,7 +129,8 @@ def folded_beside(
         with database.inside():
             connection.execute("BEGIN")
             states.write()
-            yield connection, states
+            connection.execute("COMMIT")
+        yield connection, states
 
 
 def _begun_beside(

@@ -1,7 +1,7 @@
 """The projections of one journal: the built-in ones and those that an application registered."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,17 @@ class Projections:
         return self._reader.version(session_id)
 
     @contextmanager
-    def lifecycle(self, as_of: AsOf = None) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
-        """Lend all sessions and streams as of a moment."""
-        with self._states(self._lifecycle, as_of) as lent:
+    def lifecycle(
+        self, as_of: AsOf = None, *, for_pages: bool = False
+    ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
+        """Lend all sessions and streams as of a moment.
+
+        Args:
+            as_of: the moment.
+            for_pages: states that are folded beside are lent for long, and used inside
+                `Database.inside`, a page at a time.
+        """
+        with self._states(self._lifecycle, as_of, for_pages=for_pages) as lent:
             yield lent
 
     @contextmanager
@@ -170,7 +178,7 @@ class Projections:
 
     @contextmanager
     def _states(
-        self, fold: Fold[StatesT_co], as_of: AsOf
+        self, fold: Fold[StatesT_co], as_of: AsOf, *, for_pages: bool = False
     ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
         if as_of is None and not self._database.read_only:
             catch_up(self._database, fold, self.progress)
@@ -191,7 +199,8 @@ class Projections:
                     fold_next(connection, states, extent, last, as_of)
                 yield connection, states
                 return
-        with folded_beside(self._database, fold, as_of, self.progress) as lent:
+        inside = nullcontext() if for_pages else self._database.inside()
+        with folded_beside(self._database, fold, as_of, self.progress) as lent, inside:
             yield lent
 
     def _has_tables(self, connection: apsw.Connection) -> bool:

@@ -176,6 +176,11 @@ class Journal:
         return self._database.path
 
     @property
+    def journal_id(self) -> UUID:
+        """The identity of the journal; with a position, that of an event."""
+        return self._reader.journal_id()
+
+    @property
     def last_position(self) -> int:
         """The position of the latest event, 0 where there never was one."""
         return self._reader.last_position()

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,13 @@ from journal.commands.console.arguments import (
     journal_argument,
     kind_names,
 )
+from journal.commands.console.following import followed, followed_by_name
 from journal.commands.console.lookups import session_named, stream_named
 from journal.commands.console.output import Output, one_line
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
     from journal import Journal, SessionId, StreamId, Timestamp
-
-_POLL_SECONDS = 0.1
 
 _EPILOG = """\b
 Example:
@@ -37,14 +36,10 @@ Example:
 \b
 Exit codes:
   0    done, even if the reader of a pipe has seen enough
-  1    failed; standard error says why
+  1    failed, as where the file is replaced under --follow; standard error says why
   2    wrong usage, as a --type that is neither known nor in the file
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP): how --follow ends
 """
-
-
-_Lines = Callable[[int], "Iterator[tuple[int, str]]"]
-"""Returns position and text of the events after a position that are there now and fit."""
 
 
 @click.command(epilog=_EPILOG, short_help="Print events, oldest first.")
@@ -76,7 +71,17 @@ _Lines = Callable[[int], "Iterator[tuple[int, str]]"]
 @click.option(
     "--limit", type=click.IntRange(min=0), metavar="N", help="At most N of those that fit."
 )
-@click.option("--follow", is_flag=True, help="Then print what is appended, until Ctrl-C.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Then print what is appended, until Ctrl-C, or until the file is moved or replaced.",
+)
+@click.option(
+    "-F",
+    "--follow-name",
+    is_flag=True,
+    help="As --follow, and go on in the file that takes its place, as tail -F does.",
+)
 @click.option("--json", "as_json", is_flag=True, help='Print {"position": N, "event": {...}}.')
 def events(
     path: Path,
@@ -89,6 +94,7 @@ def events(
     after: int,
     limit: int | None,
     follow: bool,
+    follow_name: bool,
     as_json: bool,
 ) -> None:
     """Print the events in JOURNAL that fit every option given, in the order of their positions.
@@ -103,14 +109,19 @@ def events(
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
         _check_kinds(opened, frozenset(kinds))
-        lines_after = partial(
-            opened.lines,
+        lines_of = partial(
+            journal.Journal.lines,
             session_id=None if session is None else session_named(opened, session),
             stream_id=None if stream is None else stream_named(opened, stream),
             since=since,
             kinds=kinds or None,
         )
-        lines = _followed(opened, after, lines_after, output) if follow else lines_after(after)
+        if follow_name:
+            lines = followed_by_name(opened, after, lines_of, output)
+        elif follow:
+            lines = followed(opened, after, lines_of, output)
+        else:
+            lines = lines_of(opened, after)
         try:
             for position, text in _limited(_until(lines, until), limit):
                 output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
@@ -143,22 +154,6 @@ def _until(
 def _timestamp_of(text: str) -> "Timestamp":
     """Return the timestamp of an event from its canonical text, or that of an unknown producer."""
     return journal.Timestamp.parse(json.loads(text)["timestamp"])
-
-
-def _followed(
-    opened: "Journal", after: int, lines_after: _Lines, output: Output
-) -> Iterator[tuple[int, str]]:
-    """Yield what is there and then, for ever, what is appended; flush before each wait."""
-    seen = -1  # nothing, not even whether there is anything
-    while True:
-        last = opened.last_position
-        if last > seen:
-            for position, text in lines_after(max(after, seen)):
-                seen = position
-                yield position, text
-            seen = max(seen, last)
-        output.flush()
-        output.wait(_POLL_SECONDS)
 
 
 def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:

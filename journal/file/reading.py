@@ -9,7 +9,7 @@ from uuid import UUID
 
 import apsw
 
-from journal.errors import JournalError, PrunedError
+from journal.errors import DamagedError, JournalError, PrunedError
 from journal.events.canonical import canonical_json
 from journal.events.ids import SessionId, StreamId, check_id
 from journal.events.unknown import AnyEvent
@@ -31,6 +31,7 @@ from journal.file.extent import (
     missing_event,
     read_extent,
 )
+from journal.file.identity import meta
 from journal.file.info import JournalInfo, read_info
 from journal.file.names import KnownNames, ids_beginning
 from journal.file.selecting import (
@@ -81,6 +82,16 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known = KnownNames(database.path)
+
+    def journal_id(self) -> UUID:
+        """Return the identity of the journal."""
+        with self._database.read() as connection:
+            text = meta(connection, "journal_id")
+        try:
+            return UUID(text)
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = f"is damaged: its journal_id is {text!r}"
+            raise DamagedError(self._database.path, reason) from error
 
     def last_position(self) -> int:
         """Return the position of the latest event, 0 where there never was one."""

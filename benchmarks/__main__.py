@@ -19,6 +19,7 @@ from pydantic import __version__ as pydantic_version
 from benchmarks import (
     appending,
     beside,
+    commands,
     folding,
     footprint,
     importing,
@@ -40,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "memory": footprint.memory,
     "rebuild": folding.rebuild,
     "large-file": reading.large_file,
+    "commands": commands.commands,
     "import": importing.importing,
     "others": beside.others,
 }
@@ -76,6 +78,8 @@ def main() -> None:
                 repeat=arguments.repeat,
                 seed=arguments.seed,
                 big_events=arguments.big_events,
+                mixed_events=arguments.mixed_events,
+                mixed_file=arguments.mixed_file and Path(arguments.mixed_file).absolute(),
             )
             for figure in SCENARIOS[name](settings):
                 run.figures.append(figure)
@@ -91,6 +95,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="how many turns (default 5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--big-events", type=int, default=10_000_000, help="in the large file")
+    parser.add_argument(
+        "--mixed-events", type=int, default=5_000_000, help="in the file of commands (5,000,000)"
+    )
+    parser.add_argument(
+        "--mixed-file", metavar="FILE", help="keep the file of commands there, to use it again"
+    )
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where files are made")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument(

@@ -20,6 +20,10 @@ class Settings(NamedTuple):
     seed: int = 1
     big_events: int = 10_000_000
     """How many events the large file of the scenario `open` has."""
+    mixed_events: int = 5_000_000
+    """How many events the file of the scenario `commands` has."""
+    mixed_file: Path | None = None
+    """Where that file is, or is to be kept; None: it is made anew and removed."""
 
     def size(self, full: int, small: int) -> int:
         """Return the size to run at."""

@@ -13,6 +13,13 @@ from journal import Journal
 
 REPOSITORY = Path(__file__).parent.parent
 
+EVENT_FILTERS = (
+    *("", "-json", "-since", "-type", "-session", "-stream", "-since-type", "-session-since"),
+    *("-session-type", "-session-stream", "-stream-since", "-stream-type", "-all-filters"),
+    *("-after", "-type-limit"),
+)
+LISTED = ("", "-json", "-failed", "-sort", "-sort-limit", "-last")
+
 REQUIRED = {
     "append-many": 0.40,
     "append-steady": 0.40,
@@ -47,6 +54,15 @@ REQUIRED = {
     "beside-sqlite3-steady": None,
     "beside-ndjson-short": None,
     "beside-sqlite3-short": None,
+    **dict.fromkeys(
+        (
+            *(f"command-events{filters}" for filters in EVENT_FILTERS),
+            *(f"command-{noun}{how}" for noun in ("sessions", "streams") for how in LISTED),
+            *("command-streams-session", "command-session", "command-anomalies", "command-info"),
+            *("command-projections", "command-sessions-head"),
+        ),
+        1.0,
+    ),
 }
 WRITTEN = {
     f"written-{how}-{workload}": None
@@ -104,6 +120,17 @@ def test_a_run_says_where_it_was_made(small):
     facts = json.loads(file.read_text())["facts"]
     assert {"machine", "python", "sqlite", "folder", "durability", "commit", "seed"} <= facts.keys()
     assert all(fact in printed for fact in facts.values())
+
+
+def test_the_file_of_the_commands_can_be_kept(tmp_path):
+    kept = tmp_path / "kept.journal"
+    options = ("--small", "--repeat", "1", "--folder", tmp_path, "--mixed-file", kept)
+    for _ in range(2):
+        done = run(*map(str, options), "commands")
+        assert done.returncode == 0, done.stderr
+        assert "command-sessions-head" in done.stdout
+    with Journal.open(kept, read_only=True) as journal:
+        assert journal.event_count() == 20_000
 
 
 def test_two_runs_can_be_compared(small):

@@ -1,10 +1,53 @@
-"""What appending costs, counted in what it does: pages, never time."""
+"""What appending costs, counted in what it does: pages and statements, never time."""
 
 from support import activated
 
 from journal import Journal, SessionId
 
 FRAME_BYTES = 24 + 4_096
+
+
+def statements_of(journal, work):
+    """Return the statements that the writing connection runs while `work` does."""
+    statements = []
+
+    def note(_, sql, __):
+        statements.append(" ".join(sql.split())[:40])
+        return True
+
+    writer = journal._database._writer
+    writer.exec_trace = note
+    work()
+    writer.exec_trace = None
+    return statements
+
+
+def test_new_sessions_are_looked_up_a_hundred_at_once(tmp_path):
+    events = [activated(SessionId.new(), number) for number in range(300)]
+    with Journal.open(tmp_path / "a.journal", durability="normal") as journal:
+        journal.append_events(events[:50])
+        statements = statements_of(journal, lambda: journal.append_events(events))
+        assert journal.event_count() == 350
+
+    assert sum(sql.startswith("SELECT uuid, id") for sql in statements) == 3
+    assert len(statements) < 20
+
+
+def test_known_sessions_are_not_looked_up(tmp_path):
+    session_id = SessionId.new()
+    with Journal.open(tmp_path / "a.journal", durability="normal") as journal:
+        journal.append_events([activated(session_id, 0)])
+        statements = statements_of(
+            journal, lambda: journal.append_events([activated(session_id, 1)])
+        )
+
+    assert [sql.split()[0] for sql in statements] == [
+        "BEGIN",
+        "PRAGMA",
+        "INSERT",
+        "INSERT",
+        "COMMIT",
+    ]
 
 
 def test_the_wal_begins_anew_early_where_commits_are_small(tmp_path):

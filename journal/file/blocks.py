@@ -5,7 +5,6 @@ They let a query by time skip what is too old, and let anybody check that events
 
 import hashlib
 import os
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import apsw
@@ -48,8 +47,6 @@ INSERT OR REPLACE INTO block
 (first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest, sealed)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-
-_timestamp_of = itemgetter(4)
 
 
 class Block(NamedTuple):
@@ -234,7 +231,8 @@ class Tail:
         if not rows:
             return
         content.add(rows)
-        smallest, largest = min(map(_timestamp_of, rows)), max(map(_timestamp_of, rows))
+        timestamps = [row[4] for row in rows]
+        smallest, largest = min(timestamps), max(timestamps)
         if self._smallest_ns is None or smallest < self._smallest_ns:
             self._smallest_ns = smallest
         if self._largest_ns is None or largest > self._largest_ns:

@@ -1,5 +1,6 @@
 """The heads of the chains of events: where those of each session and stream end."""
 
+from collections.abc import Iterable
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -25,6 +26,12 @@ def _write_sql(table: str, count: int) -> str:
     )
 
 
+@cache
+def _look_up_sql(table: str, count: int) -> str:
+    places = ", ".join(["?"] * count)
+    return f"SELECT uuid, id, last_seq, event_count FROM {table} WHERE uuid IN ({places})"
+
+
 class Head:
     """The end of the chain of one session's or stream's events."""
 
@@ -46,12 +53,25 @@ def stored_head(
     Raises:
         DamagedError: it lies beyond the last event, or counts more events than there ever were.
     """
-    row: Any = connection.execute(
-        f"SELECT id, last_seq, event_count FROM {table} WHERE uuid = ?", (uuid,)
-    ).fetchone()
-    if row is None:
-        return None
-    head_id, last_seq, event_count = row
+    return next(iter(stored_heads(connection, table, [uuid], last_position)), None)
+
+
+def stored_heads(
+    connection: apsw.Connection, table: str, uuids: list[bytes], last_position: int
+) -> list[Head]:
+    """Return the heads of some sessions or streams, those that the file has.
+
+    Raises:
+        DamagedError: as `stored_head`.
+    """
+    rows: Any = connection.execute(_look_up_sql(table, len(uuids)), uuids)
+    return [Head(*_checked(connection, table, row, last_position)) for row in rows]
+
+
+def _checked(
+    connection: apsw.Connection, table: str, row: tuple[Any, ...], last_position: int
+) -> tuple[Any, ...]:
+    uuid, _, last_seq, event_count = row
     is_right = (
         isinstance(last_seq, int)
         and isinstance(event_count, int)
@@ -62,14 +82,14 @@ def stored_head(
         what += f"last {last_seq!r}, count {event_count!r}, in a journal of {last_position}"
         position = last_seq if isinstance(last_seq, int) else None
         raise DamagedError(connection.filename, what, position)
-    return Head(uuid, head_id, last_seq, event_count)
+    return row
 
 
 class Heads:
     """The heads in one table, `session` or `stream`, that were met lately.
 
     `known` has them by the int of their UUID. It is a plain dict, which is the fastest look-up that
-    Python has; one that is not in it is to be asked for with `met`.
+    Python has; one that is not in it has to be made known with `meet`.
     """
 
     def __init__(self, connection: apsw.Connection, table: str, last_position: int) -> None:
@@ -79,15 +99,25 @@ class Heads:
         self._last_position = last_position
         self._last_id = _last_id(connection, table)
 
-    def met(self, uuid_int: int) -> Head:
-        """Return a head that is not known, as the file has it or else new."""
-        uuid = uuid_int.to_bytes(16)
-        head = stored_head(self._connection, self._table, uuid, self._last_position)
-        if head is None:
-            self._last_id += 1
-            head = Head(uuid, self._last_id, 0, 0)
-        self.known[uuid_int] = head
-        return head
+    def meet(self, uuid_ints: Iterable[int]) -> None:
+        """Have these heads known, as the file has them or else new.
+
+        New ones get their numbers in the order of these. They are looked up a hundred at once.
+        """
+        known = self.known
+        unknown = [uuid_int for uuid_int in dict.fromkeys(uuid_ints) if uuid_int not in known]
+        for first in range(0, len(unknown), ROWS_AT_ONCE):
+            uuids = {each: each.to_bytes(16) for each in unknown[first : first + ROWS_AT_ONCE]}
+            found = stored_heads(
+                self._connection, self._table, [*uuids.values()], self._last_position
+            )
+            stored = {head.uuid: head for head in found}
+            for uuid_int, uuid in uuids.items():
+                head = stored.get(uuid)
+                if head is None:
+                    self._last_id += 1
+                    head = Head(uuid, self._last_id, 0, 0)
+                known[uuid_int] = head
 
     def version(self, session_id: SessionId) -> int:
         """Return how many events a session has, 0 for one that is not there."""

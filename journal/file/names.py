@@ -20,6 +20,10 @@ _FIELDS_MAX = 1_000
 _IDS_MAX = 50_000
 """How many ids of either sort are kept: those of what is in use come back with one look-up each."""
 
+_SPREAD_MAX = 3
+"""A range is read for some numbers if it has no more than so many times as many: a row of a range
+takes a third of a look-up."""
+
 
 class FileKind(NamedTuple):
     """What a file says of a code."""
@@ -77,8 +81,16 @@ def _name(name: object) -> str:
 def uuids(
     connection: apsw.Connection, table: str, keys: Iterable[int | None]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the small integers and the UUIDs of some rows of `session` or `stream`."""
+    """Yield the small integers and the UUIDs of some rows of `session` or `stream`.
+
+    Some more may be among them, where reading a range takes less than looking each one up.
+    """
     integers = [key for key in keys if isinstance(key, int)]
+    first, last = min(integers, default=0), max(integers, default=-1)
+    if last - first < _SPREAD_MAX * len(integers):  # what is new mostly has numbers that follow
+        return connection.execute(
+            f"SELECT id, uuid FROM {table} WHERE id BETWEEN ? AND ?", (first, last)
+        )
     return connection.execute(
         f"SELECT id, uuid FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
         (to_json(integers).decode(),),

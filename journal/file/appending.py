@@ -158,7 +158,7 @@ class _Tip:
                 try:
                     session = sessions[session_id.int]
                 except KeyError:
-                    self.sessions.meet(record[1].int for record in records)
+                    self.sessions.meet([record[1].int for record in records])
                     session = sessions[session_id.int]
                 session_prev = session.last_seq
                 if session_prev <= start:
@@ -170,7 +170,7 @@ class _Tip:
                     try:
                         stream = streams[stream_id.int]
                     except KeyError:
-                        self.streams.meet(record[2].int for record in records if record[2])
+                        self.streams.meet([record[2].int for record in records if record[2]])
                         stream = streams[stream_id.int]
                     stream_key, stream_hex, stream_prev = stream.id, stream.hex, stream.last_seq
                     if stream_prev <= start:

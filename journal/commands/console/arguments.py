@@ -63,7 +63,8 @@ class TimeType(_ParamType):
         try:
             return _instant_typed(value)
         except ValueError:
-            self.fail(f"expected {EXPECTED}, found {one_line(repr(value))}", param, ctx)
+            found = one_line(repr(value))
+            self.fail(f"{found} is not a time (expected {EXPECTED})", param, ctx)
 
 
 def kind_names() -> list[str]:
@@ -154,8 +155,8 @@ class AsOfType(_ParamType):
                 return int(value)
             return _instant_typed(value)
         except ValueError:
-            expected = f"a position, 0 or more, or {EXPECTED}"
-            self.fail(f"expected {expected}, found {one_line(repr(value))}", param, ctx)
+            found, expected = one_line(repr(value)), f"a number, 0 or more; or {EXPECTED}"
+            self.fail(f"{found} is not a position or a time (expected {expected})", param, ctx)
 
 
 as_of_option = click.option(

@@ -28,8 +28,8 @@ _CALENDAR = re.compile(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 EXPECTED = (
-    "a time like 2026-01-31T12:00:00Z (RFC 3339) or, in UTC, 2026-01-31, '2026-01-31 12:00', "
-    "12:00, yesterday, today or now, or how long ago, like 2h, '1d 12h' or 90s"
+    "RFC 3339, like 2026-01-31T12:00:00Z, or, in UTC, 2026-01-31, '2026-01-31 12:00', 12:00, "
+    "yesterday, today, now, or how long ago, like 2h, '1d 12h' or 90s"
 )
 """What `epoch_ns_typed` takes, in words, beside what a `Timestamp` can be parsed from."""
 

@@ -249,7 +249,11 @@ class ReadOnlyError(PathOSError, PermissionError):
 
 
 class CommitFailedError(PathOSError):
-    """A commit failed, so whether its events are in the file is known only after reopening it."""
+    """A commit failed, so whether its events are in the file is known only after reopening it.
+
+    Opening it for writing decides that once and for ever. Who only reads may see the events before,
+    or not see them.
+    """
 
 
 # Projections

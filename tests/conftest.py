@@ -1,9 +1,11 @@
-"""What holds for every test: signals reach the processes that it starts, and none outlives it."""
+"""What holds for every test: signals reach the processes that it starts, none outlives it, and one
+that draws at random says how to draw the same again."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
+import support
 from commands_support import end_all
 
 
@@ -25,3 +27,18 @@ def _signals_reach_processes() -> Iterator[None]:
 def _nothing_is_left_running() -> Iterator[None]:
     yield
     end_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a long test that failed how to run it once more."""
+    report = yield
+    if report.failed and item.get_closest_marker("slow") and hasattr(item, "callspec"):
+        seed = item.callspec.params.get("seed", support.FIRST_SEED)
+        rounds = 1 if "seed" in item.callspec.params else support.LONG_ROUNDS
+        test = item.nodeid.partition("[")[0]
+        command = f"JOURNAL_TEST_SEED={seed} JOURNAL_TEST_ROUNDS={rounds}"
+        report.sections.append(("again", f"{command} python -m pytest -m slow {test}"))
+    return report

@@ -30,6 +30,13 @@ from journal.projections import rebuilding
 ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "1"))
 """Multiplies the rounds of whatever is random: JOURNAL_TEST_ROUNDS=50 for a long run."""
 
+LONG_ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "10"))
+"""How long the tests are that are marked as slow."""
+
+FIRST_SEED = int(os.environ.get("JOURNAL_TEST_SEED", "0"))
+SEEDS = range(FIRST_SEED, FIRST_SEED + LONG_ROUNDS)
+"""What slow tests draw from, a test for each: JOURNAL_TEST_SEED=7 JOURNAL_TEST_ROUNDS=1 for one."""
+
 DATA = Path(__file__).parent / "data"
 NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)
 NOBODY = 65534

@@ -7,7 +7,6 @@ its id; JOURNAL_TEST_SEED is the first one.
 
 import hashlib
 import itertools
-import os
 import random
 import re
 import sys
@@ -34,10 +33,9 @@ from journal.store import Appended
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "10"))
-FIRST_SEED = int(os.environ.get("JOURNAL_TEST_SEED", "0"))
+ROUNDS = support.LONG_ROUNDS
 
-with_seeds = pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + ROUNDS))
+with_seeds = pytest.mark.parametrize("seed", support.SEEDS)
 
 
 @pytest.fixture

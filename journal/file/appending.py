@@ -69,13 +69,15 @@ class Appender:
         digest = "" if key is None else content_digest(records)
         with self._database.write() as connection:
             if key is not None and (appended := _appended_before(connection, key, digest)):
-                self._database.sync()
+                self._database.sync(connection)
                 return appended
             tip = self._current_tip(connection)
             for session_id, expected in (expected_versions or {}).items():
                 actual = tip.sessions.version(session_id)
                 if actual != expected:
                     raise ConcurrencyError(session_id, expected=expected, actual=actual)
+            if not records and key is None:
+                self._database.sync(connection)
             before = tip.position
             for start in range(0, len(records), _RECORDS_AT_ONCE):
                 tip.insert(records[start : start + _RECORDS_AT_ONCE])

@@ -21,15 +21,7 @@ from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
 from journal.file.process_locks import Holding, check_is_at, hold, key_of, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
-from journal.file.wal import (
-    checkpointer,
-    fold_wal,
-    leave_wal,
-    mark_wal,
-    remove_empty_wal,
-    settle,
-    sync_wal,
-)
+from journal.file.wal import Checkpoints, mark_wal, remove_empty_wal, settle, write_something
 
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
@@ -62,6 +54,8 @@ class Database:
         self._copy: Path | None = None
         self._writer: apsw.Connection | None = None
         self._holding: Holding | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._begins_wal = False
         self._key: tuple[int, int] | None = None
         try:
             if read_only:
@@ -83,8 +77,10 @@ class Database:
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
                 self._holding.check_may_be_opened(self.path)
                 self._check_wal()
-                self._writer = self._new_writer(self._holding)
+                self._checkpoints = Checkpoints(self._holding)
+                self._writer = open_writer(self.path, self.durability)
                 settle(self._writer, self._holding.path)
+                self._writer.set_wal_hook(self._checkpoints.after_commit)
                 self._holding.stand()
         except BaseException:
             if is_new:
@@ -142,6 +138,8 @@ class Database:
         with self.write() as connection:
             if meta(connection, "label") != label:
                 set_meta(connection, "label", label)
+            else:
+                self.sync(connection)
 
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:
@@ -174,12 +172,6 @@ class Database:
         else:
             self.check_is_current()
         return open_reader(self._target, self.path)
-
-    def _new_writer(self, holding: Holding) -> apsw.Connection:
-        """Return one more connection for writing, which leaves a -wal of somebody else alone."""
-        writer = open_writer(self.path, self.durability)
-        writer.set_wal_hook(checkpointer(may=holding.may_checkpoint))
-        return writer
 
     def check_is_current(self) -> None:
         """Make sure that the file at the path is the one that is open.
@@ -231,11 +223,12 @@ class Database:
             ReadOnlyError: the journal is open for reading only.
         """
         self.check_open()
-        if self._writer is None or self._holding is None:
+        if self._checkpoints is None or self._holding is None:
             raise errors.ReadOnlyError(self.path, "is open for reading only")
         with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
             self._holding.check_may_be_opened(self.path)
-            connection = self._new_writer(self._holding)
+            connection = open_writer(self.path, self.durability)
+            connection.set_wal_hook(self._checkpoints.after_commit)
         try:
             with _translated(self.path):
                 yield connection
@@ -278,7 +271,7 @@ class Database:
                     self._notice_other_writers(writer)
                 else:
                     check_format(writer, self.path)
-                begins_wal = holding.wal_may_begin_anew()
+                self._begins_wal = begins_wal = holding.wal_may_begin_anew()
                 before = _changes(writer) if begins_wal else None
                 yield writer
                 if begins_wal and _changes(writer) != before:
@@ -300,14 +293,14 @@ class Database:
             self._given_away.add(connection)
             return connection
 
-    def sync(self) -> None:
-        """Have the disk take what is committed, as far as an acknowledgement says that it has.
+    def sync(self, connection: apsw.Connection) -> None:
+        """Have the commit of this transaction sync, even if there is nothing for it to write.
 
         An append syncs what it writes; who answers without writing may answer from what another
-        wrote with less durability.
+        wrote with less durability, and an acknowledgement is to last.
         """
-        if self.durability == "full" and self._holding is not None:
-            sync_wal(self._holding.path)
+        if self.durability == "full" and not self._begins_wal:  # else all is in the file
+            write_something(connection)
 
     @property
     def closed(self) -> bool:
@@ -331,7 +324,7 @@ class Database:
                     reader.close()
                 self._readers.clear()  # not before: an interrupt may come between
                 if self._writer is not None:
-                    failure = self._fold_wal(self._writer)
+                    failure = self._at_the_end(self._writer)
                 if self._holding is not None and self._holding.users == 1:
                     self._holding.unlock_shared()
                 if self._writer is not None:
@@ -346,25 +339,19 @@ class Database:
         if failure is not None:
             raise failure
 
-    def _fold_wal(self, writer: apsw.Connection) -> errors.JournalError | None:
-        """Bring the -wal into the file; return what is to be said where that is not possible.
-
-        Not where somebody has put another file there, in place: the -wal may have what is wanted
-        back, and the file what was wanted there.
-        """
-        if self._holding is not None and self._holding.has_foreign_writes():
-            leave_wal(writer)
+    def _at_the_end(self, writer: apsw.Connection) -> errors.JournalError | None:
+        """Bring the -wal into the file; return what is to be said where that is not possible."""
+        error = None if self._checkpoints is None else self._checkpoints.at_the_end(writer)
+        if error is None:
             return None
-        try:
-            fold_wal(writer)
-        except apsw.Error as error:
-            reason = "is closed, but what its -wal has cannot be brought into it"
-            reason = f"{reason} ({_journal_error(self.path, error).reason}): keep both together"
-            is_full = isinstance(error, apsw.FullError)
-            said = (errors.StorageFullError if is_full else errors.StorageError)(self.path, reason)
-            said.__cause__ = error
-            return said
-        return None
+        why = error if isinstance(error, errors.PathError) else _journal_error(self.path, error)
+        reason = f"is closed, but what its -wal has cannot be brought into it ({why.reason})"
+        is_full = isinstance(error, apsw.FullError)
+        said = (errors.StorageFullError if is_full else errors.StorageError)(
+            self.path, f"{reason}: keep both together"
+        )
+        said.__cause__ = error
+        return said
 
     @contextmanager
     def _alone(self, wait_ms: int) -> Iterator[None]:
@@ -408,6 +395,8 @@ class Database:
             raise  # the last frame of the transaction was not written, so it never happened
         except apsw.Error as error:
             self._failed_commit = True
+            if self._checkpoints is not None:
+                self._checkpoints.is_doubtful = True
             raise errors.CommitFailedError(
                 self.path, f"the commit failed, open it again to see whether it took: {error}"
             ) from error

@@ -50,6 +50,7 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
         # Until it is known to be ours, closing it must leave its -wal as it is.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         check_writable(path, is_refused=connection.readonly("main"))
+        connection.wal_autocheckpoint(0)  # `Checkpoints` does it
         wait_for_locks(connection, BUSY_TIMEOUT_MS)
         _harden(connection)
         if is_blank(connection):

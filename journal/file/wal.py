@@ -3,15 +3,19 @@
 import os
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apsw
 
 from journal import errors
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.paths import beside
+
+if TYPE_CHECKING:
+    from journal.file.process_locks import Holding
 
 # A commit that makes the -wal longer costs the disk more than one that overwrites what was there,
 # so it should begin anew early (one event each, durability full: 288 us while it grows, 164 us with
@@ -26,6 +30,12 @@ _LONGER = 4
 # nobody reads from it: where readers follow each other without a pause, that has to be waited for,
 # once for so many pages.
 _TOO_MANY_PAGES = 16_000
+
+# The -wal has a header of its own and one for each page that follows (sqlite.org/fileformat2.html).
+_HEADER_BYTES = 32
+_FRAME_HEADER_BYTES = 24
+_PIECE_BYTES = 1024 * 1024
+
 _WAIT_FOR_READERS_SECONDS = 1.0
 WAL_BYTES_KEPT = 16 * 1024 * 1024
 
@@ -48,39 +58,85 @@ def use_wal(connection: apsw.Connection, path: Path) -> None:
         return
 
 
-def checkpointer(*, may: Callable[[], bool]) -> Callable[[apsw.Connection, str, int], int]:
-    """Return what brings the -wal into the file when it has grown long; called after each commit.
+class Checkpoints:
+    """Brings the -wal of one journal into its file: when it has grown long, and at the end.
 
-    The commit has succeeded, so nothing here may make it look as if it had not: a checkpoint that
-    fails is made up for by the next one.
+    A checkpoint relies on a sync of the -wal: where a power cut stops it half-way, the rest is
+    there. After a sync that failed, that of the next checkpoint would leave out what it lost, so
+    the -wal is written again before. `is_doubtful` says that a sync may have failed.
 
-    Args:
-        may: looks whether file and -wal still belong together. It is asked before and after each,
-            so that it can tell what a checkpoint wrote from what others write.
+    `holding` tells whether file and -wal still belong together. It is asked before and after each
+    checkpoint, so that it can tell what that wrote from what others write.
     """
-    waited_at_pages = pages_before = 0
 
-    def checkpoint(connection: apsw.Connection, _database: str, pages: int) -> int:
-        nonlocal waited_at_pages, pages_before
-        if pages < pages_before:  # the -wal has begun anew
-            waited_at_pages = pages_before = 0
-        is_large = pages - pages_before > _LARGE_COMMIT_PAGES
-        pages_before = pages
-        if pages < _CHECKPOINT_PAGES * (_LONGER if is_large else 1) or not may():
+    def __init__(self, holding: "Holding") -> None:
+        self._holding = holding
+        self._waited_at_pages = 0
+        self._pages_before = 0
+        self._is_at_it = False
+        self.is_doubtful = False
+
+    def after_commit(self, connection: apsw.Connection, _database: str, pages: int) -> int:
+        """Do what is due after a commit; SQLite calls this.
+
+        The commit has succeeded, so nothing here may make it look as if it had not: a checkpoint
+        that fails is made up for by the next one.
+        """
+        if self._is_at_it:  # settling commits, too
             return apsw.SQLITE_OK
-        with suppress(apsw.Error):
-            if pages >= waited_at_pages + _TOO_MANY_PAGES:
-                waited_at_pages = pages
-                _checkpoint_all(connection)
-            else:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        may()
+        if pages < self._pages_before:  # the -wal has begun anew
+            self._waited_at_pages = self._pages_before = 0
+        is_large = pages - self._pages_before > _LARGE_COMMIT_PAGES
+        self._pages_before = pages
+        is_due = pages >= _CHECKPOINT_PAGES * (_LONGER if is_large else 1)
+        if not (is_due or self.is_doubtful) or not self._holding.may_checkpoint():
+            return apsw.SQLITE_OK
+        if self.is_doubtful:
+            self._try(settle, connection)
+        elif pages >= self._waited_at_pages + _TOO_MANY_PAGES:
+            self._waited_at_pages = pages
+            self._try(_checkpoint_all, connection)
+        else:
+            self._try(_checkpoint_some, connection)
         return apsw.SQLITE_OK
 
-    return checkpoint
+    def at_the_end(self, writer: apsw.Connection) -> Exception | None:
+        """Bring what there is into the file, if nobody uses it just now; return what prevents it.
+
+        SQLite itself does so only when the last connection closes and is one that writes. Where a
+        reader outlives the writers, the file would be left without what was committed last.
+        """
+        failure = None
+        if not self._holding.has_foreign_writes():  # else the -wal is what somebody may want back
+            can_settle = self.is_doubtful and self._holding.has_its_wal()
+            failure = self._try(settle if can_settle else _empty_now, writer)
+        if self.is_doubtful or self._holding.has_foreign_writes():
+            writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the next one makes up for it
+        return failure
+
+    def _try(
+        self, act: Callable[[apsw.Connection, Path], None], writer: apsw.Connection
+    ) -> Exception | None:
+        self._is_at_it = True
+        try:
+            act(writer, self._holding.path)
+            self.is_doubtful = False
+        except (apsw.BusyError, apsw.ConnectionClosedError):
+            return None  # somebody else is at it, or it was closed when an interrupt came
+        except (apsw.Error, errors.StorageError) as error:
+            self.is_doubtful = True
+            return error
+        finally:
+            self._is_at_it = False
+            self._holding.has_foreign_writes()
+        return None
 
 
-def _checkpoint_all(connection: apsw.Connection) -> None:
+def _checkpoint_some(connection: apsw.Connection, _path: Path) -> None:
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def _checkpoint_all(connection: apsw.Connection, _path: Path) -> None:
     """Bring all of the -wal into the file, so that it begins anew, if readers soon let us.
 
     SQLite's own waiting is of no use here: it waits for the place that the oldest reader has taken
@@ -116,54 +172,91 @@ def mark_wal(connection: apsw.Connection) -> None:
 
 
 def settle(writer: apsw.Connection, path: Path) -> None:
-    """Make what others left in the -wal last, before anything is acknowledged on top of it.
+    """Decide what becomes of what the -wal holds, before anything is answered on top of it.
 
-    A process that died between writing and syncing, or whose sync failed, left frames there that a
-    power cut may still take. Where somebody reads from the -wal, it is synced, and a commit of our
-    own decides about what a commit that failed has left behind the last one that counts.
+    A process that died between writing and syncing, or whose sync failed, left frames there. Those
+    that count may still be lost in a power cut. Those behind them, of a commit that failed, do not
+    count, until somebody finds them who has to recover the -wal.
+
+    Raises:
+        BusyError of apsw: somebody else writes.
+        StorageError: the disk does not take it.
     """
     wal = beside(path, "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return
+    pages, _ = writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    frame_bytes = _FRAME_HEADER_BYTES + writer.pragma("page_size")
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        _write_again(path, _HEADER_BYTES + pages * frame_bytes)
+        write_something(writer)  # over the first frame of what does not count
+        writer.execute("COMMIT")
+    finally:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+    _sync(path)
+    with suppress(apsw.BusyError):  # somebody reads from it, so it stays
+        _empty_now(writer, path)
+
+
+def write_something(writer: apsw.Connection) -> None:
+    """Have the transaction change a page, so that its commit writes and syncs.
+
+    Setting a row to what it is already changes none.
+    """
+    writer.pragma("user_version", writer.pragma("user_version"))
+
+
+def _empty_now(writer: apsw.Connection, path: Path) -> None:
+    """Bring all of the -wal into the file, for good: SQLite does not sync that it is empty then.
+
+    Raises:
+        BusyError of apsw: somebody reads from it.
+    """
     wait_for_locks(writer, 0)
     try:
         writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except apsw.BusyError:
-        sync_wal(path)
-        wait_for_locks(writer, BUSY_TIMEOUT_MS)
-        writer.execute("BEGIN IMMEDIATE; UPDATE meta SET value = value WHERE key = 'journal_id'")
-        writer.execute("COMMIT")
     finally:
         wait_for_locks(writer, BUSY_TIMEOUT_MS)
-
-
-def sync_wal(path: Path) -> None:
-    """Have the disk take the -wal, through a descriptor of our own: SQLite has no lock on it."""
     with suppress(FileNotFoundError):
-        descriptor = os.open(beside(path, "-wal"), os.O_RDWR)
+        _sync(path)
+
+
+# SQLite has no lock on the -wal, so a descriptor of our own that is closed drops none.
+
+
+def _sync(path: Path) -> None:
+    """Have the disk take the -wal."""
+    with _wal_of(path) as descriptor:
+        os.fsync(descriptor)
+
+
+def _write_again(path: Path, size: int) -> None:
+    """Write what the -wal holds over itself, so that the next sync has the disk take all of it.
+
+    After a sync that failed, the next one leaves out what that one should have written.
+    The caller holds SQLite's lock for writing, so that nobody else changes it meanwhile.
+    """
+    with _wal_of(path) as descriptor:
+        while piece := os.read(descriptor, min(size, _PIECE_BYTES)):
+            os.lseek(descriptor, -len(piece), os.SEEK_CUR)
+            size -= os.write(descriptor, piece)  # perhaps not all: the rest is read again
+
+
+@contextmanager
+def _wal_of(path: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(beside(path, "-wal"), os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
-            os.fsync(descriptor)
+            yield descriptor
         finally:
             os.close(descriptor)
-
-
-def leave_wal(writer: apsw.Connection) -> None:
-    """Have a connection close without touching the file or the -wal."""
-    writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-
-
-def fold_wal(writer: apsw.Connection) -> None:
-    """Bring what the -wal holds into the file, if nobody uses it just now.
-
-    SQLite itself does so only when the last connection closes and is one that writes. Where a
-    reader outlives the writers, the file would be left without what was committed last.
-
-    Raises:
-        apsw.Error: the disk is full, or fails. Nothing is lost: the -wal stays.
-    """
-    wait_for_locks(writer, 0)
-    with suppress(apsw.BusyError):  # somebody is at it, and closes later
-        writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = f"its -wal cannot be synced: {error.strerror}"
+        raise errors.StorageError(path, reason, errno=error.errno) from error
 
 
 def remove_empty_wal(path: Path) -> None:

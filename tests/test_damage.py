@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 import pytest
-from support import ROUNDS, activated, lines_of, within
+from support import ROUNDS, SEEDS, activated, lines_of, within
 
 from journal import (
     AccessDeniedError,
@@ -165,26 +165,44 @@ def ask_everything(path: Path, what: str) -> list[str]:
     return problems
 
 
+def ask_after(sound: Path, path: Path, cases: list[tuple[str, str, Any, str]]) -> list[str]:
+    """Return what came that should not from a file with these values in these places."""
+    what = ", ".join(f"{table}.{column} of {row} = {value}" for table, column, row, value in cases)
+    shutil.copyfile(sound, path)
+    with closing(apsw.Connection(str(path))) as file:
+        for table, column, row, value in cases:
+            key = "key" if table == "projection_state" else "rowid"
+            with suppress(apsw.ConstraintError, apsw.MismatchError):
+                file.execute(f"UPDATE {table} SET {column} = {value} WHERE {key} = ?", (row,))
+        file.execute(GUARD)
+    with within(60, f"after {what}"):
+        problems = ask_everything(path, what)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return problems
+
+
 def test_no_value_of_the_file_makes_anything_but_an_answer_or_a_damaged_error(
     sound: Path, tmp_path: Path
 ) -> None:
     cases = [(*place, value) for place in places(sound) for value in VALUES]
-    seed = 1 if ROUNDS == 1 else random.randrange(2**32)  # other places in longer runs
-    random.Random(seed).shuffle(cases)
+    random.Random(1).shuffle(cases)
     problems = []
-    path = tmp_path / "a.db"
-    for table, column, row, value in cases[: 60 * ROUNDS]:
-        shutil.copyfile(sound, path)
-        key = "key" if table == "projection_state" else "rowid"
-        with closing(apsw.Connection(str(path))) as file:
-            with suppress(apsw.ConstraintError, apsw.MismatchError):
-                file.execute(f"UPDATE {table} SET {column} = {value} WHERE {key} = ?", (row,))
-            file.execute(GUARD)
-        with within(60, f"after {table}.{column} of {row} became {value}"):
-            problems += ask_everything(path, f"{table}.{column} of {row} = {value}")
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    assert not problems, f"seed {seed}\n" + "\n".join(problems[:40])
+    for case in cases[: 60 * ROUNDS]:
+        problems += ask_after(sound, tmp_path / "a.db", [case])
+    assert not problems, "\n".join(problems[:40])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nor_do_several_values_at_once(sound: Path, tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    cases = [(*place, value) for place in places(sound) for value in VALUES]
+    problems = []
+    for _ in range(40):
+        some = draw.sample(cases, draw.choice([1, 2, 2, 3, 5]))
+        problems += ask_after(sound, tmp_path / "a.db", some)
+    assert not problems, "\n".join(problems[:40])
 
 
 @pytest.mark.parametrize("table", ["event", "block", "session", "stream", "kind", "meta"])

@@ -1,14 +1,17 @@
 """The file that was opened is the file that is written: what happens when it is taken away."""
 
+import contextlib
 import os
+import random
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import Channel, Child, activated, check_file, names_in
+from support import SEEDS, Channel, Child, activated, check_file, names_in
 
 from journal import (
     FileReplacedError,
@@ -77,21 +80,24 @@ def replace_the_shm(path: Path) -> None:
     shutil.copyfile(path.with_name("gone"), path.with_name("a.db-shm"))
 
 
+WAYS: list[Callable[[Path], None]] = [
+    delete,
+    delete_everything,
+    rename,
+    rotate,
+    replace_by_rename,
+    replace_by_another_journal,
+    remove_the_folder,
+    delete_the_wal,
+    delete_the_shm,
+    replace_the_shm,
+]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
 @pytest.mark.parametrize(
     "take_away",
-    [
-        delete,
-        delete_everything,
-        rename,
-        rotate,
-        replace_by_rename,
-        replace_by_another_journal,
-        remove_the_folder,
-        delete_the_wal,
-        delete_the_shm,
-        replace_the_shm,
-    ],
+    WAYS,
     ids=lambda function: function.__name__,
 )
 def test_the_next_append_says_so_and_acknowledges_nothing(
@@ -255,6 +261,49 @@ def append_two(_channel: Channel, path: Path) -> int:
         journal.append_events([EVENT])
         journal._database._writer.wal_checkpoint()
         return journal.append_events([EVENT]).last
+
+
+def append_until_it_is_gone(channel: Channel, path: Path, durability: Any) -> str:
+    """Say after each append what it got, and at the end with which error it ended."""
+    journal = Journal.open(path, durability=durability)
+    try:
+        while True:
+            channel.send(journal.append_events([EVENT]).last)
+    except FileReplacedError:
+        for _ in range(3):
+            with pytest.raises(FileReplacedError):
+                journal.append_events([EVENT])
+        journal.close()
+        return "gone"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whenever_it_is_taken_away_appending_ends_with_a_sentence(
+    tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    for take_away in draw.sample(WAYS, len(WAYS)):
+        path = tmp_path / take_away.__name__ / "a.db"
+        path.parent.mkdir()
+        children = draw.choice([1, 2])
+        durabilities = [draw.choice(["full", "normal"]) for _ in range(children)]
+        with contextlib.ExitStack() as stack:
+            writers = [
+                stack.enter_context(Child(append_until_it_is_gone, path, durability))
+                for durability in durabilities
+            ]
+            said = [[writer.receive()] for writer in writers]
+            time.sleep(draw.random() / 20)
+            take_away(path)
+            for writer, positions in zip(writers, said, strict=True):
+                while (answer := writer.receive()) != "gone":
+                    positions.append(answer)
+        everything = sorted(position for positions in said for position in positions)
+        assert everything == list(range(1, len(everything) + 1)), take_away.__name__
+        if take_away is replace_by_another_journal:  # it holds what it held, and no more
+            assert len(check_file(path)) == 7
 
 
 # What a path leads to

@@ -6,6 +6,7 @@ cleaning up, with the number of events that it was told are appended.
 
 import multiprocessing
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support import ROUNDS, activated, check_file, within
+from support import ROUNDS, SEEDS, activated, check_file, within
 
 from journal import BusyError, ClosedError, Journal, SessionId
 from journal.file import forking
@@ -310,3 +311,50 @@ def test_a_killed_parent_leaves_no_lock_to_its_child(path: Path) -> None:
     os.write(go_on, b"x")
 
     assert len(check_file(path)) == 4
+
+
+# In any order
+
+
+def live(path: Path, draw: random.Random, depth: int) -> int:
+    """Open, append, fork and close at random; return how many events were appended in all."""
+    journals: list[Journal] = []
+    children: list[Callable[[], int]] = []
+    count = 0
+    for _ in range(draw.randrange(4, 12)):
+        match draw.choice(["open", "append", "append", "fork", "close", "read", "wait"]):
+            case "open":
+                durability = draw.choice(["full", "normal"])
+                journals.append(Journal.open(path, durability=durability))  # type: ignore[arg-type]
+            case "append" if journals:
+                count += append(draw.choice(journals), draw.randrange(1, 20))
+            case "fork" if depth < 3 and len(children) < 3:
+                seed = draw.getrandbits(32)
+                children.append(
+                    forked(lambda seed=seed: live(path, random.Random(seed), depth + 1))  # type: ignore[misc]
+                )
+            case "close" if journals:
+                journals.pop(draw.randrange(len(journals))).close()
+            case "read" if journals:
+                list(draw.choice(journals).read())
+            case "wait" if children:
+                count += children.pop(draw.randrange(len(children)))()
+    draw.shuffle(journals)
+    half = len(journals) // 2
+    for journal in journals[:half]:
+        journal.close()
+    count += sum(child() for child in children)
+    for journal in journals[half:]:
+        journal.close()
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_a_family_of_processes_does_nothing_is_lost(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    for number in range(12):
+        path = tmp_path / f"{number}.db"
+        with within(60, "in a family of processes"):
+            count = live(path, draw, 0)
+        assert not path.exists() or len(check_file(path)) == count, f"family {number}"

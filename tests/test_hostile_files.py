@@ -1,6 +1,7 @@
 """A file is input: what a hostile one says is refused, or does no harm."""
 
 import os
+import random
 import signal
 import time
 from contextlib import closing
@@ -9,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 from commands_support import run_here, start
-from support import activated, lines_of, within
+from support import SEEDS, activated, lines_of, within
 
 from journal import DamagedError, Journal, JournalError, SessionId
 
@@ -213,3 +214,54 @@ def test_tables_and_views_of_others_are_left_alone(path: Path) -> None:
     )
     with Journal.open(path) as journal:
         assert journal.append_events([activated(SessionId.new())]) == (51, 51)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_definition_with_something_else_in_it_is_refused_or_does_no_harm(
+    path: Path, seed: int
+) -> None:
+    """Words of SQL, in any place of any definition: an answer, or one sentence, in seconds."""
+    draw = random.Random(seed)
+    words = [
+        "DROP",
+        "1",
+        "NULL",
+        "'",
+        "--",
+        ";",
+        "(",
+        ")",
+        "ATTACH",
+        "abs",
+        "x",
+        ",",
+        "/*",
+        "event",
+    ]
+    before = path.read_bytes()
+    with closing(apsw.Connection(str(path))) as file:
+        objects = file.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+        ).fetchall()
+    for _ in range(40):
+        path.write_bytes(before)
+        name, sql = draw.choice(objects)
+        parts = sql.split(" ")
+        where = draw.randrange(2, len(parts))
+        parts[where : where + draw.randrange(2)] = [draw.choice(words)]
+        changed = " ".join(parts)
+        quoted = changed.replace("'", "''")
+        rewrite_schema(path, f"UPDATE sqlite_schema SET sql = '{quoted}' WHERE name = '{name}'")
+        with within(20, f"over {changed}"):
+            for command in ("info", "sessions", "events", "anomalies", "rebuild"):
+                result = run_here(command, path)
+                assert result.code in (0, 1, 3), (command, changed, result)
+                assert result.code != 1 or len(result.err.splitlines()) == 1, (changed, result)
+            try:
+                with Journal.open(path) as journal:
+                    journal.append_events([activated(SessionId.new())])
+            except JournalError:
+                pass
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)

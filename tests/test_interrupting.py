@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP, whatever the command is at: exit code 130, and no word too many."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ from commands_support import (
     taken,
     until,
 )
+from support import SEEDS, check_file
 
 import journal
 
@@ -391,3 +393,48 @@ def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(p
     for arguments in [*ending, ["append", path, os.devnull], ["rebuild", path]]:
         result = ended(start(*arguments, program=["-c", LOADED]), b"")
         assert result.err.splitlines()[-1] == "loaded:", (arguments, result.err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_command_and_whenever_the_signals_come(path, full_pipe, seed):
+    draw = random.Random(seed)
+    lines = MIXED.read_bytes().splitlines()
+    make(path, *lines[:200], label="a name")
+    for _ in range(4):
+        many = [draw.choice(printing(path)) for _ in range(3)] + [["rebuild", path]]
+        processes = [started(*arguments, stdout=full_pipe) for arguments in many]
+        for process in processes:
+            time.sleep(draw.random() / 10)
+            for _ in range(draw.choice([1, 1, 2])):
+                process.send_signal(getattr(signal, draw.choice(NAMES)))
+        for process in processes:
+            result = ended(process)
+            is_done = "rebuild" in process.args and result.code == 0
+            assert result.code == 130 or is_done, (process.args[3:], result)
+    assert len(check_file(path)) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whenever_appending_is_interrupted_what_it_says_is_in_the_file(tmp_path, seed):
+    draw = random.Random(seed)
+    lines = MIXED.read_bytes().splitlines(keepends=True)
+    for number in range(4):
+        path = tmp_path / f"{number}.db"
+        process = started("append", path)
+        given = 0
+        for _ in range(draw.randrange(12)):
+            some = lines[given : given + draw.choice([1, 10, 300])]
+            give(process, b"".join(some))
+            given += len(some)
+            time.sleep(draw.choice([0, 0, 0.01, 0.05]))
+        process.send_signal(getattr(signal, draw.choice(NAMES)))
+        process.wait(timeout=30)  # while the pipe is still open
+        result = ended(process)
+        assert result.code == 130
+        found = stored(path) if path.exists() else b""
+        assert found == b"".join(lines[: found.count(b"\n")])
+        said = result.err.partition("appended ")[2].partition(" event")[0].replace(",", "")
+        assert int(said.replace("no", "0") or 0) == found.count(b"\n")
+        assert not path.exists() or len(check_file(path)) == found.count(b"\n")

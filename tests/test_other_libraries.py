@@ -6,6 +6,7 @@ was acknowledged stays, with one and with several writing processes.
 
 import hashlib
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support import ROUNDS, Channel, Child, activated, check_file, let_go
+from support import ROUNDS, SEEDS, Channel, Child, activated, check_file, let_go
 
 from journal import Journal, SessionId
 
@@ -226,3 +227,50 @@ def test_a_long_write_holds_up_no_reader(tmp_path: Path) -> None:
         assert seconds < 20  # a second, on a machine that is not busy
         append(journal, 1)
     assert len(check_file(path, closed=True)) == 4
+
+
+# In any order
+
+
+def write_and_look(channel: Channel, path: Path, seed: int) -> int:
+    """Open, append, close and look in every way, at random; return how many were appended."""
+    draw = random.Random(seed)
+    ways = [look for look in LOOKS if look not in (look_with_duckdb, back_it_up)]
+    journals: list[Journal] = []
+    kept: list[sqlite3.Connection] = []
+    count = 0
+    channel.meet()
+    for _ in range(60):
+        match draw.choice(["open", "close", "append", "append", "look", "look", "keep", "let go"]):
+            case "open" if len(journals) < 3:
+                durability = draw.choice(["full", "normal"])
+                journals.append(Journal.open(path, durability=durability))  # type: ignore[arg-type]
+            case "close" if journals:
+                journals.pop(draw.randrange(len(journals))).close()
+            case "append" if journals:
+                count += append(draw.choice(journals), draw.randrange(1, 8))
+            case "look":
+                draw.choice(ways)(path)
+            case "keep" if len(kept) < 2:
+                kept.append(sqlite3.connect(path))
+                kept[-1].execute("SELECT count(*) FROM event").fetchone()
+            case "let go" if kept:
+                kept.pop().close()
+    for closing_one in draw.sample([*journals, *kept], len(journals) + len(kept)):
+        closing_one.close()
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_looks_on_in_whatever_order_nothing_is_lost(tmp_path: Path, seed: int) -> None:
+    for number in range(2):
+        path = tmp_path / f"{number}.db"
+        Journal.open(path).close()
+        children = [Child(write_and_look, path, seed * 100 + number * 10 + i) for i in range(3)]
+        let_go(children)
+        count = sum(child.receive() for child in children)
+
+        with closing(apsw.Connection(str(path))) as file:
+            assert file.pragma("integrity_check") == "ok"
+        assert len(check_file(path)) == count

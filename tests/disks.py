@@ -237,7 +237,8 @@ class PowerCut:
                     removed.clear()
                 is_new.discard(file)
             elif what == "failed sync" and file.endswith("-wal"):
-                _apply(durable[file], some(file))
+                is_all = rng.random() < 0.5  # perhaps it only failed to say so
+                _apply(durable[file], pending[file] if is_all else some(file))
                 pending[file].clear()
         folder.mkdir()
         for file, content in durable.items():

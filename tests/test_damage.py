@@ -199,7 +199,7 @@ def test_nor_do_several_values_at_once(sound: Path, tmp_path: Path, seed: int) -
     draw = random.Random(seed)
     cases = [(*place, value) for place in places(sound) for value in VALUES]
     problems = []
-    for _ in range(40):
+    for _ in range(25):
         some = draw.sample(cases, draw.choice([1, 2, 2, 3, 5]))
         problems += ask_after(sound, tmp_path / "a.db", some)
     assert not problems, "\n".join(problems[:40])

@@ -262,7 +262,7 @@ def fail_at(disk: Disk, at: int, *, times: float, full: bool = False) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # apsw's, of `Disk`
 @pytest.mark.parametrize(
-    "steps", [20, pytest.param(40 * support.LONG_ROUNDS, marks=pytest.mark.slow)]
+    "steps", [20, pytest.param(15 * support.LONG_ROUNDS, marks=pytest.mark.slow)]
 )
 def test_an_opening_that_fails_leaves_nothing_open_even_if_its_error_is_kept(
     tmp_path: Path, steps: int
@@ -1250,7 +1250,7 @@ def test_an_interrupted_read_leaves_no_connection_open(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [20, pytest.param(40 * support.LONG_ROUNDS, marks=pytest.mark.slow)]
+    "steps", [20, pytest.param(20 * support.LONG_ROUNDS, marks=pytest.mark.slow)]
 )
 def test_an_interrupted_close_can_be_repeated(path: Path, steps: int) -> None:
     """Interrupted at so many calls, evenly spread, or at every one where there are fewer."""

@@ -111,7 +111,8 @@ class Checkpoints:
             can_settle = self.is_doubtful and self._holding.has_its_wal()
             failure = self._try(settle if can_settle else _empty_now, writer)
         if self.is_doubtful or self._holding.has_foreign_writes():
-            writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # the next one makes up for it
+            with suppress(apsw.ConnectionClosedError):  # an interrupt came, and this is a repetition
+                writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         return failure
 
     def _try(
@@ -121,11 +122,13 @@ class Checkpoints:
         try:
             act(writer, self._holding.path)
             self.is_doubtful = False
-        except (apsw.BusyError, apsw.ConnectionClosedError):
-            return None  # somebody else is at it, or it was closed when an interrupt came
-        except (apsw.Error, errors.StorageError) as error:
+        except (apsw.IOError, errors.StorageError) as error:
             self.is_doubtful = True
             return error
+        except apsw.FullError as error:
+            return error
+        except apsw.Error:
+            return None  # somebody is at it, or it was closed when an interrupt came
         finally:
             self._is_at_it = False
             self._holding.has_foreign_writes()

@@ -1005,6 +1005,8 @@ def test_wrong_usage_says_what_was_expected(path, tmp_path):
             "2026-13-01",
         ): "'2026-13-01' is not a time (expected RFC 3339, like",
         ("events", path, "--until", "2026-01-01T00:00:60Z"): "'2026-01-01T00:00:60Z' is not a time",
+        ("events", path, "--since", "9" * 5_000): f"'{'9' * 60}...' is not a time",
+        ("events", path, "--session", "x" * 5_000): f"'{'x' * 60}...' is not a session's id",
         ("events", path, "--after", "-1"): "'--after': -1 is not in the range x>=0",
         ("events", path, "--type", ""): "expected a kind of event, one of session_activated, ",
         ("append", path, file, "--on-error", "go"): "'go' is not one of 'stop', 'skip'",

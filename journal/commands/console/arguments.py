@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # generic since click 8.5
 
+_SHOWN_MAX = 60
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -42,6 +44,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 """As `as_json`."""
 
 
+def _shown(value: str) -> str:
+    """Return what was typed, for a message: in quotes, on one line, and not too long."""
+    return one_line(repr(value if len(value) <= _SHOWN_MAX else f"{value[:_SHOWN_MAX]}..."))
+
+
 def _instant_typed(text: str) -> Any:
     """Return the `Timestamp` that a text means.
 
@@ -63,7 +70,7 @@ class TimeType(_ParamType):
         try:
             return _instant_typed(value)
         except ValueError:
-            found = one_line(repr(value))
+            found = _shown(value)
             self.fail(f"{found} is not a time (expected {EXPECTED})", param, ctx)
 
 
@@ -113,7 +120,7 @@ class StateType(_ParamType):
         spelt = {state.lower(): state for state in self._states}
         if value.lower() not in spelt:
             expected = ", ".join(self._states)
-            self.fail(f"{one_line(repr(value))} is not one of {expected}", param, ctx)
+            self.fail(f"{_shown(value)} is not one of {expected}", param, ctx)
         return spelt[value.lower()]
 
     def shell_complete(
@@ -155,7 +162,7 @@ class AsOfType(_ParamType):
                 return int(value)
             return _instant_typed(value)
         except ValueError:
-            found, expected = one_line(repr(value)), f"a number, 0 or more; or {EXPECTED}"
+            found, expected = _shown(value), f"a number, 0 or more; or {EXPECTED}"
             self.fail(f"{found} is not a position or a time (expected {expected})", param, ctx)
 
 
@@ -197,7 +204,7 @@ class PrefixType(_ParamType):
             return getattr(journal, self._class_name).parse(value)
         except ValueError:
             expected = "32 hexadecimal digits as 8-4-4-4-12, or at least the first 4 of them"
-            message = f"{one_line(repr(value))} is not a {self._owner}'s id (expected {expected})"
+            message = f"{_shown(value)} is not a {self._owner}'s id (expected {expected})"
             self.fail(message, param, ctx)
 
 

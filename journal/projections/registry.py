@@ -217,6 +217,8 @@ class Projections:
             if row[3] is not None:
                 own[row[3]] = own.get(row[3], 0) + 1
         for key, uuid in uuids(connection, "stream", own):
+            if key not in own:
+                continue
             count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
             if count > own[key]:
                 rows = self._reader.stream_rows(connection, StreamId.from_bytes(uuid))

@@ -36,7 +36,7 @@ Example:
 \b
 Exit codes:
   0    done, even if the reader of a pipe has seen enough
-  1    failed, as where the file is replaced under --follow; standard error says why
+  1    failed, also where --follow finds the file replaced; see standard error
   2    wrong usage, as a --type that is neither known nor in the file
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP): how --follow ends
 """

@@ -111,7 +111,7 @@ class Checkpoints:
             can_settle = self.is_doubtful and self._holding.has_its_wal()
             failure = self._try(settle if can_settle else _empty_now, writer)
         if self.is_doubtful or self._holding.has_foreign_writes():
-            with suppress(apsw.ConnectionClosedError):  # an interrupt came, and this is a repetition
+            with suppress(apsw.ConnectionClosedError):  # by an interrupt: this is a repetition
                 writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         return failure
 

@@ -661,8 +661,8 @@ def test_threads_that_catch_up_at_once_do_the_work_once(
     with ThreadPoolExecutor(4) as pool:
         results = [future.result() for future in [pool.submit(read) for _ in range(4)]]
 
-    assert results == [answers(journal, 500)] * 4
     check_folded_once(folded, 500)
+    assert results == [answers(journal, 500)] * 4
     check_nothing_left(path)
 
 
@@ -1018,7 +1018,7 @@ def test_a_rebuild_that_finds_nothing_changed_leaves_the_rows(
 
     assert report.changes == ()
     assert row_changes(statements) == []
-    assert wal_pages(path) <= 2  # how far it is, and the names of what is
+    assert wal_pages(path) <= 3  # how far it is, and which -wal this is
     assert stored(path) == before
     spoil(path)
     change(path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -1437,9 +1437,9 @@ def test_whoever_is_killed_while_renewing_a_stale_projection_leaves_it_to_the_ne
         assert stored(path) == spoiled, (where, number)
         check_nothing_left(path)
     with Journal.open(path) as journal:
+        journal.sessions()
+        check_folded_once(folded, 400, "temp")
         check_right(journal)
-
-    check_folded_once(folded, 400, "temp")
     assert query(path, "SELECT DISTINCT version FROM checkpoint") == [(2,)]
     check_views(path, plain_fold(list(enumerate(events, 1))), 400)
     check_nothing_left(path)

@@ -162,16 +162,17 @@ def _checkpoint_all(connection: apsw.Connection, _path: Path) -> None:
         wait_for_locks(connection, BUSY_TIMEOUT_MS)
 
 
+_MARK_SQL = """
+INSERT INTO meta (key, value) SELECT 'wal_follows', value FROM meta WHERE key = 'wal_id'
+ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+INSERT INTO meta (key, value) VALUES ('wal_id', ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+
 def mark_wal(connection: apsw.Connection) -> None:
     """Write what tells a -wal that begins with this transaction from every other one."""
-    connection.execute(
-        "INSERT OR REPLACE INTO meta (key, value)"
-        " SELECT 'wal_follows', value FROM meta WHERE key = 'wal_id'"
-    )
-    connection.execute(
-        "INSERT OR REPLACE INTO meta (key, value) VALUES ('wal_id', ?)",
-        (secrets.token_hex(_WAL_ID_BYTES),),
-    )
+    connection.execute(_MARK_SQL, (secrets.token_hex(_WAL_ID_BYTES),))
 
 
 def settle(writer: apsw.Connection, path: Path) -> None:

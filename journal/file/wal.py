@@ -34,7 +34,6 @@ _TOO_MANY_PAGES = 16_000
 # The -wal has a header of its own and one for each page that follows (sqlite.org/fileformat2.html).
 _HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
-_PIECE_BYTES = 1024 * 1024
 
 _WAIT_FOR_READERS_SECONDS = 1.0
 WAL_BYTES_KEPT = 16 * 1024 * 1024
@@ -189,11 +188,9 @@ def settle(writer: apsw.Connection, path: Path) -> None:
     wal = beside(path, "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return
-    pages, _ = writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    frame_bytes = _FRAME_HEADER_BYTES + writer.pragma("page_size")
     writer.execute("BEGIN IMMEDIATE")
     try:
-        _write_again(path, _HEADER_BYTES + pages * frame_bytes)
+        _write_again(path)
         write_something(writer)  # over the first frame of what does not count
         writer.execute("COMMIT")
     finally:
@@ -236,16 +233,21 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def _write_again(path: Path, size: int) -> None:
+def _write_again(path: Path) -> None:
     """Write what the -wal holds over itself, so that the next sync has the disk take all of it.
 
     After a sync that failed, the next one leaves out what that one should have written.
     The caller holds SQLite's lock for writing, so that nobody else changes it meanwhile.
     """
     with _wal_of(path) as descriptor:
-        while piece := os.read(descriptor, min(size, _PIECE_BYTES)):
+        piece = header = os.read(descriptor, _HEADER_BYTES)
+        frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+        while piece:
             os.lseek(descriptor, -len(piece), os.SEEK_CUR)
-            size -= os.write(descriptor, piece)  # perhaps not all: the rest is read again
+            os.write(descriptor, piece)
+            piece = os.read(descriptor, frame_bytes)
+            if piece[8:16] != header[16:24]:  # its salts: it is from before the -wal began anew
+                return
 
 
 @contextmanager

@@ -334,6 +334,7 @@ class Journal:
         session_id: SessionId | None = None,
         stream_id: StreamId | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         kinds: Collection[str] | None = None,
     ) -> Iterator[RecordedEvent]:
         """Yield the events that fit everything given, with their positions, in order.
@@ -341,8 +342,8 @@ class Journal:
         It takes memory that grows with nothing, and the first event comes at once: events are read
         in pages, each in a short transaction, so an iterator that is left alone holds up nobody.
         It ends at the position that is the last at the time of the call; events appended later are
-        for the next call. Blocks without anything later than `since` are skipped. A session or
-        stream of some thousand events among many more is followed once before its first event.
+        for the next call. Blocks without anything between `since` and `until` are skipped. A
+        session or stream of some thousand events among many more is followed once before its first.
 
         Args:
             after: the position before the first one wanted; 0 reads from the start.
@@ -350,16 +351,18 @@ class Journal:
             session_id: only events of this session.
             stream_id: only events of this stream.
             since: only events with a later timestamp.
+            until: only events with this timestamp or an earlier one.
             kinds: only events whose `event_type` is one of these names. A name that the file has
                 no event of fits nothing.
 
         Raises:
-            ValueError: `after` or `limit` is negative, or `since` has no UTC offset.
+            ValueError: `after` or `limit` is negative, or `since` or `until` has no
+                UTC offset.
             PrunedError: `after`, or what is read next, is before the first event left.
         """
         from journal.file.selecting import Wanted  # noqa: PLC0415
 
-        return self._reader.read(after, limit, Wanted(session_id, stream_id, since, kinds))
+        return self._reader.read(after, limit, Wanted(session_id, stream_id, since, until, kinds))
 
     def lines(
         self,
@@ -368,6 +371,7 @@ class Journal:
         session_id: SessionId | None = None,
         stream_id: StreamId | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         kinds: Collection[str] | None = None,
     ) -> Iterator[tuple[int, str]]:
         """Yield position and canonical JSON of the events that fit everything given, in order.
@@ -380,15 +384,17 @@ class Journal:
             session_id: only events of this session.
             stream_id: only events of this stream.
             since: only events with a later timestamp.
+            until: only events with this timestamp or an earlier one.
             kinds: only events whose `event_type` is one of these names.
 
         Raises:
-            ValueError: `after` is negative, or `since` has no UTC offset.
+            ValueError: `after` is negative, or `since` or `until` has no
+                UTC offset.
             PrunedError: as `read`.
         """
         from journal.file.selecting import Wanted  # noqa: PLC0415
 
-        return self._reader.lines(after, Wanted(session_id, stream_id, since, kinds))
+        return self._reader.lines(after, Wanted(session_id, stream_id, since, until, kinds))
 
     def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; None if it has no events.

@@ -95,6 +95,7 @@ def test_every_combination_of_filters_gives_what_fits_it(path: Path) -> None:
             times[-1],
             NOON.replace(year=2300),
         ],
+        "until": [None, NOON.replace(year=1600), times[400], NOON.replace(year=2300)],
         "kinds": [
             None,
             [],
@@ -122,11 +123,14 @@ def test_every_combination_of_filters_gives_what_fits_it(path: Path) -> None:
     assert found_any > 30
 
 
-def fits(event: AnyEvent, session_id: Any, stream_id: Any, since: Any, kinds: Any) -> bool:
+def fits(
+    event: AnyEvent, session_id: Any, stream_id: Any, since: Any, until: Any, kinds: Any
+) -> bool:
     return (
         (session_id is None or event.session_id == session_id)
         and (stream_id is None or event.stream_id == stream_id)
         and (since is None or event.timestamp > since)
+        and (until is None or event.timestamp <= until)
         and (kinds is None or event.event_type in kinds)
     )
 
@@ -176,6 +180,8 @@ def test_what_is_no_filter_is_refused_at_the_call(path: Path) -> None:
                 ask(stream_id=SessionId.new())  # type: ignore[arg-type]
             with pytest.raises(ValueError, match="UTC offset"):
                 ask(since=NOON.replace(tzinfo=None))
+            with pytest.raises(ValueError, match="UTC offset"):
+                ask(until=NOON.replace(tzinfo=None))
             with pytest.raises(ValueError, match="after"):
                 ask(-1, kinds=["stream_created"])
         with pytest.raises(ValueError, match="limit"):
@@ -209,6 +215,7 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
 
 SELECTIONS: dict[str, dict[str, Any]] = {
     "since": {"since": NOON.replace(year=2000)},
+    "until": {"until": NOON.replace(year=2100)},
     "kinds": {"kinds": ["stream_created"]},
     "since and kinds": {"since": NOON.replace(year=2000), "kinds": ["stream_created"]},
     "session": {"session_id": LONG},
@@ -241,6 +248,22 @@ def test_blocks_without_anything_later_are_not_read(
             found = list(journal.lines(since=Timestamp.from_epoch_ns(now_ns + 389)))
     assert [position for position, _ in found] == list(range(391, 401))
     assert sum("FROM event WHERE seq >" in sql for page in noted for sql in page) <= 4  # one block
+
+
+def test_blocks_without_anything_as_early_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = by_range(tmp_path / "a.db", 400)
+    now_ns = Timestamp.from_datetime(NOON).epoch_ns
+    between = Timestamp.from_epoch_ns(now_ns + 199), Timestamp.from_epoch_ns(now_ns + 209)
+    with Journal.open(path, read_only=True) as journal:
+        for since, expected in ((None, range(1, 211)), (between[0], range(201, 211))):
+            with transactions(monkeypatch) as noted:
+                found = list(journal.lines(since=since, until=between[1]))
+            assert [position for position, _ in found] == list(expected)
+            blocks = len(expected) // limits.BLOCK_EVENTS_MAX + 1
+            looks = sum("FROM event WHERE seq >" in sql for page in noted for sql in page)
+            assert looks <= 4 * blocks
 
 
 def test_a_kind_that_is_not_there_reads_no_event(

@@ -1,7 +1,6 @@
 """`journal events`: print the events of a journal."""
 
 import difflib
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -114,6 +113,7 @@ def events(
             session_id=None if session is None else session_named(opened, session),
             stream_id=None if stream is None else stream_named(opened, stream),
             since=since,
+            until=until,
             kinds=kinds or None,
         )
         if follow_name:
@@ -123,7 +123,7 @@ def events(
         else:
             lines = lines_of(opened, after)
         try:
-            for position, text in _limited(_until(lines, until), limit):
+            for position, text in _limited(lines, limit):
                 output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
         except Exception:  # not an interrupt: whoever reads a pipe may never take it
             output.flush()
@@ -141,19 +141,6 @@ def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tu
         if line is None:
             return
         yield line
-
-
-def _until(
-    lines: Iterator[tuple[int, str]], until: "Timestamp | None"
-) -> Iterator[tuple[int, str]]:
-    if until is None:
-        return lines
-    return (line for line in lines if _timestamp_of(line[1]) <= until)
-
-
-def _timestamp_of(text: str) -> "Timestamp":
-    """Return the timestamp of an event from its canonical text, or that of an unknown producer."""
-    return journal.Timestamp.parse(json.loads(text)["timestamp"])
 
 
 def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:

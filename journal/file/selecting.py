@@ -33,7 +33,7 @@ _LINK_COST = 25
 """How many events in a row are looked at in the time that following a link twice takes."""
 
 _BLOCKS_SQL = """
-SELECT first_seq, last_seq, max_timestamp FROM block
+SELECT first_seq, last_seq, min_timestamp, max_timestamp FROM block
 WHERE first_seq >= ifnull(
     (SELECT first_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1 OFFSET 1), 0)
 ORDER BY first_seq
@@ -71,6 +71,8 @@ class Wanted(NamedTuple):
     stream_id: StreamId | None = None
     since: datetime | None = None
     """They have a later timestamp."""
+    until: datetime | None = None
+    """They have this timestamp or an earlier one."""
     kinds: Collection[str] | None = None
     """Their kind is one of these."""
 
@@ -79,14 +81,15 @@ class Wanted(NamedTuple):
 
         Raises:
             TypeError: an id is of another class, or `kinds` is one text.
-            ValueError: `since` has no UTC offset.
+            ValueError: `since` or `until` has no UTC offset.
         """
         if self.session_id is not None:
             check_id(self.session_id, SessionId)
         if self.stream_id is not None:
             check_id(self.stream_id, StreamId)
-        if self.since is not None:
-            Timestamp.from_datetime(self.since)
+        for instant in (self.since, self.until):
+            if instant is not None:
+                Timestamp.from_datetime(instant)
         if isinstance(self.kinds, str):
             message = f"kinds: expected several names, as in [{self.kinds!r}], found one text"
             raise TypeError(message)
@@ -99,6 +102,8 @@ class Filters(NamedTuple):
     stream: int | None = None
     since_ns: int | None = None
     """They have a later timestamp."""
+    until_ns: int | None = None
+    """They have this timestamp or an earlier one."""
     kinds: tuple[int, ...] | None = None
 
     def condition(self) -> str:
@@ -108,6 +113,7 @@ class Filters(NamedTuple):
             "session = :session": self.session,
             "stream = :stream": self.stream,
             "timestamp > :since_ns": self.since_ns,
+            "timestamp <= :until_ns": self.until_ns,
             f"kind IN ({kinds})": self.kinds,
         }
         wanted = [text for text, value in conditions.items() if value is not None]
@@ -115,7 +121,8 @@ class Filters(NamedTuple):
 
     def values(self) -> dict[str, int]:
         """Return what stands for the names in `condition`."""
-        named = {"session": self.session, "stream": self.stream, "since_ns": self.since_ns}
+        named = {"session": self.session, "stream": self.stream}
+        named |= {"since_ns": self.since_ns, "until_ns": self.until_ns}
         named |= {f"kind{number}": code for number, code in enumerate(self.kinds or ())}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -152,6 +159,10 @@ def selection(
     Raises:
         DamagedError: the head of a session or a stream is not what it could be.
     """
+    since_ns = _epoch_ns(wanted.since, MIN_EPOCH_NS - 1)
+    until_ns = _epoch_ns(wanted.until, MAX_EPOCH_NS)
+    if since_ns >= MAX_EPOCH_NS or until_ns < MIN_EPOCH_NS:
+        return None
     chains: dict[Owner, Chain] = {}
     ids: dict[Owner, UUID | None] = {"session": wanted.session_id, "stream": wanted.stream_id}
     for owner, uuid in ids.items():
@@ -169,7 +180,13 @@ def selection(
         if not codes:
             return None
     keys = {owner: chain.key for owner, chain in chains.items()}
-    filters = Filters(keys.get("session"), keys.get("stream"), _since_ns(wanted.since), codes)
+    filters = Filters(
+        keys.get("session"),
+        keys.get("stream"),
+        None if since_ns < MIN_EPOCH_NS else since_ns,  # such instants do not fit SQLite
+        None if until_ns >= MAX_EPOCH_NS else until_ns,
+        codes,
+    )
     chain = min(chains.values(), key=lambda chain: chain.event_count, default=None)
     count = None
     if chain is not None and after == extent.cut and filters.values() == {chain.owner: chain.key}:
@@ -177,10 +194,8 @@ def selection(
     return Selection(filters, after, extent.last, chain, count)
 
 
-def _since_ns(since: datetime | None) -> int | None:
-    """Return an instant as an integer that fits SQLite; None: every timestamp is later."""
-    since_ns = None if since is None else Timestamp.from_datetime(since).epoch_ns
-    return None if since_ns is None or since_ns < MIN_EPOCH_NS else min(since_ns, MAX_EPOCH_NS)
+def _epoch_ns(instant: datetime | None, default_ns: int) -> int:
+    return default_ns if instant is None else Timestamp.from_datetime(instant).epoch_ns
 
 
 def events_before(connection: apsw.Connection, owner: Owner, key: int) -> int:
@@ -237,14 +252,14 @@ def next_rows(
 ) -> tuple[list[StoredEvent], int]:
     """Return the rows that fit in the next range of positions, and the position where that ends.
 
-    It skips what is absent, and blocks that hold nothing later than `filters.since_ns`.
+    It skips what is absent, and blocks that hold nothing of the times that are wanted.
 
     Raises:
         DamagedError: an event is missing in the range, or a block before it.
     """
     start, stop = after, up_to
-    if filters.since_ns is not None:
-        start, stop = _next_later(connection, extent, filters.since_ns, after, up_to)
+    if filters.since_ns is not None or filters.until_ns is not None:
+        start, stop = _next_of_time(connection, extent, filters, after, up_to)
     if start >= stop:
         return [], up_to
     absence = extent.absence_at(start + 1)
@@ -271,16 +286,18 @@ def next_rows(
     return rows, end
 
 
-def _next_later(
-    connection: apsw.Connection, extent: Extent, since_ns: int, after: int, up_to: int
+def _next_of_time(
+    connection: apsw.Connection, extent: Extent, filters: Filters, after: int, up_to: int
 ) -> tuple[int, int]:
-    """Return the next range, first exclusive, that may hold something later than an instant.
+    """Return the next range, first exclusive, that may hold something of the times wanted.
 
     That is a block, or what comes after the last one.
     """
+    since_ns = MIN_EPOCH_NS - 1 if filters.since_ns is None else filters.since_ns
+    until_ns = MAX_EPOCH_NS if filters.until_ns is None else filters.until_ns
     end, is_first = after, True  # end: of the block before
     for block in connection.execute(_BLOCKS_SQL, (after + 1,)):
-        first, last, latest_ns = block
+        first, last, earliest_ns, latest_ns = block
         if not (
             all(isinstance(value, int) for value in block)
             and first <= last
@@ -289,7 +306,7 @@ def _next_later(
         ):
             what = f"is damaged: the blocks before position {first} end at {end}"
             raise DamagedError(connection.filename, what, first)
-        if last > after and latest_ns > since_ns:
+        if last > after and latest_ns > since_ns and earliest_ns <= until_ns:
             return max(after, first - 1), min(last, up_to)
         end, is_first = last, False
     return max(after, end), up_to

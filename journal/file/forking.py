@@ -30,19 +30,22 @@ class _Gate:
     def inside(self) -> Iterator[None]:
         """Be inside SQLite; the same thread may be so several times."""
         depth = getattr(self._mine, "depth", 0)
-        with self._lock:
-            while self._is_forking and not depth:
-                self._changed.wait()
-            self._inside += 1
-        self._mine.depth = depth + 1
-        try:
+        is_counted = False
+        try:  # an interrupt may come after any call, that which gives the lock back among them
+            with self._lock:
+                while self._is_forking and not depth:
+                    self._changed.wait()
+                self._inside += 1
+                is_counted = True
+            self._mine.depth = depth + 1
             yield
         finally:
-            self._mine.depth = depth
-            with self._lock:
-                self._inside -= 1
-                if self._is_forking:
-                    self._changed.notify_all()
+            if is_counted:
+                self._mine.depth = depth
+                with self._lock:
+                    self._inside -= 1
+                    if self._is_forking:
+                        self._changed.notify_all()
 
     def before_fork(self) -> None:
         """Wait until no other thread is inside, and let none in."""

@@ -14,11 +14,12 @@ import apsw
 
 from journal import errors
 from journal.file import forking
+from journal.file.companions import check_is_at, key_of
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
 from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
-from journal.file.process_locks import Holding, check_is_at, hold, key_of, let_go
+from journal.file.process_locks import Holding, hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
 from journal.file.wal import Checkpoints, mark_wal, remove_empty_wal, settle, write_something

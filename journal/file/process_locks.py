@@ -23,11 +23,8 @@ import apsw
 
 from journal import errors
 from journal.file import forking, ofd_locks
-from journal.file.foreign_writes import ForeignWrites
+from journal.file.companions import Companions, Key, check_is_at, key_of
 from journal.file.paths import beside, resolved
-from journal.file.wal_index import WalIndex
-
-_Key = tuple[int, int]
 
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
@@ -35,7 +32,7 @@ _PATIENCE_SECONDS = 0.005
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 
 _registry_lock = threading.Lock()
-_holdings: dict[_Key, "Holding"] = {}
+_holdings: dict[Key, "Holding"] = {}
 _locks_work_on: dict[int, bool] = {}  # by device
 _connections: WeakSet[apsw.Connection] = WeakSet()
 _inherited: list[apsw.Connection] = []
@@ -44,7 +41,7 @@ _inherited: list[apsw.Connection] = []
 class Holding:
     """What this process holds of one file."""
 
-    def __init__(self, key: _Key, path: Path) -> None:
+    def __init__(self, key: Key, path: Path) -> None:
         self.key = key
         self.path = path
         self.users = 0
@@ -52,11 +49,7 @@ class Holding:
         self._main: int | None = None
         self._spare: list[int] = []
         self._shm: int | None = None
-        self._shm_key: _Key | None = None
-        self._wal_key: _Key | None = None
-        self._wal_index: WalIndex | None = None
-        self._foreign_writes: ForeignWrites | None = None
-        self.stands = False
+        self._companions: Companions | None = None
         self._lock = threading.RLock()
         self._depth = 0
         self._owner: int | None = None
@@ -146,6 +139,11 @@ class Holding:
         finally:
             ofd_locks.try_lock(main, "none", ofd_locks.INSISTING)
 
+    @property
+    def stands(self) -> bool:
+        """Whether the shared locks are held."""
+        return self._companions is not None
+
     def stand(self) -> None:
         """Take the shared locks, once SQLite has the file open in WAL mode and has read from it."""
         if self.stands or self._main is None:
@@ -153,32 +151,23 @@ class Holding:
         shm = beside(self.path, "-shm")
         flags = (os.O_RDWR if self.is_writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
         try:
-            status = os.stat(shm)  # noqa: PTH116 (as below)
-            if self._shm is None or self._shm_key != (status.st_dev, status.st_ino):
+            if self._shm is None or key_of(shm) != key_of(self._shm):
                 if self._shm is not None:  # of a -shm that is gone: nobody has a lock there
                     os.close(self._shm)
                 self._shm = os.open(shm, flags)
-                status = os.fstat(self._shm)
         except OSError:
             return  # no -shm: nobody shares it
-        self._shm_key = status.st_dev, status.st_ino
         ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
         ofd_locks.try_lock(self._shm, "shared", ofd_locks.SHM)
-        self._wal_key = key_of(beside(self.path, "-wal"))
-        self._wal_index = WalIndex(self._shm)
-        self._foreign_writes = ForeignWrites(self._main, self._wal_index)
-        self.stands = True
+        self._companions = Companions(self.path, self._main, self._shm)
 
     def stands_on_the_same_shm(self) -> bool:
         """Tell whether the -shm that is locked is still the one beside the file."""
-        return key_of(f"{self.path}-shm") == self._shm_key
+        return self._companions is not None and self._companions.have_the_same_shm()
 
     def has_its_wal(self) -> bool:
-        """Tell whether the -wal beside the file is the one that was there at first.
-
-        Not for each transaction: who asks a -wal for its times makes each of its syncs dearer.
-        """
-        return not self.stands or key_of(f"{self.path}-wal") == self._wal_key
+        """Tell whether the -wal beside the file is the one that was there at first."""
+        return self._companions is None or self._companions.have_the_same_wal()
 
     def check_is_current(self, path: Path) -> None:
         """Make sure that the file that was opened is the one at its path, with its companions.
@@ -190,9 +179,9 @@ class Holding:
                 its -wal or -shm was.
         """
         check_is_at(path, self.key)
-        if not self.stands:
+        if self._companions is None:
             return
-        if not self.stands_on_the_same_shm() or not os.access(f"{self.path}-wal", os.F_OK):
+        if not self._companions.are_there():
             reason = "lost its -wal or -shm while it was open: somebody moved or deleted it"
             raise errors.FileReplacedError(path, reason)
         self.check_is_unchanged(path)
@@ -224,7 +213,7 @@ class Holding:
 
     def wal_may_begin_anew(self) -> bool:
         """Tell whether the next commit may be the first one in the -wal, as far as can be known."""
-        return self._wal_index is not None and self._wal_index.may_begin_anew()
+        return self._companions is not None and self._companions.wal_may_begin_anew()
 
     def is_in_use(self) -> bool:
         """Tell whether anybody else has the file open: another journal, process or library."""
@@ -238,7 +227,7 @@ class Holding:
 
     def has_foreign_writes(self) -> bool:
         """Tell whether somebody but journals wrote to the file."""
-        return self._foreign_writes is not None and self._foreign_writes.are_found()
+        return self._companions is not None and self._companions.foreign_writes.are_found()
 
     def unlock_shared(self) -> None:
         """Give the shared locks back: SQLite's connections are about to be closed."""
@@ -249,8 +238,7 @@ class Holding:
                 ofd_locks.try_lock(descriptor, "none", where)
         for descriptor in self._spare:
             ofd_locks.try_lock(descriptor, "none", ofd_locks.MAIN)
-        self.stands = False
-        self._wal_index = self._foreign_writes = None
+        self._companions = None
 
     def close(self) -> bool:
         """Close the descriptors, if that drops nobody's locks; SQLite's connections are closed."""
@@ -307,28 +295,6 @@ def hold(path: Path, *, read_only: bool) -> Holding:
         raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
 
 
-def check_is_at(path: Path, key: _Key) -> None:
-    """Make sure that a path still leads to the file that was opened.
-
-    Raises:
-        FileReplacedError: it does not.
-    """
-    found = key_of(path)
-    if found is None:
-        raise errors.FileReplacedError(path, "was moved or deleted while it was open")
-    if found != key:
-        raise errors.FileReplacedError(path, "was replaced by another file while it was open")
-
-
-def key_of(path: Path | str) -> _Key | None:
-    """Return device and inode of what a path leads to; None where there is nothing."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 (it takes two thirds of the time)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def let_go(holding: Holding) -> None:
     """Be one user fewer. The last one unlocks before SQLite's connections are closed."""
     with _registry_lock:
@@ -372,7 +338,7 @@ def _opened(path: Path, *, read_only: bool) -> tuple[int, bool]:
         return os.open(path, os.O_RDONLY | flags), False
 
 
-def _has_posix_locks(key: _Key, *, unknown: bool) -> bool:
+def _has_posix_locks(key: Key, *, unknown: bool) -> bool:
     """Tell whether a library in this process has locks on a file; `unknown` where Linux is not."""
     try:
         lines = Path("/proc/locks").read_bytes().splitlines()

@@ -181,6 +181,11 @@ class Journal:
         return self._reader.journal_id()
 
     @property
+    def is_older_format(self) -> bool:
+        """Whether opening it for writing would migrate the file."""
+        return self._reader.is_older_format()
+
+    @property
     def last_position(self) -> int:
         """The position of the latest event, 0 where there never was one."""
         return self._reader.last_position()

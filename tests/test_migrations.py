@@ -77,6 +77,14 @@ def test_an_older_file_is_migrated_read_and_appended_to(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("step")
+def test_a_file_says_whether_opening_it_for_writing_would_migrate_it(path: Path) -> None:
+    with Journal.open(path, read_only=True) as journal:
+        assert journal.is_older_format
+    with Journal.open(path) as journal:
+        assert not journal.is_older_format
+
+
+@pytest.mark.usefixtures("step")
 def test_a_migrated_file_has_the_schema_of_a_fresh_one(path: Path, tmp_path: Path) -> None:
     Journal.open(path).close()
     Journal.open(tmp_path / "fresh.db").close()

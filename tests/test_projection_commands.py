@@ -36,7 +36,7 @@ from support import unfold
 
 import journal
 from journal.commands import cli
-from journal.commands.console import progress, rebuild_hint
+from journal.commands.console import looking, progress
 from journal.commands.console.arguments import SESSION_STATES, STREAM_STATES
 from journal.commands.console.tables import Column, Look, Table, table, without_middle
 from journal.commands.console.times import Clock, duration_text, moment_text
@@ -855,19 +855,62 @@ def test_what_is_no_journal_is_left_alone(tmp_path, path):
     assert empty.read_bytes() == b""
 
 
-def test_much_that_is_folded_in_memory_is_pointed_out(large, mixed, tmp_path, monkeypatch):
-    monkeypatch.setattr(rebuild_hint, "_WORTH_A_HINT", 5_000)
+LOOKS = [["sessions"], ["streams"], ["anomalies"], ["session", BUSY]]
+
+
+@pytest.fixture
+def unfolded(mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(looking, "_WORTH_STORING", 5_000)
     path = Path(shutil.copy(mixed, tmp_path / "my file.db"))
     unfold(path)
-    hint = f"folding 5,442 events in memory; run `journal rebuild '{path}'` once to keep it\n"
+    return path
 
-    for name in ["sessions", "streams", "anomalies"]:
-        assert run_here(name, path).err.startswith(hint)
-        assert "rebuild" not in run_here(name, large).err
-        assert "rebuild" not in run_here(name, path, "--as-of", 5_442).err
-    assert run_here("session", path, BUSY).err == ""
-    assert run_here("rebuild", path).code == 0
-    assert run_here("sessions", path).err.startswith("300 sessions: ")
+
+def folded_up_to(path):
+    with journal.Journal.open(path, read_only=True) as opened:
+        return {one.name: one.position for one in opened.projections()}["sessions"]
+
+
+def looked(path, arguments, *options):
+    return run_here(arguments[0], path, *arguments[1:], *options)
+
+
+@pytest.mark.parametrize("arguments", LOOKS)
+def test_much_that_is_folded_is_stored(unfolded, mixed, arguments):
+    expected = looked(mixed, arguments)
+
+    assert looked(unfolded, arguments) == expected
+    assert folded_up_to(unfolded) == 5_442
+    assert [found.name for found in unfolded.parent.iterdir()] == [unfolded.name]
+
+
+@pytest.mark.parametrize("arguments", LOOKS)
+@pytest.mark.parametrize("why", ["--read-only", "--as-of", "little", "closed", "older", "not own"])
+def test_it_is_not_stored_where_that_is_not_wanted(unfolded, mixed, monkeypatch, arguments, why):
+    options = {"--read-only": ["--read-only"], "--as-of": ["--as-of", 5_442]}.get(why, [])
+    expected = looked(mixed, arguments, *options)
+    if why == "little":
+        monkeypatch.setattr(looking, "_WORTH_STORING", 5_442)
+    elif why == "closed":
+        change(unfolded, "INSERT INTO meta VALUES ('closed', 'ship')")
+    elif why == "older":
+        monkeypatch.setattr(journal.Journal, "is_older_format", True)
+    elif why == "not own":
+        if not hasattr(os, "geteuid"):
+            pytest.skip("files have no owner here")
+        monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    before = unfolded.read_bytes()
+
+    assert looked(unfolded, arguments, *options) == expected
+    assert unfolded.read_bytes() == before
+    assert folded_up_to(unfolded) == 0
+
+
+def change(path, sql):
+    other = sqlite3.connect(path)
+    other.execute(sql)
+    other.commit()
+    other.close()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(large):

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-import journal
 from journal.commands.console.arguments import (
     as_of_option,
     journal_argument,
     json_option,
+    read_only_option,
     wide_option,
 )
+from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, counted, say
 from journal.commands.console.pages import listed
-from journal.commands.console.progress import folding_shown
-from journal.commands.console.rebuild_hint import hint_at_rebuild
 from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
@@ -53,16 +52,23 @@ _COLUMNS = (
 @as_of_option
 @json_option
 @wide_option
-def anomalies(path: Path, *, as_of: "int | Timestamp | None", as_json: bool, wide: bool) -> None:
+@read_only_option
+def anomalies(
+    path: Path,
+    *,
+    as_of: "int | Timestamp | None",
+    as_json: bool,
+    wide: bool,
+    read_only: bool,
+) -> None:
     """List the events in JOURNAL that the protocol could not have produced where they stand.
 
-    They applied all the same: events are facts. Nothing is written to JOURNAL.
+    They applied all the same: events are facts. What is folded for this is stored in JOURNAL, if it
+    is much and JOURNAL is your own.
     """
     output, tally = Output(), _Tally()
-    with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
+    with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
-        if as_of is None:
-            hint_at_rebuild(opened, path)
         found = tally.counting(opened.iter_anomalies(as_of=as_of))
         if as_json:
             for anomaly in found:

@@ -15,9 +15,11 @@ from journal.commands.console.arguments import (
     as_of_option,
     journal_argument,
     json_option,
+    read_only_option,
     wide_option,
 )
 from journal.commands.console.group import CommandError
+from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.output import Output, counted, say, size_text
 from journal.commands.console.records import record, records
@@ -116,6 +118,7 @@ class _Found(NamedTuple):
 @as_of_option
 @json_option
 @wide_option
+@read_only_option
 def session(
     path: Path,
     named: "SessionId | str",
@@ -123,17 +126,20 @@ def session(
     as_of: "int | Timestamp | None",
     as_json: bool,
     wide: bool,
+    read_only: bool,
 ) -> None:
     """Show what is known of the session ID in JOURNAL: its state, its streams, its events.
 
     The first 4 or more digits of ID will do. Times in the tables count from the session's first
     event. Events marked with ! are those that the protocol could not have produced there. On a
     terminal, the middle of long tables is left out, so that all of it fits the screen; a pipe, as
-    to `less`, gets every line. Nothing is written to JOURNAL.
+    to `less`, gets every line.
+
+    What is folded for this is stored in JOURNAL, if it is much and JOURNAL is your own.
     """
     output = Output()
     look = look_of(output)
-    with journal.Journal.open(path, read_only=True) as opened:
+    with looking_at(path, as_of, read_only=read_only) as opened:
         session_id = session_named(opened, named)
         note = note_on_end(opened, as_of)
         found = _found(opened, session_id, as_of, None if as_json or wide else look.height)

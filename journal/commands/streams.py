@@ -14,6 +14,7 @@ from journal.commands.console.arguments import (
     as_of_option,
     journal_argument,
     json_option,
+    read_only_option,
     state_option,
     wide_option,
 )
@@ -23,11 +24,10 @@ from journal.commands.console.listing import (
     listing_options,
     order_and_limit,
 )
+from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
-from journal.commands.console.progress import folding_shown
-from journal.commands.console.rebuild_hint import hint_at_rebuild
 from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
@@ -79,6 +79,7 @@ _COLUMNS = (
 @as_of_option
 @json_option
 @wide_option
+@read_only_option
 def streams(
     path: Path,
     *,
@@ -90,22 +91,23 @@ def streams(
     as_of: "int | Timestamp | None",
     as_json: bool,
     wide: bool,
+    read_only: bool,
 ) -> None:
     """List the streams in JOURNAL and what has become of them.
 
     FRAMES and BYTES are those of a stream's skeleton and patches. Where there are anomalies, the
     column ! counts them. Dates are UTC; LASTED is from CREATED to ENDED. Each id is as long as it
-    takes to type it for ID. A narrow terminal gets fewer columns. Nothing is written to JOURNAL.
+    takes to type it for ID. A narrow terminal gets fewer columns.
+
+    What is folded for this is stored in JOURNAL, if it is much and JOURNAL is your own.
     """
     output, tally = Output(), Tally()
     order, at_most = order_and_limit(
         sort, limit, last, for_people=output.is_terminal and not as_json
     )
-    with journal.Journal.open(path, read_only=True) as opened, folding_shown(opened):
+    with looking_at(path, as_of, read_only=read_only) as opened:
         session_id = None if named is None else session_named(opened, named)
         note = note_on_end(opened, as_of)
-        if as_of is None and session_id is None:
-            hint_at_rebuild(opened, path)
         wanted = None if state is None else journal.StreamState(state)
         found = tally.counting(
             opened.iter_streams(session_id, wanted, order=order, limit=at_most, as_of=as_of)

@@ -31,7 +31,7 @@ from journal.file.extent import (
     missing_event,
     read_extent,
 )
-from journal.file.identity import meta
+from journal.file.identity import FORMAT_VERSION, meta
 from journal.file.info import JournalInfo, read_info
 from journal.file.names import KnownNames, ids_beginning
 from journal.file.selecting import (
@@ -92,6 +92,12 @@ class Reader:
         except (ValueError, TypeError, AttributeError) as error:
             reason = f"is damaged: its journal_id is {text!r}"
             raise DamagedError(self._database.path, reason) from error
+
+    def is_older_format(self) -> bool:
+        """Tell whether the file is of an older format than this version writes."""
+        with self._database.read() as connection:
+            found: int = connection.pragma("user_version")
+        return found < FORMAT_VERSION
 
     def last_position(self) -> int:
         """Return the position of the latest event, 0 where there never was one."""

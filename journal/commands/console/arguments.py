@@ -144,6 +144,12 @@ def state_option(states: tuple[str, ...]) -> Callable[[_Command], _Command]:
     )
 
 
+read_only_option = click.option(
+    "--read-only", is_flag=True, help="Do not store in JOURNAL what is folded for this."
+)
+"""As `read_only`."""
+
+
 wide_option = click.option(
     "--wide", is_flag=True, help="Print records: every field in full, on a line of its own."
 )

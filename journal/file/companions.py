@@ -5,7 +5,6 @@ from pathlib import Path
 
 from journal import errors
 from journal.file.foreign_writes import ForeignWrites
-from journal.file.wal_index import WalIndex
 
 Key = tuple[int, int]
 """Device and inode, which tell a file from every other."""
@@ -20,17 +19,19 @@ def key_of(file: Path | str | int) -> Key | None:
     return status.st_dev, status.st_ino
 
 
-def check_is_at(path: Path, key: Key) -> None:
-    """Make sure that a path still leads to the file that was opened.
+def check_is_at(path: Path, key: Key) -> int:
+    """Make sure that a path still leads to the file that was opened, and return its `st_mtime_ns`.
 
     Raises:
         FileReplacedError: it does not.
     """
-    found = key_of(path)
-    if found is None:
-        raise errors.FileReplacedError(path, "was moved or deleted while it was open")
-    if found != key:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (as above)
+    except OSError:
+        raise errors.FileReplacedError(path, "was moved or deleted while it was open") from None
+    if (status.st_dev, status.st_ino) != key:
         raise errors.FileReplacedError(path, "was replaced by another file while it was open")
+    return status.st_mtime_ns
 
 
 class Companions:
@@ -47,8 +48,7 @@ class Companions:
         self._wal = f"{path}-wal"
         self._shm_key = key_of(shm)
         self._wal_key = key_of(self._wal)
-        self._index = WalIndex(shm)
-        self.foreign_writes = ForeignWrites(main, self._index)
+        self.foreign_writes = ForeignWrites(main, shm)
 
     def have_the_same_shm(self) -> bool:
         """Tell whether the -shm is the one that was opened."""
@@ -64,7 +64,3 @@ class Companions:
     def are_there(self) -> bool:
         """Tell whether the -shm is the same, and a -wal is there."""
         return self.have_the_same_shm() and os.access(self._wal, os.F_OK)
-
-    def wal_may_begin_anew(self) -> bool:
-        """Tell whether all of the -wal is in the file: the next commit may begin it anew then."""
-        return self._index.may_begin_anew()

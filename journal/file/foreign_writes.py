@@ -9,7 +9,7 @@ and lay the next ones over what is there now.
 import os
 from typing import NamedTuple
 
-from journal.file.wal_index import WalIndex
+from journal.file.wal_index import read_wal_index
 
 
 class _Look(NamedTuple):
@@ -20,24 +20,30 @@ class _Look(NamedTuple):
 
 
 class ForeignWrites:
-    """Looks at a file through a descriptor of it and the -shm. Threads may share it.
+    """Looks at a file through a descriptor of it and one of the -shm. Threads may share it.
 
     It can tell only where no checkpoint came between two looks, so look often.
     """
 
-    def __init__(self, main: int, index: WalIndex) -> None:
+    def __init__(self, main: int, shm: int) -> None:
         self._main = main
-        self._index = index
-        self._seen = self._look()
+        self._shm = shm
+        self.wal_may_begin_anew = False
+        """Whether all of the -wal was in the file at the last look."""
+        self._seen = self._look(None)
         self._are_found = False
 
-    def are_found(self) -> bool:
-        """Look, and tell whether somebody else has written to the file; once found, for ever."""
+    def are_found(self, modified_ns: int | None = None) -> bool:
+        """Look, and tell whether somebody else has written to the file; once found, for ever.
+
+        Args:
+            modified_ns: when the file was changed last, if that was asked just now.
+        """
         seen = self._seen
-        now = self._look()
+        now = self._look(modified_ns)
         if now == seen or self._are_found:
             return self._are_found
-        while now != (again := self._look()):  # until no checkpoint comes between
+        while now != (again := self._look(None)):  # until no checkpoint comes between
             now = again
         if now.modified_ns not in (seen.modified_ns, self._seen.modified_ns):
             is_at_rest = now.backfilled == now.attempted  # no checkpoint is under way or cut short
@@ -45,6 +51,9 @@ class ForeignWrites:
         self._seen = now
         return self._are_found
 
-    def _look(self) -> _Look:
-        modified_ns = os.fstat(self._main).st_mtime_ns
-        return _Look(modified_ns, *self._index.checkpoint())
+    def _look(self, modified_ns: int | None) -> _Look:
+        if modified_ns is None:
+            modified_ns = os.fstat(self._main).st_mtime_ns
+        frames, salt, backfilled, attempted = read_wal_index(self._shm)
+        self.wal_may_begin_anew = frames == backfilled
+        return _Look(modified_ns, salt, backfilled, attempted)

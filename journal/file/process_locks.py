@@ -178,13 +178,13 @@ class Holding:
             FileReplacedError: it was moved, replaced, deleted or written to by somebody else, or
                 its -wal or -shm was.
         """
-        check_is_at(path, self.key)
+        modified_ns = check_is_at(path, self.key)
         if self._companions is None:
             return
         if not self._companions.are_there():
             reason = "lost its -wal or -shm while it was open: somebody moved or deleted it"
             raise errors.FileReplacedError(path, reason)
-        self.check_is_unchanged(path)
+        self.check_is_unchanged(path, modified_ns)
 
     def check_may_be_opened(self, path: Path) -> None:
         """Make sure of the same, and of the -wal, before one more connection opens all of them.
@@ -196,13 +196,13 @@ class Holding:
         if not self.has_its_wal():
             raise errors.FileReplacedError(path, "has another -wal than when it was opened")
 
-    def check_is_unchanged(self, path: Path) -> None:
+    def check_is_unchanged(self, path: Path, modified_ns: int | None = None) -> None:
         """Make sure that nobody but journals wrote to the file, wherever it is by now.
 
         Raises:
             FileReplacedError: somebody did.
         """
-        if self.has_foreign_writes():
+        if self.has_foreign_writes(modified_ns):
             reason = "was written to by something else while it was open (a copy put over it?): "
             reason += "close it, look at what it is now, and open it again"
             raise errors.FileReplacedError(path, reason)
@@ -212,8 +212,9 @@ class Holding:
         return self.has_its_wal() and not self.has_foreign_writes()
 
     def wal_may_begin_anew(self) -> bool:
-        """Tell whether the next commit may be the first one in the -wal, as far as can be known."""
-        return self._companions is not None and self._companions.wal_may_begin_anew()
+        """Tell whether the next commit may be the first one in the -wal, by the last look at it."""
+        found = self._companions
+        return found is not None and found.foreign_writes.wal_may_begin_anew
 
     def is_in_use(self) -> bool:
         """Tell whether anybody else has the file open: another journal, process or library."""
@@ -225,9 +226,10 @@ class Holding:
         """Tell whether nobody else in this process uses the file, which is there to be written."""
         return self.users == 1 and self.is_writable and key_of(self.path) == self.key
 
-    def has_foreign_writes(self) -> bool:
+    def has_foreign_writes(self, modified_ns: int | None = None) -> bool:
         """Tell whether somebody but journals wrote to the file."""
-        return self._companions is not None and self._companions.foreign_writes.are_found()
+        found = self._companions
+        return found is not None and found.foreign_writes.are_found(modified_ns)
 
     def unlock_shared(self) -> None:
         """Give the shared locks back: SQLite's connections are about to be closed."""

@@ -222,6 +222,10 @@ class Journal:
         """Return the streams whose ids begin with some hexadecimal digits; see `find_sessions`."""
         return self._reader.streams_beginning(beginning, limit)
 
+    def kind_names(self) -> list[str]:
+        """Return the kinds that there can be events of: the known ones, and those kept whole."""
+        return self._reader.kind_names()
+
     def info(self) -> JournalInfo:
         """Return what is in the file. Counting the kinds reads all of it, 10 million events/s."""
         return self._reader.info()

@@ -98,6 +98,13 @@ def test_what_a_row_lacks_is_an_error_at_import(tmp_path: Path, row: str, compla
     assert complaint in result.stderr
 
 
+def test_a_file_tells_its_kinds(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "a.db") as journal:
+        assert journal.kind_names() == sorted(KINDS)
+        journal.append_ndjson(lines_of("next_version.ndjson"), unknown="keep")
+        assert journal.kind_names() == sorted([*KINDS, "backpressure_received"])
+
+
 def test_type_checkers_see_every_kind_in_the_union() -> None:
     tree = ast.parse((PACKAGE / "events" / "kinds.py").read_text("utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If) and node.orelse)

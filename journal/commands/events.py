@@ -152,9 +152,9 @@ def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
     known = kind_names()
     if kinds <= {*known}:
         return
-    here = opened.info().counts_by_kind
-    for kind in sorted(kinds.difference(known, here)):
-        similar = difflib.get_close_matches(kind[:100], {*known, *here}, n=1)
+    here = opened.kind_names()
+    for kind in sorted(kinds.difference(here)):
+        similar = difflib.get_close_matches(kind[:100], here, n=1)
         hint = f"did you mean {told(similar[0])}?" if similar else "`journal kinds` lists the known"
         message = f"{told(kind)} is neither a known kind nor one in {opened.path.name}, {hint}"
         context = click.get_current_context()

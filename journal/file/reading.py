@@ -33,7 +33,7 @@ from journal.file.extent import (
 )
 from journal.file.identity import FORMAT_VERSION, meta
 from journal.file.info import JournalInfo, read_info
-from journal.file.names import KnownNames, ids_beginning
+from journal.file.names import KnownNames, ids_beginning, kinds_of
 from journal.file.selecting import (
     COLUMNS,
     Chain,
@@ -116,6 +116,11 @@ class Reader:
         with self._database.read() as connection:
             head = stored_head(connection, "session", session_id.bytes, last_position(connection))
             return 0 if head is None else head.event_count
+
+    def kind_names(self) -> list[str]:
+        """Return the names of the kinds that the file has a code for."""
+        with self._database.read() as connection:
+            return sorted({kind.name for kind in kinds_of(connection).values()})
 
     def info(self) -> JournalInfo:
         """Return what is in the file."""

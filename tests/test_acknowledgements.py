@@ -606,7 +606,8 @@ class Life:
             self.reader.close()
             for journal in self.journals:
                 if journal is not None:
-                    journal.close()
+                    with contextlib.suppress(StorageError):  # a sync of before is told only now
+                        journal.close()
 
     def note(self, text: str) -> None:
         self.program.history.append(text)

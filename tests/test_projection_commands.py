@@ -789,9 +789,9 @@ def test_what_is_folded_before_an_answer_shows_its_progress_and_takes_it_away(la
     shutil.copy(large, path)
     unfold(path)
     commands = [
-        ["sessions", path, "--json"],
+        ["sessions", path, "--json", "--read-only"],  # else the first would fold for the others
         ["streams", path, "--as-of", 60_000],
-        ["anomalies", path],
+        ["anomalies", path, "--read-only"],
     ]
     for command, seen in zip(commands, on_terminals(*commands, program=EAGER), strict=True):
         progress, _, rest = seen.rpartition("\r")

@@ -178,6 +178,12 @@ def append_a_line(path: Path) -> None:
     overwrite(path, path.read_bytes() + b"a line\n")
 
 
+def touch(path: Path) -> None:
+    """It changes nothing, but the time is all there is to go by."""
+    time.sleep(0.02)
+    path.touch()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs locks of our own")
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize(
@@ -189,6 +195,7 @@ def append_a_line(path: Path) -> None:
         put_another_journal_over_it,
         change_a_byte,
         append_a_line,
+        touch,
     ],
     ids=lambda function: function.__name__,
 )

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from journal.errors import StaleWalError as StaleWalError
     from journal.errors import StorageError as StorageError
     from journal.errors import StorageFullError as StorageFullError
+    from journal.errors import TargetExistsError as TargetExistsError
     from journal.errors import UnknownKindError as UnknownKindError
     from journal.errors import UnknownProjectionError as UnknownProjectionError
     from journal.errors import UnsafeSQLiteError as UnsafeSQLiteError
+    from journal.errors import WrongTargetError as WrongTargetError
     from journal.events.ids import SessionId as SessionId
     from journal.events.ids import StreamId as StreamId
     from journal.events.kinds import DomainEvent as DomainEvent
@@ -96,9 +98,11 @@ _HOMES = {
     "StaleWalError": "errors",
     "StorageError": "errors",
     "StorageFullError": "errors",
+    "TargetExistsError": "errors",
     "UnknownKindError": "errors",
     "UnknownProjectionError": "errors",
     "UnsafeSQLiteError": "errors",
+    "WrongTargetError": "errors",
     "DomainEvent": "events.kinds",
     "FramesBatched": "events.kinds",
     "PatchFramesGenerated": "events.kinds",

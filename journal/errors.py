@@ -8,6 +8,7 @@
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError
       projecting FoldError, UnknownProjectionError
       reading    PrunedError
+      targets    TargetExistsError, WrongTargetError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
 Each is also a subclass of the built-in exception that fits, and keeps what its message says as
@@ -15,7 +16,7 @@ attributes. The exception of the driver, where there was one, is the `__cause__`
 package is imported here, so that everything in it can import this.
 """
 
-from errno import EACCES, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ESTALE, ETIMEDOUT
+from errno import EACCES, EEXIST, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ESTALE, ETIMEDOUT
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -294,6 +295,25 @@ class PrunedError(PathError, LookupError):
         super().__init__(path, f"{asked} is before the first event left, at position {first}")
         self.asked = asked
         self.first = first
+
+
+# Whole files
+
+
+class TargetExistsError(PathOSError, FileExistsError):
+    """There is a file already where one is to be made; it stays. `force=True` replaces it."""
+
+    usual_errno = EEXIST
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, "exists already (only with force it is replaced)")
+
+
+class WrongTargetError(PathError, ValueError):
+    """No file may be made there, with or without `force`; nothing was done.
+
+    It is the file that is read or one beside it, or it belongs to a file that is in use.
+    """
 
 
 # Any time

@@ -42,6 +42,8 @@ EXAMPLES: list[JournalError] = [
     errors.FoldError("errors", 6, "apply returned None"),
     errors.UnknownProjectionError("errors"),
     errors.PrunedError(PATH, "position 6", 7),
+    errors.TargetExistsError(PATH),
+    errors.WrongTargetError(PATH, "is the very file that is read"),
     errors.ClosedError(PATH, "the journal is closed"),
     errors.BusyError(PATH, "is locked by another process"),
     errors.StorageFullError(PATH, "the disk is full"),
@@ -153,6 +155,7 @@ def test_errors_come_back_from_a_process_pool() -> None:
     [
         (errors.ClosedCopyError(PATH, "ship"), errno.EROFS),
         (errors.StaleWalError(PATH, "is of another journal"), errno.ESTALE),
+        (errors.TargetExistsError(PATH), errno.EEXIST),
     ],
 )
 def test_what_makes_its_words_by_itself_has_errno_and_filename(
@@ -176,7 +179,11 @@ def test_system_errors_have_errno_and_filename(cls: type[PathOSError]) -> None:
 def test_every_system_error_has_a_usual_errno() -> None:
     system = {cls for cls in CLASSES if issubclass(cls, OSError)}
 
-    assert system == USUAL_ERRNO.keys() | {errors.ClosedCopyError, errors.StaleWalError}
+    assert system == USUAL_ERRNO.keys() | {
+        errors.ClosedCopyError,
+        errors.StaleWalError,
+        errors.TargetExistsError,
+    }
 
 
 def test_the_usual_errno_is_one_that_the_built_in_stands_for() -> None:

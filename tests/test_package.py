@@ -71,11 +71,13 @@ PUBLIC = [
     "StreamId",
     "StreamStarted",
     "StreamState",
+    "TargetExistsError",
     "Timestamp",
     "UnknownEvent",
     "UnknownKindError",
     "UnknownProjectionError",
     "UnsafeSQLiteError",
+    "WrongTargetError",
     "parse_event",
 ]
 
@@ -102,6 +104,7 @@ LAYERS = [
     "testing",
     "file",
     "projections",
+    "maintenance",
     "journal",
     "commands",
     "__main__",

@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from journal.events.values import SessionState as SessionState
     from journal.events.values import StreamState as StreamState
     from journal.journal import Journal as Journal
+    from journal.maintenance.findings import Finding as Finding
+    from journal.maintenance.verifying import Verification as Verification
+    from journal.maintenance.verifying import verify as verify
     from journal.memory import InMemoryEventStore as InMemoryEventStore
     from journal.projections.results import Projection as Projection
     from journal.store import EventStore as EventStore
@@ -125,6 +128,9 @@ _HOMES = {
     "StreamId": "events.ids",
     "Journal": "journal",
     "InMemoryEventStore": "memory",
+    "Finding": "maintenance.findings",
+    "Verification": "maintenance.verifying",
+    "verify": "maintenance.verifying",
     "Projection": "projections.results",
     "EventStore": "store",
     "EventSubscriber": "store",

@@ -829,10 +829,10 @@ def test_info_for_people(mixed):
 
     assert (result.code, result.err) == (0, "")
     lines = result.out.decode().splitlines()
-    facts = dict(line.split(maxsplit=1) for line in lines[:9])
+    facts = dict(line.split(maxsplit=1) for line in lines[:10])
     assert list(facts) == [
         *("Events", "Timestamps", "Sessions", "Streams", "Size", "File", "Journal", "Created"),
-        "Format",
+        *("Format", "Head"),
     ]
     assert facts["File"] == str(mixed)
     assert facts["Events"] == "5,442, positions 1 to 5442"
@@ -841,8 +841,9 @@ def test_info_for_people(mixed):
     assert re.fullmatch(r"\d+ kB", facts["Size"])
     assert re.fullmatch(r"20\S+Z by journal \S+", facts["Created"])
     assert facts["Format"] == "1, 5 sealed blocks"
-    assert lines[9:12] == ["", "Events by kind", "  patch_frames_generated        1,280"]
-    assert len(lines) == 11 + 13
+    assert re.fullmatch(r"5442:[0-9a-f]{64}", facts["Head"])
+    assert lines[10:13] == ["", "Events by kind", "  patch_frames_generated        1,280"]
+    assert len(lines) == 12 + 13
 
 
 @posix

@@ -31,6 +31,7 @@ PUBLIC = [
     "EventStore",
     "EventSubscriber",
     "FileReplacedError",
+    "Finding",
     "FoldError",
     "FramesBatched",
     "InMemoryEventStore",
@@ -77,8 +78,10 @@ PUBLIC = [
     "UnknownKindError",
     "UnknownProjectionError",
     "UnsafeSQLiteError",
+    "Verification",
     "WrongTargetError",
     "parse_event",
+    "verify",
 ]
 
 # What methods return and nobody makes, by where it can be imported from for annotations.

@@ -32,7 +32,9 @@ def info(path: Path, *, as_json: bool) -> None:
     """Show what is in JOURNAL: how many events of which kinds, of which times, and how large it is.
 
     Times are RFC 3339, sizes in JSON are in bytes. On a terminal it fits the screen; a pipe gets
-    every kind. Reads the whole file once; changes nothing.
+    every kind. The head is the digest at the last position: noted elsewhere, it lets `journal
+    verify --head` find out later whether the history up to there is still the same. Reads the whole
+    file once; changes nothing.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
@@ -63,6 +65,7 @@ def _page(found: "JournalInfo", look: Look) -> list[str]:
         "Created": made,
         **({} if found.closed_by is None else {"Closed by": told(found.closed_by, _TEXT_MAX)}),
         "Format": f"{found.format_version}, {counted(found.sealed_block_count, 'sealed block')}",
+        **({} if found.head is None else {"Head": found.head}),
     }
     page = [f"{name:<12}{value}" for name, value in facts.items()]
     if found.counts_by_kind:

@@ -122,11 +122,8 @@ class Database:
     @contextmanager
     def _inside(self) -> Iterator[None]:
         """Be inside SQLite, and let none of apsw's errors out."""
-        with forking.inside_sqlite():
-            try:
-                yield
-            except (apsw.Error, UnicodeDecodeError) as error:
-                raise _journal_error(self.path, error) from error
+        with forking.inside_sqlite(), translated(self.path):
+            yield
 
     def set_label(self, label: str) -> None:
         """Write what people call this journal.
@@ -231,7 +228,7 @@ class Database:
             connection = open_writer(self.path, self.durability)
             connection.set_wal_hook(self._checkpoints.after_commit)
         try:
-            with _translated(self.path):
+            with translated(self.path):
                 yield connection
         finally:
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
@@ -245,7 +242,7 @@ class Database:
             connection = self._new_reader()
             self._given_away.add(connection)  # who lists what it has may be slow
         try:
-            with _translated(self.path):
+            with translated(self.path):
                 yield connection
         finally:
             with self._inside():
@@ -420,7 +417,8 @@ def _changes(connection: apsw.Connection) -> tuple[int, int]:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Let none of apsw's errors out of this block."""
     try:
         yield
     except (apsw.Error, UnicodeDecodeError) as error:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from journal.errors import DamagedError
 from journal.events.timestamps import Timestamp
-from journal.file.extent import read_extent
+from journal.file.blocks import digest_at
+from journal.file.extent import Extent, read_extent
 from journal.file.paths import beside, resolved
 
 
@@ -18,8 +19,10 @@ class JournalInfo(BaseModel):
 
     Sizes are in bytes; `first_timestamp` and `last_timestamp` are the smallest and the largest, not
     those of the first and the last event. `closed_by` is what made the file, if it is a closed
-    copy. `absent_count` is how many positions have no event any more. Positions and times are None
-    while there are no events.
+    copy. `head` is the digest at the last position, as POSITION:DIGEST: noted elsewhere, it lets
+    `verify` find out later whether the history up to there is still the same. `absent_count` is how
+    many positions have no event any more. Positions, times and `head` are None while there are no
+    events; so is `head` where what it is made of is absent or redacted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +39,7 @@ class JournalInfo(BaseModel):
     last_position: int | None
     first_timestamp: Timestamp | None
     last_timestamp: Timestamp | None
+    head: str | None
     absent_count: int
     session_count: int
     stream_count: int
@@ -87,6 +91,7 @@ def _read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
         absent_count=extent.last - extent.event_count(0, extent.last),
         first_position=first,
         last_position=extent.last or None,
+        head=_head(connection, extent),
         first_timestamp=None if smallest is None else Timestamp.from_epoch_ns(smallest),
         last_timestamp=None if largest is None else Timestamp.from_epoch_ns(largest),
         session_count=connection.execute("SELECT count(*) FROM session").get,
@@ -96,3 +101,8 @@ def _read_info(connection: apsw.Connection, path: Path) -> JournalInfo:
         file_bytes=path.stat().st_size,
         wal_bytes=wal.stat().st_size if wal.exists() else 0,
     )
+
+
+def _head(connection: apsw.Connection, extent: Extent) -> str | None:
+    digest = digest_at(connection, extent, extent.last) if extent.last else None
+    return None if digest is None else f"{extent.last}:{digest}"

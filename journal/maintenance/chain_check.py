@@ -1,0 +1,144 @@
+"""The links from each event to the one before it of its session and stream, and where they begin.
+
+The events are sorted by their sessions, and by their streams, in temporary storage of SQLite.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
+
+import apsw
+
+from journal.file.extent import Extent
+from journal.maintenance.file_check import shown
+from journal.maintenance.findings import Findings
+
+Owner = Literal["session", "stream"]
+OWNERS: tuple[Owner, ...] = ("session", "stream")
+
+
+def check_chains(
+    connection: apsw.Connection,
+    owner: Owner,
+    extent: Extent,
+    found: Findings,
+    *,
+    after: int | None = None,
+) -> None:
+    """Make sure that each link leads to the event before, and each head to the last one.
+
+    Args:
+        connection: which has the file open, in a transaction.
+        owner: whose chains.
+        extent: which positions the file has.
+        found: takes what is wrong.
+        after: look only at the events after this position; None: at all, and at all heads.
+    """
+    checked = _Chains(connection, owner, extent, found, after)
+    with found.noted("unreadable", owner, severity="derived"):
+        for key, events in groupby(checked.rows(), key=itemgetter(0)):
+            checked.check(key, events)
+    if after is None:
+        checked.check_others()
+
+
+class _Chains:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        owner: Owner,
+        extent: Extent,
+        found: Findings,
+        after: int | None,
+    ) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._extent = extent
+        self._found = found
+        self._after = after
+        self._head_sql = (
+            "SELECT h.uuid, h.last_seq, h.event_count, ifnull(b.events_before, 0)"
+            f" FROM {owner} AS h LEFT JOIN base_{owner} AS b ON b.{owner} = h.id WHERE h.id = ?"
+        )
+        self._heads = 0
+
+    def rows(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield session or stream, position and link of the events, chain after chain."""
+        owner = self._owner
+        return self._connection.execute(
+            f"SELECT {owner}, seq, {owner}_prev FROM event"
+            f" WHERE seq > ? AND typeof({owner}) = 'integer' ORDER BY {owner}, seq",
+            (self._extent.cut if self._after is None else self._after,),
+        )
+
+    def check(self, key: int, events: Iterator[tuple[int, int, Any]]) -> None:
+        """Check the links of one chain, first to last, and its head."""
+        _, position, first_link = next(events)
+        if not self._may_begin(key, position, first_link):
+            self._add_link(position, first_link, "where no event of its {} is")
+        count = 1
+        for _, following, link in events:
+            if link != position:
+                self._add_link(following, link, f"and the one before it of its {{}} is {position}")
+            position = following
+            count += 1
+        is_whole = self._after is None or first_link is None
+        self._check_head(key, position, count if is_whole else None)
+
+    def _add_link(self, position: int, link: Any, what: str) -> None:
+        text = f"the event at position {position} links to {link!r}, {what.format(self._owner)}"
+        self._found.add("link", "event", position, text, "derived")
+
+    def _check_head(self, key: int, last: int, count: int | None) -> None:
+        """Hold a head against the last event of its chain, and their number, if it is known."""
+        head: Any = self._connection.execute(self._head_sql, (key,)).fetchone()
+        if head is None:
+            return  # what names it says so
+        self._heads += 1
+        uuid, last_seq, counted, events_before = head
+        text = ""
+        if last_seq != last:
+            text = f"has its last event at position {last}, and says {last_seq!r}"
+        elif type(counted) is not int or not 1 <= counted <= last:
+            text = f"says that it had {counted!r} events"
+        elif type(events_before) is not int:
+            text = f"says that {events_before!r} of its events are before the cut"
+        elif count is not None and counted - events_before != count:
+            text = f"has {count} events, and says {counted - events_before}"
+        if text:
+            what = f"the {self._owner} {shown(uuid)} {text}"
+            self._found.add("head", self._owner, last, what, "derived")
+
+    def _may_begin(self, key: int, position: int, link: Any) -> bool:
+        """Tell whether a link leads to where the chain goes on before the events looked at."""
+        if link is None:
+            return True
+        if type(link) is not int or not 1 <= link < position:
+            return False
+        if self._extent.absence_at(link) is not None:
+            return True
+        if self._after is None or link > self._after:
+            return False
+        there: Any = self._connection.execute(
+            f"SELECT {self._owner} FROM event WHERE seq = ?", (link,)
+        ).get
+        return bool(there == key)
+
+    def check_others(self) -> None:
+        """Check the heads of what has no events here: all of them are before the cut."""
+        owner, cut = self._owner, self._extent.cut
+        with self._found.noted("head", owner, severity="derived"):
+            if self._connection.execute(f"SELECT count(*) FROM {owner}").get == self._heads:
+                return
+            rows: Any = self._connection.execute(
+                "SELECT h.uuid, h.last_seq, h.event_count, ifnull(b.events_before, 0)"
+                f" FROM {owner} AS h LEFT JOIN base_{owner} AS b ON b.{owner} = h.id"
+                f" WHERE h.id NOT IN (SELECT {owner} FROM event WHERE {owner} IS NOT NULL)"
+            )
+            for uuid, last, counted, events_before in rows:
+                is_right = type(last) is int and 1 <= last <= cut and counted == events_before
+                if not is_right or type(counted) is not int or not 1 <= counted <= last:
+                    text = f"the {owner} {shown(uuid)} has no events, and says {counted!r}, the"
+                    text += f" last at position {last!r}"
+                    self._found.add("head", owner, None, text, "derived")

@@ -1,0 +1,171 @@
+"""What a file says of itself: facts, kinds, ids, what is absent, bases and checkpoints."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+import apsw
+
+from journal.events.timestamps import Timestamp
+from journal.file.checkpoints import read_checkpoints
+from journal.file.extent import ABSENT_SQL, Absence, Extent, read_extent
+from journal.file.names import kinds_of
+from journal.maintenance.findings import Findings, Severity
+from journal.projections.checkpoints import base_digest
+
+_REASONS: Final = ("pruned", "before delta", "lost")
+_CLOSED_BY: Final = (None, "ship", "delta", "recover")
+
+
+def check_meta(connection: apsw.Connection, found: Findings) -> None:
+    """Make sure that what the file says of itself can be understood."""
+    with found.noted("meta", "meta"):
+        facts = dict(connection.execute("SELECT key, value FROM meta"))
+        checks: dict[str, Callable[[Any], object]] = {
+            "journal_id": UUID,
+            "created_at": Timestamp.parse,
+            "min_reader_version": int,
+            "library_version": str.encode,
+        }
+        for key, check in checks.items():
+            try:
+                check(facts[key])
+            except (KeyError, ValueError, TypeError, AttributeError):
+                text = f"{key} in meta is {facts.get(key)!r}, which it cannot be"
+                found.add("meta", "meta", None, text, "derived")
+        if facts.get("closed") not in _CLOSED_BY:
+            text = f"closed in meta is {facts['closed']!r}, which it cannot be"
+            found.add("meta", "meta", None, text, "derived")
+
+
+def check_kinds(connection: apsw.Connection, found: Findings) -> None:
+    """Make sure that every kind has a name, and the fields that it has."""
+    with found.noted("kind", "kind"):
+        kinds_of(connection)
+
+
+def extent_of(connection: apsw.Connection, found: Findings) -> Extent:
+    """Return which positions a file has, as well as can be told where it contradicts itself.
+
+    What is absent is checked by that.
+    """
+    before = found.count
+    absences = _absences(connection, found)
+    first = 1
+    for absence in absences:
+        if absence.first == first:
+            first = absence.last + 1
+    last = absences[-1].last if absences else 0
+    with found.noted("unreadable", "event"):
+        last = max(last, connection.execute("SELECT ifnull(max(seq), 0) FROM event").get)
+    if found.count == before:
+        with found.noted("extent", "event"):
+            return read_extent(connection)
+    return Extent(first, last, absences)
+
+
+def _absences(connection: apsw.Connection, found: Findings) -> tuple[Absence, ...]:
+    taken: list[Absence] = []
+    with found.noted("absent", "absent"):
+        rows: Any = connection.execute(ABSENT_SQL + " LIMIT 1000000")
+        for *columns, check_digest, text in rows:
+            absence = Absence(*columns)
+            wrong = _wrong_with(absence, taken[-1] if taken else None)
+            if wrong is None and hashlib.sha256(text.encode()).hexdigest() != check_digest:
+                wrong = "is not what it was when it was written"
+            if wrong is None:
+                wrong = _wrong_counts(json.loads(text)[3], absence)
+            if wrong is None:
+                taken.append(absence)
+                continue
+            what = f"the row about absent events from position {absence.first} {wrong}"
+            found.add("absent", "absent", absence.first, what)
+    return tuple(taken)
+
+
+def _wrong_with(absence: Absence, before: Absence | None) -> str | None:
+    """Return what is wrong with a range, None where nothing is."""
+    if type(absence.last) is not int or not 1 <= absence.first <= absence.last:
+        return f"has no last position at or after it, but {absence.last!r}"
+    if absence.reason not in _REASONS:
+        return f"gives no reason that there is, but {absence.reason!r}"
+    if absence.reason != "lost" and absence.first != 1:
+        return f"says {absence.reason!r}, which only the range at the beginning can be"
+    if before is not None and absence.first <= before.last:
+        return f"overlaps the one from position {before.first}"
+    return None
+
+
+def _wrong_counts(counts: str | None, absence: Absence) -> str | None:
+    if counts is None:
+        return None
+    by_kind = json.loads(counts)
+    if sum(by_kind.values()) > absence.last - absence.first + 1:
+        return "counts more events than it has positions"
+    return None
+
+
+def check_bases(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
+    """Make sure that the states at the cut are what they were when they were written."""
+    bases: Any = []
+    with found.noted("base", "base"):
+        bases = connection.execute(
+            "SELECT projection, version, position, check_digest FROM base"
+        ).fetchall()
+    for name, version, position, check_digest in bases:
+        where = f"base {name}"
+        with found.noted("base", where, extent.cut or None):
+            text = None
+            if type(version) is not int or position != extent.cut or extent.cut == 0:
+                text = f"is of position {position!r}, and the cut is at {extent.cut}"
+            elif base_digest(connection, name) != check_digest:
+                text = "is not what it was when it was written"
+            if text is not None:
+                found.add("base", where, extent.cut, f"the base of the projection {name!r} {text}")
+
+
+def check_checkpoints(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
+    """Make sure that whoever reads the events in order has not come beyond the last one."""
+    with found.noted("checkpoint", "checkpoint", severity="derived"):
+        read_checkpoints(connection, "projection", extent.last)
+    with found.noted("checkpoint", "checkpoint", severity="derived"):
+        read_checkpoints(connection, "subscription", extent.last)
+
+
+def check_ids(connection: apsw.Connection, found: Findings) -> None:
+    """Make sure that the ids of sessions and streams are ids, each there once."""
+    for table in ("session", "stream"):
+        with found.noted("id", table):
+            wrong: Any = connection.execute(
+                f"SELECT id FROM {table} WHERE typeof(uuid) IS NOT 'blob' OR length(uuid) IS NOT 16"
+            )
+            for (key,) in wrong:
+                text = f"the {table} {key} has an id that is none: 16 bytes were expected"
+                found.add("id", table, None, text)
+        with found.noted("id", table):
+            twice: Any = connection.execute(
+                f"SELECT uuid, min(id), max(id) FROM {table} NOT INDEXED"
+                " GROUP BY uuid HAVING count(*) > 1"
+            )
+            for uuid, first, second in twice:
+                text = f"the {table}s {first} and {second} have the same id, {shown(uuid)}"
+                found.add("id", table, None, text)
+
+
+def shown(uuid: Any) -> str:
+    """Return an id as people read it, whatever is in its place."""
+    if isinstance(uuid, bytes) and len(uuid) == 16:
+        return str(UUID(bytes=uuid))
+    return repr(uuid)[:60]
+
+
+def check_sqlite(connection: apsw.Connection, found: Findings) -> None:
+    """Have SQLite look at every page, every index and every type of value."""
+    with found.noted("sqlite", "file"):
+        messages: Any = connection.execute("PRAGMA main.integrity_check(100)")
+        for (message,) in messages:
+            if message != "ok":
+                severity: Severity = "derived" if " index " in message else "events"
+                found.add("sqlite", "file", None, f"SQLite finds: {message}", severity)

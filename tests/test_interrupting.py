@@ -70,6 +70,8 @@ def printing(path):
         ["session", path, SESSION],
         ["anomalies", path, "--json"],
         ["projections", path],
+        ["verify", path],
+        ["verify", path, "--full", "--json"],
     ]
 
 

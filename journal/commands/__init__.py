@@ -21,6 +21,7 @@ from journal.commands.rebuild import rebuild
 from journal.commands.session import session
 from journal.commands.sessions import sessions
 from journal.commands.streams import streams
+from journal.commands.verify import verify
 
 _EPILOG = """\b
 Example:
@@ -32,7 +33,7 @@ Example:
 \b
 Exit codes:
   0    done
-  1    failed; standard error says why
+  1    failed; standard error says why. Or not sound (verify)
   2    wrong usage
   3    done, with losses (append --on-error skip) or differences (rebuild)
        that were reported
@@ -58,6 +59,6 @@ def cli(*, debug: bool) -> None:
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label),
+    *(info, label, verify),
 ):
     cli.add_command(_command)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import apsw
 from pydantic import BaseModel, ConfigDict
 
-from journal.errors import DamagedError, JournalError, StorageError
+from journal.errors import DamagedError, JournalError, PathError, StorageError
 from journal.file import forking
 from journal.file.connections import translated
 from journal.file.decoding import NOT_DECODED, sentence
@@ -108,7 +108,7 @@ class Findings:
                 raise
             if isinstance(error, DamagedError) and error.position is not None:
                 position = error.position
-            self.add(code, where, position, _text_of(error), severity)
+            self.add(code, where, position, text_of(error), severity)
 
 
 def is_damage(error: Exception) -> bool:
@@ -119,9 +119,10 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, DamagedError) or not isinstance(error, JournalError)
 
 
-def _text_of(error: Exception) -> str:
-    if isinstance(error, DamagedError | StorageError):
-        return error.reason
+def text_of(error: Exception) -> str:
+    """Return what an error says of the file."""
+    if isinstance(error, PathError):
+        return error.reason.removeprefix("is damaged: ")
     return f"{type(error).__name__}: {sentence(error)}"
 
 

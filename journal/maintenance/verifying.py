@@ -26,7 +26,7 @@ from journal.maintenance.file_check import (
     check_sqlite,
     extent_of,
 )
-from journal.maintenance.findings import Finding, Findings, OnFinding, is_damage
+from journal.maintenance.findings import Finding, Findings, OnFinding, is_damage, text_of
 from journal.maintenance.key_check import check_keys
 from journal.maintenance.projection_check import check_projections
 
@@ -104,8 +104,8 @@ def verify(
         full: look at everything.
         head: POSITION:DIGEST, what an earlier verification or `Journal.info` gave as `head`.
         on_finding: is called with each finding at once. What it raises ends the verification.
-        progress: is called with the number of events looked at and the number there are; a full
-            look goes over them more than once.
+        progress: is called with the number of events looked at and the number to look at; a full
+            look takes each twice, against its block and in folding.
 
     Raises:
         ValueError: `head` is not of that form.
@@ -155,7 +155,10 @@ def _take_refusal(found: Findings, error: errors.JournalError) -> None:
     code = codes.get(type(error), "unreadable")
     if type(error) not in codes and not is_damage(error):
         raise error
-    found.add(code, "file", None, str(error).removeprefix(f"{found.path}: "))
+    if isinstance(error.__cause__, apsw.Error) and code == "schema":
+        code = "unreadable"
+    text = text_of(error) if code != "stale-wal" else error.args[0].partition(": ")[2]
+    found.add(code, "file", None, text)
 
 
 class _Seen(NamedTuple):
@@ -195,7 +198,8 @@ def _look(
     if head is not None:
         _check_head(connection, extent, found, *head)
     begins = None if full else _last_blocks(connection, found)
-    proof = check_blocks(connection, extent, found, after=begins, progress=progress)
+    passes = _Passes(progress, 2 if full else 1)
+    proof = check_blocks(connection, extent, found, after=begins, progress=passes.take)
     unchecked: tuple[str, ...] = ()
     if full:
         check_ids(connection, found)
@@ -204,12 +208,31 @@ def _look(
     for owner in OWNERS:
         check_chains(connection, owner, extent, found, after=begins)
     if full:
-        unchecked = check_projections(connection, extent, found, progress)
+        passes.begin_next()
+        unchecked = check_projections(connection, extent, found, passes.take)
     digest = None
     if not found.count:
         with found.noted("block", "block"):
             digest = digest_at(connection, extent, extent.last)
     return _Seen(extent, proof, digest, unchecked)
+
+
+class _Passes:
+    """Makes one progress of several passes over the events."""
+
+    def __init__(self, progress: Progress | None, count: int) -> None:
+        self._progress = progress
+        self._count = count
+        self._done = 0
+
+    def begin_next(self) -> None:
+        """Count from the end of the pass before."""
+        self._done += 1
+
+    def take(self, done: int, total: int) -> None:
+        """Tell how far all of them have come."""
+        if self._progress is not None:
+            self._progress(self._done * total + done, self._count * total)
 
 
 def _last_blocks(connection: apsw.Connection, found: Findings) -> int:

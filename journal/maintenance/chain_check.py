@@ -3,9 +3,6 @@
 The events are sorted by their sessions, and by their streams, in temporary storage of SQLite.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Literal
 
 import apsw
@@ -36,9 +33,7 @@ def check_chains(
         after: look only at the events after this position; None: at all, and at all heads.
     """
     checked = _Chains(connection, owner, extent, found, after)
-    with found.noted("unreadable", owner, severity="derived"):
-        for key, events in groupby(checked.rows(), key=itemgetter(0)):
-            checked.check(key, events)
+    checked.check()
     if after is None:
         checked.check_others()
 
@@ -57,34 +52,45 @@ class _Chains:
         self._extent = extent
         self._found = found
         self._after = after
-        self._head_sql = (
+        self._heads_sql = (
             "SELECT h.uuid, h.last_seq, h.event_count, ifnull(b.events_before, 0)"
-            f" FROM {owner} AS h LEFT JOIN base_{owner} AS b ON b.{owner} = h.id WHERE h.id = ?"
+            f" FROM {owner} AS h LEFT JOIN base_{owner} AS b ON b.{owner} = h.id"
         )
         self._heads = 0
+        self._key: int | None = None
+        self._last = 0
+        self._count = 0
+        self._first_link: Any = None
 
-    def rows(self) -> Iterator[tuple[int, int, Any]]:
-        """Yield session or stream, position and link of the events, chain after chain."""
+    def check(self) -> None:
+        """Check the links of every chain, first to last, and its head."""
         owner = self._owner
-        return self._connection.execute(
-            f"SELECT {owner}, seq, {owner}_prev FROM event"
-            f" WHERE seq > ? AND typeof({owner}) = 'integer' ORDER BY {owner}, seq",
-            (self._extent.cut if self._after is None else self._after,),
+        sql = f"SELECT {owner}, seq, {owner}_prev FROM event"
+        sql += f" WHERE seq > ? AND typeof({owner}) = 'integer' ORDER BY {owner}, seq"
+        after = self._extent.cut if self._after is None else self._after
+        rows = self._found.rows(
+            self._connection, sql, (after,), code="unreadable", where=owner, severity="derived"
         )
+        for key, position, link in rows:
+            self._take(key, position, link)
+        self._end_chain()
 
-    def check(self, key: int, events: Iterator[tuple[int, int, Any]]) -> None:
-        """Check the links of one chain, first to last, and its head."""
-        _, position, first_link = next(events)
-        if not self._may_begin(key, position, first_link):
-            self._add_link(position, first_link, "where no event of its {} is")
-        count = 1
-        for _, following, link in events:
-            if link != position:
-                self._add_link(following, link, f"and the one before it of its {{}} is {position}")
-            position = following
-            count += 1
-        is_whole = self._after is None or first_link is None
-        self._check_head(key, position, count if is_whole else None)
+    def _take(self, key: int, position: int, link: Any) -> None:
+        if key != self._key:
+            self._end_chain()
+            self._key, self._count, self._first_link = key, 0, link
+            if not self._may_begin(key, position, link):
+                self._add_link(position, link, "where no event of its {} is")
+        elif link != self._last:
+            self._add_link(position, link, f"and the one before it of its {{}} is {self._last}")
+        self._last = position
+        self._count += 1
+
+    def _end_chain(self) -> None:
+        key, self._key = self._key, None
+        if key is not None:
+            is_whole = self._after is None or self._first_link is None
+            self._check_head(key, self._last, self._count if is_whole else None)
 
     def _add_link(self, position: int, link: Any, what: str) -> None:
         text = f"the event at position {position} links to {link!r}, {what.format(self._owner)}"
@@ -92,7 +98,9 @@ class _Chains:
 
     def _check_head(self, key: int, last: int, count: int | None) -> None:
         """Hold a head against the last event of its chain, and their number, if it is known."""
-        head: Any = self._connection.execute(self._head_sql, (key,)).fetchone()
+        head: Any = None
+        with self._found.noted("unreadable", self._owner, last, severity="derived"):
+            head = self._connection.execute(f"{self._heads_sql} WHERE h.id = ?", (key,)).fetchone()
         if head is None:
             return  # what names it says so
         self._heads += 1
@@ -120,25 +128,29 @@ class _Chains:
             return True
         if self._after is None or link > self._after:
             return False
-        there: Any = self._connection.execute(
-            f"SELECT {self._owner} FROM event WHERE seq = ?", (link,)
-        ).get
-        return bool(there == key)
+        sql = f"SELECT {self._owner} FROM event WHERE seq = ?"
+        with self._found.noted("unreadable", "event", link):
+            there: Any = self._connection.execute(sql, (link,)).get
+            return bool(there == key)
+        return True
 
     def check_others(self) -> None:
         """Check the heads of what has no events here: all of them are before the cut."""
         owner, cut = self._owner, self._extent.cut
-        with self._found.noted("head", owner, severity="derived"):
+        with self._found.noted("unreadable", owner, severity="derived"):
             if self._connection.execute(f"SELECT count(*) FROM {owner}").get == self._heads:
                 return
-            rows: Any = self._connection.execute(
-                "SELECT h.uuid, h.last_seq, h.event_count, ifnull(b.events_before, 0)"
-                f" FROM {owner} AS h LEFT JOIN base_{owner} AS b ON b.{owner} = h.id"
-                f" WHERE h.id NOT IN (SELECT {owner} FROM event WHERE {owner} IS NOT NULL)"
-            )
-            for uuid, last, counted, events_before in rows:
-                is_right = type(last) is int and 1 <= last <= cut and counted == events_before
-                if not is_right or type(counted) is not int or not 1 <= counted <= last:
-                    text = f"the {owner} {shown(uuid)} has no events, and says {counted!r}, the"
-                    text += f" last at position {last!r}"
-                    self._found.add("head", owner, None, text, "derived")
+        rows = self._found.rows(
+            self._connection,
+            f"{self._heads_sql} WHERE h.id NOT IN (SELECT {owner} FROM event"
+            f" WHERE {owner} IS NOT NULL)",
+            code="unreadable",
+            where=owner,
+            severity="derived",
+        )
+        for uuid, last, counted, events_before in rows:
+            is_right = type(last) is int and 1 <= last <= cut and counted == events_before
+            if not is_right or type(counted) is not int or not 1 <= counted <= last:
+                text = f"the {owner} {shown(uuid)} has no events, and says {counted!r}, the"
+                text += f" last at position {last!r}"
+                self._found.add("head", owner, None, text, "derived")

@@ -68,10 +68,10 @@ def extent_of(connection: apsw.Connection, found: Findings) -> Extent:
 
 def _absences(connection: apsw.Connection, found: Findings) -> tuple[Absence, ...]:
     taken: list[Absence] = []
-    with found.noted("absent", "absent"):
-        rows: Any = connection.execute(ABSENT_SQL + " LIMIT 1000000")
-        for *columns, check_digest, text in rows:
-            absence = Absence(*columns)
+    rows = found.rows(connection, ABSENT_SQL, code="absent", where="absent")
+    for *columns, check_digest, text in rows:
+        absence = Absence(*columns)
+        with found.noted("absent", "absent", absence.first):
             wrong = _wrong_with(absence, taken[-1] if taken else None)
             if wrong is None and hashlib.sha256(text.encode()).hexdigest() != check_digest:
                 wrong = "is not what it was when it was written"
@@ -109,21 +109,22 @@ def _wrong_counts(counts: str | None, absence: Absence) -> str | None:
 
 def check_bases(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
     """Make sure that the states at the cut are what they were when they were written."""
-    bases: Any = []
-    with found.noted("base", "base"):
-        bases = connection.execute(
-            "SELECT projection, version, position, check_digest FROM base"
-        ).fetchall()
-    for name, version, position, check_digest in bases:
-        where = f"base {name}"
-        with found.noted("base", where, extent.cut or None):
-            text = None
+    rows = found.rows(
+        connection,
+        "SELECT projection, version, position, check_digest FROM base",
+        code="base",
+        where="base",
+    )
+    for name, version, position, check_digest in rows:
+        text = ""
+        with found.noted("base", "base", extent.cut or None):
             if type(version) is not int or position != extent.cut or extent.cut == 0:
                 text = f"is of position {position!r}, and the cut is at {extent.cut}"
             elif base_digest(connection, name) != check_digest:
                 text = "is not what it was when it was written"
-            if text is not None:
-                found.add("base", where, extent.cut, f"the base of the projection {name!r} {text}")
+        if text:
+            what = f"the base of the projection {name!r:.100} {text}"
+            found.add("base", "base", extent.cut, what)
 
 
 def check_checkpoints(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
@@ -137,21 +138,15 @@ def check_checkpoints(connection: apsw.Connection, extent: Extent, found: Findin
 def check_ids(connection: apsw.Connection, found: Findings) -> None:
     """Make sure that the ids of sessions and streams are ids, each there once."""
     for table in ("session", "stream"):
-        with found.noted("id", table):
-            wrong: Any = connection.execute(
-                f"SELECT id FROM {table} WHERE typeof(uuid) IS NOT 'blob' OR length(uuid) IS NOT 16"
-            )
-            for (key,) in wrong:
-                text = f"the {table} {key} has an id that is none: 16 bytes were expected"
-                found.add("id", table, None, text)
-        with found.noted("id", table):
-            twice: Any = connection.execute(
-                f"SELECT uuid, min(id), max(id) FROM {table} NOT INDEXED"
-                " GROUP BY uuid HAVING count(*) > 1"
-            )
-            for uuid, first, second in twice:
-                text = f"the {table}s {first} and {second} have the same id, {shown(uuid)}"
-                found.add("id", table, None, text)
+        sql = f"SELECT id FROM {table} WHERE typeof(uuid) IS NOT 'blob' OR length(uuid) IS NOT 16"
+        for (key,) in found.rows(connection, sql, code="id", where=table):
+            text = f"the {table} {key} has an id that is none: 16 bytes were expected"
+            found.add("id", table, None, text)
+        sql = f"SELECT uuid, min(id), max(id) FROM {table} NOT INDEXED"
+        sql += " GROUP BY uuid HAVING count(*) > 1"
+        for uuid, first, second in found.rows(connection, sql, code="id", where=table):
+            text = f"the {table}s {first} and {second} have the same id, {shown(uuid)}"
+            found.add("id", table, None, text)
 
 
 def shown(uuid: Any) -> str:
@@ -163,9 +158,8 @@ def shown(uuid: Any) -> str:
 
 def check_sqlite(connection: apsw.Connection, found: Findings) -> None:
     """Have SQLite look at every page, every index and every type of value."""
-    with found.noted("sqlite", "file"):
-        messages: Any = connection.execute("PRAGMA main.integrity_check(100)")
-        for (message,) in messages:
-            if message != "ok":
-                severity: Severity = "derived" if " index " in message else "events"
-                found.add("sqlite", "file", None, f"SQLite finds: {message}", severity)
+    sql = "PRAGMA main.integrity_check(100)"
+    for (message,) in found.rows(connection, sql, code="sqlite", where="file"):
+        if message != "ok":
+            severity: Severity = "derived" if " index " in message else "events"
+            found.add("sqlite", "file", None, f"SQLite finds: {message}", severity)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import apsw
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,9 @@ from journal.file.decoding import NOT_DECODED, sentence
 
 FINDINGS_MAX: Final = 1_000
 """How many findings a `Verification` keeps; all are counted, and told as they are found."""
+
+_ROWS_AT_ONCE: Final = 1_000
+_TEXT_MAX: Final = 500
 
 Severity = Literal["events", "derived"]
 """How bad it is. "events": events, or the proof of what they are, are not what was appended, are
@@ -110,6 +114,27 @@ class Findings:
                 position = error.position
             self.add(code, where, position, text_of(error), severity)
 
+    def rows(
+        self,
+        connection: apsw.Connection,
+        sql: str,
+        parameters: tuple[Any, ...] = (),
+        *,
+        code: str,
+        where: str,
+        severity: Severity = "events",
+    ) -> Iterator[Any]:
+        """Yield the rows of a query, as far as they can be read."""
+        cursor: Iterator[Any] = iter(())
+        with self.noted(code, where, severity=severity):
+            cursor = connection.execute(sql, parameters)
+        some: list[Any] = [None]
+        while some:
+            some = []
+            with self.noted(code, where, severity=severity):
+                some.extend(islice(cursor, _ROWS_AT_ONCE))
+            yield from some
+
 
 def is_damage(error: Exception) -> bool:
     """Tell whether an error that was met in reading a file says that the file is damaged."""
@@ -129,6 +154,3 @@ def text_of(error: Exception) -> str:
 def _printable(text: str) -> str:
     shown = text if text.isprintable() else ascii(text)[1:-1]
     return shown if len(shown) <= _TEXT_MAX else f"{shown[:_TEXT_MAX]}..."
-
-
-_TEXT_MAX = 500

@@ -28,10 +28,11 @@ def check_keys(connection: apsw.Connection, extent: Extent, found: Findings) -> 
         kinds = kinds_of(connection)
     known = KnownNames(found.path)
     end = 0
-    with found.noted("key", "append_key"):
-        rows: Any = connection.execute(_KEYS_SQL)
-        for key, first, last, digest in rows:
-            text = None
+    for key, first, last, digest in found.rows(
+        connection, _KEYS_SQL, code="key", where="append_key"
+    ):
+        text = ""
+        with found.noted("key", "append_key"):
             if not _is_range(first, last, extent.last):
                 text = f"stands for the positions {first!r} to {last!r}, in a journal of "
                 text += f"{extent.last}"
@@ -39,8 +40,9 @@ def check_keys(connection: apsw.Connection, extent: Extent, found: Findings) -> 
                 text = f"stands for position {first}, for which another key stands already"
             elif digest != _digest(connection, extent, first, last, kinds, known, digest):
                 text = "was used for other events than those that are there"
-            end = last if isinstance(last, int) and text is None else end
-            if text is not None:
+            else:
+                end = last or end
+            if text:
                 position = first if isinstance(first, int) else None
                 found.add("key", "append_key", position, f"the key {key!r:.100} {text}")
 

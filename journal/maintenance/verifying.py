@@ -33,6 +33,8 @@ from journal.maintenance.projection_check import check_projections
 _LAST_BLOCKS = 3
 """How many blocks a quick look takes: some thousand events, the open block among them."""
 
+_STEPS_BETWEEN_SIGNALS = 5_000
+
 _HEAD = re.compile("([1-9][0-9]{0,18}):([0-9a-f]{64})")
 
 
@@ -179,6 +181,8 @@ def _look(
     progress: Progress | None,
 ) -> _Seen:
     """Look at one moment of a file."""
+    # SQLite's own check asks for signals once for so many pages.
+    connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
     with found.noted("unreadable", "file"):
         connection.execute("PRAGMA temp.journal_mode = OFF")
         connection.execute("BEGIN")

@@ -16,16 +16,13 @@ from journal.file.extent import Extent
 from journal.file.names import has_unfolded_kinds
 from journal.projections.tables import AnyFold, Schema
 
-_TEXT_SQL = {
-    "sessions": "SELECT json_group_array(json_array(session, events_before, state))"
-    " FROM (SELECT * FROM base_session ORDER BY session)",
-    "streams": "SELECT json_group_array(json_array(stream, events_before, session, state))"
-    " FROM (SELECT * FROM base_stream ORDER BY stream)",
+_ROWS_SQL = {
+    "sessions": "SELECT json_array(session, events_before, state)"
+    " FROM base_session ORDER BY session",
+    "streams": "SELECT json_array(stream, events_before, session, state)"
+    " FROM base_stream ORDER BY stream",
 }
-_OWN_TEXT_SQL = (
-    "SELECT json_group_array(json_array(key, state))"
-    " FROM (SELECT * FROM base_state WHERE projection = ? ORDER BY key)"
-)
+_OWN_ROWS_SQL = "SELECT json_array(key, state) FROM base_state WHERE projection = ? ORDER BY key"
 
 
 class Beginning(NamedTuple):
@@ -61,13 +58,13 @@ def beginning_of(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> 
 
 def base_digest(connection: apsw.Connection, name: str) -> str:
     """Return the SHA-256 of the text of a projection's base; FORMAT.md specifies it."""
-    sql = _TEXT_SQL.get(name)
-    text: str = (
-        connection.execute(_OWN_TEXT_SQL, (name,)).get
-        if sql is None
-        else connection.execute(sql).get
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    sql = _ROWS_SQL.get(name)
+    rows: Any = connection.execute(sql or _OWN_ROWS_SQL, None if sql else (name,))
+    hasher = hashlib.sha256(b"[")
+    for number, (text,) in enumerate(rows):  # not as one text: a base can be large
+        hasher.update(f"{',' if number else ''}{text}".encode())
+    hasher.update(b"]")
+    return hasher.hexdigest()
 
 
 def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:

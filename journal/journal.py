@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from journal.file.info import JournalInfo
     from journal.file.ndjson import LineAppender, OnError
     from journal.file.opening import Durability
+    from journal.maintenance.manifest import Shipment
     from journal.projections.as_of import AsOf
     from journal.projections.listing import SessionOrder, StreamOrder
     from journal.projections.rebuilding import Progress
@@ -606,6 +607,54 @@ class Journal:
             ReadOnlyError: the journal is open for reading only.
         """
         return self._projections.rebuild(names, progress, check=check)
+
+    def ship(
+        self,
+        dest: str | PathLike[str],
+        *,
+        manifest: bool = False,
+        indexes: bool = True,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> Shipment:
+        """Make one complete, checked and closed copy of the journal, for reading anywhere.
+
+        It has everything that was committed at one moment after the call, the projections up to the
+        last event, and needs no other file beside it. Nothing is written to the journal, and others
+        go on writing; its -wal grows meanwhile, and a process that is forked from this one may be
+        refused. The copy gets its name when it is complete and on the disk; whatever stops it
+        before, there is nothing under that name.
+
+        Args:
+            dest: the file, or a folder: then it is named after the label, the journal and its
+                positions. Its mode is what the process's umask leaves of 0644.
+            manifest: also write what the file holds, with its size and SHA-256, as JSON beside it:
+                NAME.manifest.json.
+            indexes: have indexes by session, stream, id and time in it, which add some 75 % to it.
+            force: replace a file that is there.
+            progress: is called with the number of events done and the number there are; copying,
+                checking and indexing all count.
+
+        Returns:
+            what the file holds, and its size and SHA-256.
+
+        Raises:
+            TargetExistsError, WrongTargetError, PathIsDirectoryError: the file may not be made.
+            StorageFullError, AccessDeniedError, StorageError: it cannot be made; there was not
+                enough room, say.
+            NewerFormatError: this version can read the journal, and not write its format.
+            DamagedError: the journal is not what was appended to it.
+        """
+        from journal.maintenance.shipping import ship  # noqa: PLC0415
+
+        return ship(
+            self._database,
+            dest,
+            manifest=manifest,
+            indexes=indexes,
+            force=force,
+            progress=progress,
+        )
 
 
 shorten_signatures(Journal)

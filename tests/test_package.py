@@ -89,6 +89,7 @@ RETURNED = {
     "store": "Appended RecordedEvent LinesAppended RejectedLine",
     "file": "JournalInfo LineAppender",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
+    "maintenance": "Shipment AbsentRange",
     "events": "AnyEvent EventId PriorityPercentages",
 }
 

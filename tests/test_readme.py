@@ -62,9 +62,9 @@ def test_the_first_program_passes_strict_mypy_without_a_plugin(tmp_path: Path) -
 
 def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
-    (console,) = blocks("console")
+    console = "".join(blocks("console"))
     shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
-    assert len(shown) > 4
+    assert len(shown) > 8
 
     for line, expected in shown:
         program, *arguments = shlex.split(line)
@@ -75,7 +75,8 @@ def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
         else:
             assert program == "journal"
             found = run(tmp_path, "-m", "journal", *arguments)
-        assert found == expected, line
+        pattern = re.escape(expected).replace("…", ".+")  # what is different each time
+        assert re.fullmatch(pattern, found), f"{line}\n{found}"
 
 
 def query(path: Path, sql: str) -> str:

@@ -20,6 +20,7 @@ from journal.commands.projections import projections
 from journal.commands.rebuild import rebuild
 from journal.commands.session import session
 from journal.commands.sessions import sessions
+from journal.commands.ship import ship
 from journal.commands.streams import streams
 from journal.commands.verify import verify
 
@@ -52,13 +53,13 @@ def cli(*, debug: bool) -> None:
     """Append events to a journal, one SQLite file, and see what sessions and streams have become.
 
     Data goes to standard output, everything else to standard error. Only `append` makes a
-    journal, only `append`, `label` and `rebuild` write to one.
+    journal, only `append`, `label` and `rebuild` write to one; `ship` makes a closed copy.
     """
 
 
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label, verify),
+    *(info, label, verify, ship),
 ):
     cli.add_command(_command)

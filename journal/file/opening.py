@@ -106,3 +106,27 @@ def open_reader(target: str, path: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def open_copy(path: Path) -> apsw.Connection:
+    """Return a connection that writes to a copy which nobody else has, and nobody will miss.
+
+    So it syncs nothing, and should this process die, the copy is of no use.
+
+    Raises:
+        JournalError: as `open_reader`.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | _UNSHARED
+    connection = opened(apsw.Connection(str(path), flags=flags))
+    try:
+        _harden(connection)
+        check_identity(connection, path)
+        check_objects(connection)
+        connection.execute(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY;"
+            f"PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KIB}"
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection

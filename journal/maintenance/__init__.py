@@ -1,1 +1,7 @@
-"""Whole files: verifying them, and making others from them."""
+"""Whole files: verifying them, and making others from them.
+
+The types of what `Journal` returns of them are to be imported from here.
+"""
+
+from journal.maintenance.manifest import AbsentRange as AbsentRange
+from journal.maintenance.manifest import Shipment as Shipment

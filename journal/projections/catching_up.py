@@ -6,6 +6,7 @@ import apsw
 
 from journal import limits
 from journal.errors import PathOSError
+from journal.file import forking
 from journal.file.checkpoints import Checkpoint
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
@@ -107,3 +108,22 @@ def _begin(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> Checkp
         copy_base(connection, fold, "main")
     write_checkpoints(connection, fold, begun.position, begun.since)
     return Checkpoint(fold.version, begun.position, begun.since)
+
+
+def catch_up_copy(
+    connection: apsw.Connection, fold: AnyFold, progress: Progress | None = None
+) -> None:
+    """Fold what is new in a file that nobody else has, into tables that are there."""
+    extent = read_extent(connection)
+    stored = stored_checkpoint(connection, fold, extent.last)
+    if stored is None or is_stale(stored, fold, extent):
+        stored = _begin(connection, fold, extent)
+    states = fold.states(connection, "main", stored.position)
+    while states.position < extent.last:
+        with forking.inside_sqlite(), connection:
+            end = min(states.position + limits.FOLD_EVENTS_MAX, extent.last)
+            fold_next(connection, states, extent, end)
+            states.write()
+            write_checkpoints(connection, fold, states.position, stored.since)
+        if progress is not None:
+            progress(states.position, extent.last)

@@ -135,6 +135,20 @@ def make_tables(connection: apsw.Connection) -> None:
         connection.execute(statement)
 
 
+def make_views(connection: apsw.Connection, *, flat: bool) -> None:
+    """Make the views anew, where the tables are.
+
+    Args:
+        connection: to the file.
+        flat: for a file that has indexes on the texts of ids: then SQLite finds rows by those,
+            without making all of a view first.
+    """
+    for name in VIEWS:
+        statement = _statements()[name]
+        connection.execute(f"DROP VIEW IF EXISTS main.{name}")
+        connection.execute(statement.replace(" AS MATERIALIZED (", " AS (") if flat else statement)
+
+
 def make_temporary(connection: apsw.Connection, tables: Iterable[str]) -> None:
     """Make some of the tables as temporary ones."""
     for name in tables:

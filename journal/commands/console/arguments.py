@@ -25,10 +25,13 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class FileType(click.Path):
-    """A file. Whether it exists, can be read, and what it is: that is for whoever opens it."""
+    """A file. Whether it exists, can be read, and what it is: that is for whoever opens it.
 
-    def __init__(self, *, allow_dash: bool = False) -> None:
-        super().__init__(readable=False, allow_dash=allow_dash, path_type=Path)
+    As text, it keeps the separator at the end that a folder may be written with.
+    """
+
+    def __init__(self, *, allow_dash: bool = False, path_type: type[Path | str] = Path) -> None:
+        super().__init__(readable=False, allow_dash=allow_dash, path_type=path_type)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""

@@ -72,6 +72,7 @@ def printing(path):
         ["projections", path],
         ["verify", path],
         ["verify", path, "--full", "--json"],
+        ["ship", path, path.with_name("copy.db"), "--force"],
     ]
 
 

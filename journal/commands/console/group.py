@@ -20,6 +20,7 @@ _NEEDED = (
     "journal.file.connections",
     "journal.file.ndjson",
     "journal.journal",
+    "journal.maintenance.shipping",
     "journal.maintenance.verifying",
     "journal.projections.queries",
     "journal.projections.registry",

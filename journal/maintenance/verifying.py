@@ -252,20 +252,19 @@ def _check_head(
     connection: apsw.Connection, extent: Extent, found: Findings, position: int, digest: str
 ) -> None:
     """Hold a digest that was noted earlier against the one at its position now."""
-    text = None
+    if position > extent.last:
+        text = f"the last position is {extent.last}: what followed, up to {position} and further,"
+        text += " was cut off, or an older state was put back"
+        found.add("history", "block", position, text)
+        return
     with found.noted("head-unknown", "block", position):
-        now = digest_at(connection, extent, position) if position <= extent.last else None
-        if position > extent.last:
-            text = f"the last position is {extent.last}: what followed, up to {position} and"
-            text += " further, was cut off, or an older state was put back"
-        elif now is None:
-            text = f"the digest at position {position} cannot be told any more: what it is made"
-            text += " of is absent or redacted"
+        now = digest_at(connection, extent, position)
+        if now is None:
+            text = f"the digest at position {position} cannot be told any more: what it is made of"
+            found.add("head-unknown", "block", position, f"{text} is absent or redacted")
         elif now != digest:
             text = f"the digest at position {position} is {now}, and was {digest}: the history up"
-            text += " to there was written anew"
-        if text is not None:
-            found.add("head-unknown" if now is None else "history", "block", position, text)
+            found.add("history", "block", position, f"{text} to there was written anew")
 
 
 def _result(path: Path, found: Findings, seen: _Seen, *, full: bool) -> Verification:

@@ -242,6 +242,10 @@ CHANGES = {
         "UPDATE kind SET fields = '[\"x\"]' WHERE name = 'stream_failed'",
         {"kind"},
     ),
+    "a kind that is said to be kept whole": (
+        "UPDATE kind SET fields = NULL WHERE name = 'stream_created'",
+        {"kind"},
+    ),
     "a kind too few": ("DELETE FROM kind WHERE name = 'stream_created'", {"event-names"}),
     "a checkpoint beyond the end": ("UPDATE checkpoint SET position = 900", {"checkpoint"}),
     "another state": (
@@ -250,8 +254,8 @@ CHANGES = {
     ),
     "a state too many": (
         (
-            "INSERT INTO projection_session SELECT 9999, state, 1, 1, NULL, 1, 1, 1, 0, 0, 1, 0, NULL,"
-            " 0, NULL FROM projection_session LIMIT 1"
+            "INSERT INTO projection_session SELECT 9999, state, 1, 1, NULL, 1, 1, 1, 0, 0, 1, 0,"
+            " NULL, 0, NULL FROM projection_session LIMIT 1"
         ),
         {"projection"},
     ),
@@ -267,8 +271,8 @@ CHANGES = {
     "a key beyond the end": ("UPDATE append_key SET last_seq = 900 WHERE key = 'k'", {"key"}),
     "two keys for the same": (
         (
-            "INSERT INTO append_key SELECT 'l', first_seq, last_seq, digest, used_at FROM append_key"
-            " WHERE key = 'k'"
+            "INSERT INTO append_key SELECT 'l', first_seq, last_seq, digest, used_at"
+            " FROM append_key WHERE key = 'k'"
         ),
         {"key"},
     ),

@@ -1,6 +1,5 @@
 """What the tests of verifying share: files with something of everything, and what they mean."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -119,5 +118,3 @@ def overwrite(path: Path, place: int, data: bytes) -> None:
     with path.open("rb+") as file:
         file.seek(place)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -127,4 +127,4 @@ def _looked_at(found: "Verification") -> str:
     if found.full:
         return f"all {events}" if found.event_count else events
     first = found.checked_after + 1
-    return f"the last {events}, from position {first} on (--full: all)"
+    return f"the last {events}, from position {first} on (--full: everything)"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -11,12 +12,17 @@ import apsw
 from journal.events.timestamps import Timestamp
 from journal.file.checkpoints import read_checkpoints
 from journal.file.extent import ABSENT_SQL, Absence, Extent, read_extent
-from journal.file.names import kinds_of
+from journal.file.names import FileKind, kinds_of
 from journal.maintenance.findings import Findings, Severity
 from journal.projections.checkpoints import base_digest
 
 _REASONS: Final = ("pruned", "before delta", "lost")
 _CLOSED_BY: Final = (None, "ship", "delta", "recover")
+
+_KEPT_SQL: Final = """
+SELECT seq FROM event WHERE seq > ? AND kind = ? AND (substr(data, 1, 1) IS '{') IS NOT ?
+ORDER BY seq LIMIT 1
+"""
 
 
 def check_meta(connection: apsw.Connection, found: Findings) -> None:
@@ -40,10 +46,24 @@ def check_meta(connection: apsw.Connection, found: Findings) -> None:
             found.add("meta", "meta", None, text, "derived")
 
 
-def check_kinds(connection: apsw.Connection, found: Findings) -> None:
-    """Make sure that every kind has a name, and the fields that it has."""
+def check_kinds(connection: apsw.Connection, found: Findings, after: int) -> None:
+    """Make sure that every kind has a name, and the fields that it has.
+
+    The digest of a block covers the name only. So where events of one name can be kept in two ways,
+    whole or by fields, those after a position are held against the way that their kind says.
+    """
+    kinds: dict[int, FileKind] = {}
     with found.noted("kind", "kind"):
-        kinds_of(connection)
+        kinds = kinds_of(connection)
+    names = Counter(kind.name for kind in kinds.values())
+    for code, kind in kinds.items():
+        if kind.is_folded and names[kind.name] == 1:
+            continue
+        with found.noted("kind", "kind"):
+            wrong: Any = connection.execute(_KEPT_SQL, (after, code, kind.fields is None)).get
+            if wrong is not None:
+                text = f"the event at position {wrong} is kept in another way than its kind"
+                found.add("kind", "kind", wrong, f"{text} {kind.name!r:.100} says")
 
 
 def extent_of(connection: apsw.Connection, found: Findings) -> Extent:

@@ -196,12 +196,12 @@ def _look(
     if full:
         check_sqlite(connection, found)
     check_meta(connection, found)
-    check_kinds(connection, found)
     extent = extent_of(connection, found)
     check_checkpoints(connection, extent, found)
     if head is not None:
         _check_head(connection, extent, found, *head)
     begins = None if full else _last_blocks(connection, found)
+    check_kinds(connection, found, begins or 0)
     passes = _Passes(progress, 2 if full else 1)
     proof = check_blocks(connection, extent, found, after=begins, progress=passes.take)
     unchecked: tuple[str, ...] = ()

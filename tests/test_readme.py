@@ -8,16 +8,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
+from commands_support import run_here
 
 import journal
 from journal import errors
 from journal.commands import cli
 
 ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "tests" / "data" / "sample.ndjson"
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -62,7 +65,7 @@ def test_the_first_program_passes_strict_mypy_without_a_plugin(tmp_path: Path) -
 
 def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
-    console = "".join(blocks("console"))
+    console = "".join(it for it in blocks("console") if "journal verify" not in it)
     shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
     assert len(shown) > 8
 
@@ -77,6 +80,28 @@ def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
             found = run(tmp_path, "-m", "journal", *arguments)
         pattern = re.escape(expected).replace("…", ".+")  # what is different each time
         assert re.fullmatch(pattern, found), f"{line}\n{found}"
+
+
+def test_verify_prints_what_it_shows(tmp_path: Path) -> None:
+    """But for the digest, which is another one in every file."""
+    section = README.partition("### Verify")[2]
+    (console,) = re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[:1]
+    run(tmp_path, "-m", "journal", "append", "sample.db", str(SAMPLE))
+    shutil.copyfile(tmp_path / "sample.db", tmp_path / "damaged.db")
+    with closing(apsw.Connection(str(tmp_path / "damaged.db"))) as file:
+        file.execute("DROP TRIGGER event_is_never_updated")
+        file.execute("UPDATE event SET timestamp = timestamp + 1 WHERE seq = 2500")
+    shown = re.findall(r"^\$ journal (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
+    assert len(shown) > 1
+
+    for line, expected in shown:
+        found = run_here(*(tmp_path / it if it.endswith(".db") else it for it in line.split()))
+        assert blanked(found.out.decode()) == blanked(expected), line
+        assert found.code == ("damaged" in line)
+
+
+def blanked(text: str) -> str:
+    return re.sub("[0-9a-f]{64}", "", text)
 
 
 def query(path: Path, sql: str) -> str:

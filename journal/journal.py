@@ -227,9 +227,13 @@ class Journal:
         """Return the kinds that there can be events of: the known ones, and those kept whole."""
         return self._reader.kind_names()
 
-    def info(self) -> JournalInfo:
-        """Return what is in the file. Counting the kinds reads all of it, 10 million events/s."""
-        return self._reader.info()
+    def info(self, *, progress: Progress | None = None) -> JournalInfo:
+        """Return what is in the file. Counting the kinds reads all of it, 10 million events/s.
+
+        Args:
+            progress: is called with the number of events counted and the number there are.
+        """
+        return self._reader.info(progress)
 
     def connection(self) -> apsw.Connection:
         """Return a new connection to read the file with in SQL; see the views in FORMAT.md.

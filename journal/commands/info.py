@@ -8,6 +8,7 @@ import click
 import journal
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import Look, look_of, told
 from journal.commands.console.widths import padded, shortened, width_of
 
@@ -38,7 +39,11 @@ def info(path: Path, *, as_json: bool) -> None:
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
-        found = opened.info()
+        progress = CountProgress()
+        try:
+            found = opened.info(progress=progress.take)
+        finally:
+            progress.clear()
     if as_json:
         output.json_line(found.model_dump(mode="json"))
     else:

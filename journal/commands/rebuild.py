@@ -12,7 +12,7 @@ from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
-from journal.commands.console.progress import FoldProgress
+from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     between the two: normally none. It would mean that the rows in the file had been damaged.
     """
     output = Output()
-    progress = FoldProgress()
+    progress = CountProgress()
     try:
         reports = _rebuilt(path, names, progress, check=check)
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
 
 
 def _rebuilt(
-    path: Path, names: tuple[str, ...], progress: "FoldProgress", *, check: bool
+    path: Path, names: tuple[str, ...], progress: "CountProgress", *, check: bool
 ) -> "list[RebuildReport]":
     """Rebuild in a journal that is there.
 

@@ -24,6 +24,7 @@ import apsw
 from journal import errors
 from journal.file import forking, ofd_locks
 from journal.file.companions import Companions, Key, check_is_at, key_of
+from journal.file.lock_waits import Wait
 from journal.file.paths import beside, resolved
 
 _POLL_SECONDS = 0.0005
@@ -123,6 +124,7 @@ class Holding:
         if not another_insists and ofd_locks.try_lock(main, "exclusive", ofd_locks.WRITING):
             return
         insists = False
+        wait = Wait(path)
         insist_at = time.monotonic() + _PATIENCE_SECONDS
         try:
             while True:
@@ -130,6 +132,7 @@ class Holding:
                 time.sleep(_POLL_SECONDS if now < insist_at + 1 else _SLOW_POLL_SECONDS)
                 if now >= deadline:
                     raise errors.BusyError(path, "is being written by another process")
+                wait.goes_on(now)
                 if not insists and now >= insist_at:
                     insists = ofd_locks.try_lock(main, "exclusive", ofd_locks.INSISTING)
                 if not insists and ofd_locks.is_locked(main, ofd_locks.INSISTING):

@@ -1,10 +1,10 @@
 """Reading: rows back to events, by chain, by range of positions or by range of time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import apsw
@@ -32,7 +32,6 @@ from journal.file.extent import (
     read_extent,
 )
 from journal.file.identity import FORMAT_VERSION, meta
-from journal.file.info import JournalInfo, read_info
 from journal.file.names import KnownNames, ids_beginning, kinds_of
 from journal.file.selecting import (
     COLUMNS,
@@ -46,6 +45,9 @@ from journal.file.selecting import (
     selection,
 )
 from journal.store import RecordedEvent
+
+if TYPE_CHECKING:
+    from journal.file.info import JournalInfo
 
 # The recursion follows a link only to an earlier position, so a damaged one cannot loop. It is a
 # CROSS JOIN because the planner would otherwise rather scan the table than look its key up. A link
@@ -114,18 +116,24 @@ class Reader:
         """Return how many events a session ever had, 0 where there is no such session."""
         check_id(session_id, SessionId)
         with self._database.read() as connection:
-            head = stored_head(connection, "session", session_id.bytes, last_position(connection))
-            return 0 if head is None else head.event_count
+            return self.version_in(connection, session_id)
+
+    def version_in(self, connection: apsw.Connection, session_id: SessionId) -> int:
+        """Return `version` in the transaction of a connection that was lent."""
+        head = stored_head(connection, "session", session_id.bytes, last_position(connection))
+        return 0 if head is None else head.event_count
 
     def kind_names(self) -> list[str]:
         """Return the names of the kinds that the file has a code for."""
         with self._database.read() as connection:
             return sorted({kind.name for kind in kinds_of(connection).values()})
 
-    def info(self) -> JournalInfo:
-        """Return what is in the file."""
+    def info(self, progress: Callable[[int, int], None] | None) -> "JournalInfo":
+        """Return what is in the file; `progress` is told how many events are counted, of all."""
+        from journal.file.info import read_info  # noqa: PLC0415 (only here)
+
         with self._database.read() as connection:
-            return read_info(connection, self._database.path)
+            return read_info(connection, self._database.path, progress)
 
     def sessions_beginning(self, digits: str, limit: int) -> list[SessionId]:
         """Return the sessions whose ids begin with some hexadecimal digits."""

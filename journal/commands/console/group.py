@@ -12,6 +12,7 @@ import click
 from journal._signals import INTERRUPTED
 from journal.commands.console.interrupting import Interruption
 from journal.commands.console.output import OutputClosed, one_line, say
+from journal.commands.console.waiting import tell_of_waits
 from journal.errors import JournalError
 
 _NEEDED = (
@@ -64,6 +65,7 @@ class JournalGroup(click.Group):
         def begin(*arguments: Any, **options: Any) -> Any:
             for module in _NEEDED:
                 import_module(module)
+            tell_of_waits()
             interruption = click.get_current_context().ensure_object(Interruption)
             return interruption.raising(partial(work, *arguments, **options))
 

@@ -83,8 +83,8 @@ class Progress:
             self._visible = False
 
 
-class FoldProgress(Progress):
-    """Shows how far the folding of events has come."""
+class CountProgress(Progress):
+    """Shows how far the folding or counting of events has come."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class FoldProgress(Progress):
 @contextmanager
 def folding_shown(opened: "Journal") -> Iterator[None]:
     """In this block, show what a journal folds before it can answer."""
-    progress = FoldProgress()
+    progress = CountProgress()
     opened.report_folding(progress.take)
     try:
         yield

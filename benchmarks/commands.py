@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import Figure, Settings
 from benchmarks.workload import mixed_lines
-from journal import Journal
+from journal import Journal, SessionId
 
 _REPOSITORY = Path(__file__).parent.parent
 _PEAK_MAX_MB = 80
@@ -34,7 +35,10 @@ def commands(settings: Settings) -> list[Figure]:
     count = settings.size(settings.mixed_events, 20_000)
     _make(path, count, settings.seed)
     run("info", path)  # so that everything is compiled and the file is in the system's cache
-    figures = [_figure(name, run(*given)) for name, given in _commands(path, count).items()]
+    long = settings.folder / "long.journal"
+    found = _commands(path, count)
+    found |= _of_one_session(long, settings.size(1_000_000, 20_000), settings.seed)
+    figures = [_figure(name, run(*given)) for name, given in found.items()]
     heads = [run("sessions", path, lines_max=3) for _ in range(settings.repeat)]
     head = Figure(
         name="command-sessions-head",
@@ -49,13 +53,36 @@ def commands(settings: Settings) -> list[Figure]:
 
 
 def _make(path: Path, count: int, seed: int) -> None:
-    """Make the file, unless it is there, and fold it."""
-    is_new = not path.exists()
+    """Make the file of mixed events, unless it is there, and fold it."""
     with Journal.open(path, durability="normal") as journal:
-        if is_new:
+        if journal.event_count() == 0:
             journal.append_ndjson(mixed_lines(count, seed))
         assert journal.event_count() == count, path
-        journal.stream(journal.find_streams("0")[0])  # which folds
+        next(journal.iter_sessions(limit=1))  # which folds
+
+
+def _of_one_session(path: Path, count: int, seed: int) -> dict[str, tuple[object, ...]]:
+    """Make a file of mixed events, of which one session has all but a fiftieth.
+
+    Return the commands that tell of it.
+    """
+    one = SessionId.new()
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(mixed_lines(count, seed)):
+            before, key, rest = line.partition('"session_id":"')
+            yield line if number % 50 == 0 else f"{before}{key}{one}{rest[36:]}"
+
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_ndjson(lines())
+        next(journal.iter_sessions(limit=1))  # which folds
+    session = ("session", path, one)
+    return {
+        "session-long": session,
+        "session-long-json": (*session, "--json"),
+        "session-long-wide": (*session, "--wide"),
+        "session-long-as-of": (*session, "--as-of", count * 9 // 10),
+    }
 
 
 def _commands(path: Path, count: int) -> dict[str, tuple[object, ...]]:

@@ -59,6 +59,7 @@ REQUIRED = {
             *(f"command-events{filters}" for filters in EVENT_FILTERS),
             *(f"command-{noun}{how}" for noun in ("sessions", "streams") for how in LISTED),
             *("command-streams-session", "command-session", "command-anomalies", "command-info"),
+            *(f"command-session-long{how}" for how in ("", "-json", "-wide", "-as-of")),
             *("command-projections", "command-sessions-head"),
         ),
         1.0,

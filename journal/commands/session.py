@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +18,12 @@ from journal.commands.console.arguments import (
     read_only_option,
     wide_option,
 )
-from journal.commands.console.group import CommandError
 from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end, session_named
-from journal.commands.console.output import Output, counted, say, size_text
+from journal.commands.console.one_session import Ends, OneSession
+from journal.commands.console.output import Output, counted, json_text, say, size_text
+from journal.commands.console.pages import listed
+from journal.commands.console.progress import Progress
 from journal.commands.console.records import record, records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
@@ -41,14 +43,18 @@ from journal.commands.console.times import Clock, moment_text
 from journal.commands.console.widths import shortened
 
 if TYPE_CHECKING:
-    from journal import Journal, SessionId, Timestamp
+    from journal import SessionId, Timestamp
     from journal.events import AnyEvent
     from journal.projections import SessionStatus, StreamStatus
+
+    _Row = tuple[int, AnyEvent, str | None]
+    """Of an event: position, event, and what was wrong with it."""
 
 _TEXT_MAX = 40
 _FACTS_MIN = 8
 _ROWS_MIN = 3
 _PROMPT_LINES = 1
+_EVENTS_PER_LOOK = 1_000
 
 _EPILOG = """\b
 Example:
@@ -74,42 +80,6 @@ _EVENT_COLUMNS = (
     Column("STREAM", optional=True),
     Column("EVENT", "wrap"),
 )
-
-
-class _Timeline:
-    """The events of a session: all, or the first and the last ones and how many there are.
-
-    Args:
-        ends: how many to keep of the beginning, and of the end; None: all.
-    """
-
-    def __init__(self, ends: int | None) -> None:
-        self.count = 0
-        self.positions: tuple[int, int] | None = None
-        self._ends = ends
-        self._first: list[tuple[int, str]] = []
-        self._last: deque[tuple[int, str]] = deque(maxlen=ends)
-
-    def add(self, position: int, text: str) -> None:
-        """Take the next one: its position and canonical JSON."""
-        self.count += 1
-        self.positions = (self.positions or (position, position))[0], position
-        kept = self._first if self._ends is None or self.count <= self._ends else self._last
-        kept.append((position, text))
-
-    @property
-    def kept(self) -> list[tuple[int, str]]:
-        """Those that were kept."""
-        return [*self._first, *self._last]
-
-
-class _Found(NamedTuple):
-    """A session and all that is told of it, as of one moment."""
-
-    session: "SessionStatus"
-    streams: "list[StreamStatus]"
-    events: _Timeline
-    reasons: dict[int, str]  # of its anomalies, by position
 
 
 @click.command(epilog=_EPILOG, short_help="Show one session, its streams and its events.")
@@ -142,62 +112,41 @@ def session(
     with looking_at(path, as_of, read_only=read_only) as opened:
         session_id = session_named(opened, named)
         note = note_on_end(opened, as_of)
-        found = _found(opened, session_id, as_of, None if as_json or wide else look.height)
+        found = OneSession(opened, session_id, as_of)
         if as_json:
-            lines: Iterable[str] = [_json_text(found)]
-        elif wide:
-            lines = _records(found)
+            for text in _json_texts(found):
+                output.text(text)
         else:
-            lines = _page(found, as_of, look, ShortIds(opened))
-        for line in lines:
-            output.line(line)
+            if wide:
+                lines = _records(found)
+            elif look.height is None:
+                lines = _whole(found, as_of, look, ShortIds(opened))
+            else:
+                lines = _screen(found, as_of, look, look.height, ShortIds(opened))
+            for line in lines:
+                output.line(line)
     output.flush()
     if note is not None:
         say(note)
 
 
-def _found(
-    opened: "Journal", session_id: "SessionId", as_of: "int | Timestamp | None", ends: int | None
-) -> _Found:
-    # As of a position, each question reads the events of this session and no others, and writers
-    # cannot come between two of them.
-    moment = opened.last_position if as_of is None else as_of
-    status = opened.session(session_id, as_of=moment)
-    events = _Timeline(ends)
-    for position, text in opened.lines(session_id=session_id):
-        if position <= moment if isinstance(moment, int) else _event(text).timestamp <= moment:
-            events.add(position, text)
-    if status is None:
-        known = "of kinds that are known " if events.count else ""
-        message = f"session {session_id} has no events {known}in {opened.path}{as_of_text(as_of)}"
-        raise CommandError(message)
-    reasons: dict[int, str] = {}
-    if status.anomalies:
-        found = opened.anomalies(session_id, as_of=moment)
-        reasons = {anomaly.position: anomaly.reason for anomaly in found}
-    return _Found(status, opened.streams(session_id, as_of=moment), events, reasons)
+def _json_texts(found: OneSession) -> Iterator[str]:
+    """Yield one line, in pieces."""
+    yield f'{{"session":{json_text(found.status.model_dump(mode="json"))},"streams":['
+    for place, stream in enumerate(found.streams()):
+        yield f"{',' if place else ''}{json_text(stream.model_dump(mode='json'))}"
+    yield '],"events":['
+    for place, (position, text) in enumerate(found.lines()):
+        yield f'{"," if place else ""}{{"position":{position},"event":{text}}}'
+    yield "]}\n"
 
 
-def _event(text: str) -> "AnyEvent":
-    return journal.parse_event(text, unknown="keep")
-
-
-def _json_text(found: _Found) -> str:
-    dumped = {
-        "session": found.session.model_dump(mode="json"),
-        "streams": [stream.model_dump(mode="json") for stream in found.streams],
-    }
-    head = json.dumps(dumped, ensure_ascii=False, separators=(",", ":"))[:-1]
-    events = ",".join(f'{{"position":{it[0]},"event":{it[1]}}}' for it in found.events.kept)
-    return f'{head},"events":[{events}]}}'
-
-
-def _records(found: _Found) -> Iterator[str]:
-    yield from records([found.session, *found.streams])
-    for position, text in found.events.kept:
+def _records(found: OneSession) -> Iterator[str]:
+    yield from records(chain([found.status], found.streams()))
+    for position, text, reason in found.with_reasons(found.lines()):
         fields = {"position": position, **json.loads(text)}
-        if position in found.reasons:
-            fields["anomaly"] = found.reasons[position]
+        if reason is not None:
+            fields["anomaly"] = reason
         yield ""
         yield from record(fields)
 
@@ -205,72 +154,140 @@ def _records(found: _Found) -> Iterator[str]:
 # For people
 
 
-def _page(
-    found: _Found, as_of: "int | Timestamp | None", look: Look, ids: ShortIds
+class _Extent(NamedTuple):
+    """Of the events of a session: how many, from which position to which, and over which time."""
+
+    events: int
+    first: int
+    last: int
+    clock: Clock
+
+
+def _whole(
+    found: OneSession, as_of: "int | Timestamp | None", look: Look, ids: ShortIds
 ) -> Iterator[str]:
-    events = [(position, _event(text)) for position, text in found.events.kept]
-    ids.learn(
-        streams=[
-            *(stream.stream_id for stream in found.streams),
-            *(event.stream_id for _, event in events),
-        ]
-    )
-    instants = [event.timestamp.epoch_ns for _, event in events]
-    clock = Clock(instants[0], max(abs(instant - instants[0]) for instant in instants))
-    facts = [f"{name:<12}{value}" for name, value in _facts(found, as_of, look).items()]
-    streams = [_stream_row(stream, clock, ids) for stream in found.streams]
-    stream_lines = table(_STREAM_COLUMNS, streams, look) if streams else []
-    event_lines = table(_EVENT_COLUMNS, [_event_row(*it, found, clock, ids) for it in events], look)
-    hidden = found.events.count - len(events)
-    if look.height is not None:
-        facts = facts[: max(_FACTS_MIN, look.height // 3)]
-        room = look.height - _PROMPT_LINES - len(facts) - len(["", "header"])
-        room -= as_of is not None  # for a word about it
-        if streams:
-            room -= len(["", "header"])
-            rows = sum(line.count("\n") + 1 for line in event_lines[1:]) + hidden
-            share = max(room // 2, room - rows, _ROWS_MIN)
-            stream_lines = without_middle(stream_lines, share, "stream")
-            room -= len(stream_lines) - 1
-        event_lines = without_middle(event_lines, max(room, _ROWS_MIN), "event", hidden)
+    """Yield all there is, a page of rows at a time; the first lines before the events are read."""
+    yield from _lines(_states(found.status, as_of, look))
+    events = found.events()
+    extent = _measured(((*event, None) for event in events), Ends(0), found.status.event_count)
+    rows = _Rows(extent.clock, ids)
+    yield from _lines(_figures(found.status, extent))
+    yield from _below(listed(_STREAM_COLUMNS, found.streams(), rows.of_streams, look))
+    events_told = found.with_reasons(found.events())
+    yield from _below(listed(_EVENT_COLUMNS, events_told, rows.of_events, look))
+
+
+def _screen(
+    found: OneSession, as_of: "int | Timestamp | None", look: Look, height: int, ids: ShortIds
+) -> Iterator[str]:
+    """Yield what a screen has room for."""
+    events: Ends[_Row] = Ends(height)
+    extent = _measured(found.with_reasons(found.events()), events, found.status.event_count)
+    streams: Ends[StreamStatus] = Ends(height)
+    for stream in found.streams():
+        streams.add(stream)
+    ids.learn(streams=(event.stream_id for _, event, _ in events.kept))
+    rows = _Rows(extent.clock, ids)
+    stream_lines = table(_STREAM_COLUMNS, rows.of_streams(streams.kept), look)
+    event_lines = table(_EVENT_COLUMNS, rows.of_events(events.kept), look)
+
+    facts = list(_lines(_states(found.status, as_of, look) | _figures(found.status, extent)))
+    facts = facts[: max(_FACTS_MIN, height // 3)]
+    room = height - _PROMPT_LINES - len(facts) - len(["", "header"])
+    room -= as_of is not None  # for a word about it
+    if streams.kept:
+        room -= len(["", "header"])
+        wanted = sum(line.count("\n") + 1 for line in event_lines[1:]) + events.hidden
+        share = max(room // 2, room - wanted, _ROWS_MIN)
+        stream_lines = without_middle(stream_lines, share, "stream", streams.hidden)
+        room -= len(stream_lines) - 1
+    event_lines = without_middle(event_lines, max(room, _ROWS_MIN), "event", events.hidden)
     yield from facts
-    for lines in (stream_lines, event_lines):
-        if lines:
-            yield from ["", *lines]
+    yield from _below(stream_lines if streams.kept else ())
+    yield from _below(event_lines)
 
 
-def _facts(found: _Found, as_of: "int | Timestamp | None", look: Look) -> dict[str, str]:
-    """Return what is known of a session, the most important first."""
-    status = found.session
-    now_ns = time.time_ns()
+class _Rows(NamedTuple):
+    """Makes the rows of tables."""
 
-    def instant(moment: "Timestamp") -> str:
-        text, ago = moment.rfc3339(), moment_text(moment.epoch_ns, now_ns)
-        return text if ago.startswith(text[:10]) else f"{text}, {ago}"
+    clock: Clock
+    ids: ShortIds
 
-    first, last = found.events.positions or (0, 0)
+    def of_streams(self, streams: "list[StreamStatus]") -> list[list[str]]:
+        """Return a row for each stream."""
+        self.ids.learn(streams=(stream.stream_id for stream in streams))
+        return [_stream_row(stream, self.clock, self.ids) for stream in streams]
+
+    def of_events(self, events: "list[_Row]") -> list[list[str]]:
+        """Return a row for each event."""
+        self.ids.learn(streams=(event.stream_id for _, event, _ in events))
+        return [_event_row(*event, self.clock, self.ids) for event in events]
+
+
+def _measured(rows: "Iterable[_Row]", ends: "Ends[_Row]", expected: int) -> _Extent:
+    """Look at every event once, and keep the ends; about so many are expected."""
+    progress = Progress()
+    count = first = position = first_ns = span_ns = 0
+    for row in rows:
+        position, event, _ = row
+        at_ns = event.timestamp.epoch_ns
+        if count == 0:
+            first, first_ns = position, at_ns
+        span_ns = max(span_ns, abs(at_ns - first_ns))
+        count += 1
+        if count % _EVENTS_PER_LOOK == 0:
+            progress.show(count, min(1.0, count / expected))
+        ends.add(row)
+    progress.clear()
+    return _Extent(count, first, position, Clock(first_ns, span_ns))
+
+
+def _below(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a table, if there are some, below an empty one."""
+    for place, line in enumerate(lines):
+        if place == 0:
+            yield ""
+        yield line
+
+
+def _lines(facts: dict[str, str]) -> Iterator[str]:
+    return (f"{name:<12}{value}" for name, value in facts.items())
+
+
+def _states(status: "SessionStatus", as_of: "int | Timestamp | None", look: Look) -> dict[str, str]:
+    """Return what has become of a session."""
     facts = {
         "Session": str(status.session_id),
         "State": look.styled(status.state, status.state) + as_of_text(as_of),
-        "Activated": NOTHING if status.activated_at is None else instant(status.activated_at),
+        "Activated": NOTHING if status.activated_at is None else _instant(status.activated_at),
     }
     if status.ended_at is not None:
-        facts["Ended"] = instant(status.ended_at)
+        facts["Ended"] = _instant(status.ended_at)
         if status.activated_at is not None:
             facts["Ended"] += f", after {lasted_text(status.activated_at, status.ended_at)}"
-    facts |= {
-        "Events": f"{found.events.count:,}, positions {first} to {last}",
+    return facts
+
+
+def _figures(status: "SessionStatus", extent: _Extent) -> dict[str, str]:
+    """Return what else is known of it, the most important first."""
+    facts = {
+        "Events": f"{extent.events:,}, positions {extent.first} to {extent.last}",
         "Streams": _streams_text(status),
     }
     if status.anomalies:
         facts["Anomalies"] = f"{status.anomalies:,}, marked with ! below"
     if status.expires_at is not None:
-        facts["Expires"] = instant(status.expires_at)
+        facts["Expires"] = _instant(status.expires_at)
     if status.priority_threshold is not None:
         facts["Threshold"] = str(status.priority_threshold)
     if status.batched_frames:
         facts["Batched"] = counted(status.batched_frames, "frame")
     return facts | _metrics_facts(status)
+
+
+def _instant(moment: "Timestamp") -> str:
+    text, ago = moment.rfc3339(), moment_text(moment.epoch_ns, time.time_ns())
+    return text if ago.startswith(text[:10]) else f"{text}, {ago}"
 
 
 def _streams_text(status: "SessionStatus") -> str:
@@ -316,10 +333,9 @@ def _stream_row(stream: "StreamStatus", clock: Clock, ids: ShortIds) -> list[str
 
 
 def _event_row(
-    position: int, event: "AnyEvent", found: _Found, clock: Clock, ids: ShortIds
+    position: int, event: "AnyEvent", reason: str | None, clock: Clock, ids: ShortIds
 ) -> list[str]:
     texts = [shortened(told(event.event_type), _TEXT_MAX), _data_text(event)]
-    reason = found.reasons.get(position)
     if reason is not None:
         texts.append(f"! {reason}")
     return [

@@ -185,7 +185,7 @@ class Queries:
         if session_id is None:
             lent = self._projections.lifecycle(as_of, for_pages=for_pages)
         else:
-            lent = self._projections.lifecycle_of(session_id, as_of)
+            lent = self._projections.lifecycle_of(session_id, as_of, for_pages=for_pages)
         with self._damage_told(), lent as found:
             yield found
 

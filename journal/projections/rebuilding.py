@@ -22,6 +22,7 @@ from journal.projections.checkpoints import (
     write_checkpoints,
 )
 from journal.projections.differences import changes_between
+from journal.projections.neighbourhood import Neighbourhood
 from journal.projections.results import Change, RebuildReport
 from journal.projections.tables import (
     AnyFold,
@@ -108,7 +109,11 @@ def _rebuilt(
 
 @contextmanager
 def folded_beside(
-    database: Database, fold: Fold[StatesT_co], as_of: AsOf = None, progress: Progress | None = None
+    database: Database,
+    fold: Fold[StatesT_co],
+    as_of: AsOf,
+    progress: Progress | None,
+    near: Neighbourhood | None = None,
 ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
     """Lend the states as of a moment, in temporary tables, and the connection that has them.
 
@@ -122,8 +127,10 @@ def folded_beside(
         StorageFullError, StorageError: those of the temporary storage.
     """
     with database.aside_to_read() as connection:
-        states, _ = _begun_beside(database, connection, fold, goes_on=as_of is None)
-        _fold_beside(database, connection, states, progress, as_of)
+        states, _ = _begun_beside(
+            database, connection, fold, goes_on=as_of is None and near is None
+        )
+        _fold_beside(database, connection, states, progress, as_of, near)
         if progress is not None:
             progress(states.position, states.position)
         with database.inside():
@@ -163,6 +170,7 @@ def _fold_beside(
     states: States,
     progress: Progress | None = None,
     as_of: AsOf = None,
+    near: Neighbourhood | None = None,
 ) -> None:
     """Fold what follows, up to the last event or to the moment, in short transactions."""
     last = as_of if isinstance(as_of, int) else None
@@ -172,7 +180,7 @@ def _fold_beside(
             extent = read_extent(connection)
             up_to = extent.last if last is None else min(last, extent.last)
             end = min(up_to, states.position + _EVENTS_AT_ONCE)
-            fold_next(connection, states, extent, end, as_of)
+            fold_next(connection, states, extent, end, as_of, near)
             states.make_room()
             connection.execute("COMMIT")
         if states.position >= up_to:

@@ -12,9 +12,8 @@ from journal.errors import DamagedError, FoldError, UnknownProjectionError
 from journal.events.ids import SessionId, StreamId
 from journal.file.checkpoints import read_checkpoints
 from journal.file.connections import Database
-from journal.file.decoding import StoredEvent
 from journal.file.extent import last_position, read_extent
-from journal.file.names import folded_codes, kinds_of, uuids
+from journal.file.names import folded_codes, kinds_of, session_key, uuids
 from journal.file.reading import Reader
 from journal.projections.as_of import AsOf, check_as_of, check_not_pruned, up_to
 from journal.projections.catching_up import (
@@ -25,6 +24,7 @@ from journal.projections.catching_up import (
 )
 from journal.projections.checkpoints import beginning_of, is_stale, stored_checkpoint
 from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
+from journal.projections.neighbourhood import Neighbourhood, all_rows, neighbourhood
 from journal.projections.own_states import OwnFold, OwnStates, json_of
 from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
 from journal.projections.results import Projection, ProjectionStatus, RebuildReport
@@ -92,16 +92,25 @@ class Projections:
 
     @contextmanager
     def lifecycle_of(
-        self, session_id: SessionId, as_of: AsOf
+        self, session_id: SessionId, as_of: AsOf, *, for_pages: bool = False
     ) -> Iterator[tuple[apsw.Connection, LifecycleStates]]:
-        """Lend one session and its streams as of a moment, from their own events alone."""
+        """Lend one session and its streams as of a moment, from their own events alone.
+
+        They are folded in memory, or beside if they are many; see `lifecycle` for the arguments.
+        """
         with self._database.read() as connection:
             extent = read_extent(connection)
             check_not_pruned(self.path, extent, as_of)
-            begun = beginning_of(connection, self._lifecycle, extent)
-            states = self._lifecycle.states(connection, begun.schema, begun.position)
-            states.fold(up_to(self._neighbourhood(connection, session_id), as_of))
-            yield connection, states
+            rows = all_rows(connection, self._reader, session_id)
+            if rows is not None:
+                begun = beginning_of(connection, self._lifecycle, extent)
+                states = self._lifecycle.states(connection, begun.schema, begun.position)
+                states.fold(up_to(rows, as_of))
+                yield connection, states
+                return
+            near = neighbourhood(connection, session_key(connection, session_id) or 0)
+        with self._beside(self._lifecycle, as_of, near, for_pages=for_pages) as lent:
+            yield lent
 
     def owner_of(self, stream_id: StreamId, as_of: AsOf) -> SessionId | None:
         """Return the session that a stream belongs to as of a moment: that of its first event."""
@@ -199,31 +208,25 @@ class Projections:
                     fold_next(connection, states, extent, last, as_of)
                 yield connection, states
                 return
+        with self._beside(fold, as_of, for_pages=for_pages) as lent:
+            yield lent
+
+    @contextmanager
+    def _beside(
+        self,
+        fold: Fold[StatesT_co],
+        as_of: AsOf,
+        near: Neighbourhood | None = None,
+        *,
+        for_pages: bool,
+    ) -> Iterator[tuple[apsw.Connection, StatesT_co]]:
         inside = nullcontext() if for_pages else self._database.inside()
-        with folded_beside(self._database, fold, as_of, self.progress) as lent, inside:
+        with folded_beside(self._database, fold, as_of, self.progress, near) as lent, inside:
             yield lent
 
     def _has_tables(self, connection: apsw.Connection) -> bool:
         """Tell whether rows can be read: whoever may not make the tables may find none."""
         return not self._database.read_only or have_our_shape(connection)
-
-    def _neighbourhood(
-        self, connection: apsw.Connection, session_id: SessionId
-    ) -> list[StoredEvent]:
-        """Return the events of a session, and those of its streams that name other sessions."""
-        found = {row[0]: row for row in self._reader.session_rows(connection, session_id)}
-        own: dict[int, int] = {}
-        for row in found.values():
-            if row[3] is not None:
-                own[row[3]] = own.get(row[3], 0) + 1
-        for key, uuid in uuids(connection, "stream", own):
-            if key not in own:
-                continue
-            count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
-            if count > own[key]:
-                rows = self._reader.stream_rows(connection, StreamId.from_bytes(uuid))
-                found.update((row[0], row) for row in rows)
-        return [found[position] for position in sorted(found)]
 
     def _fold(self, name: str) -> AnyFold:
         try:

@@ -20,6 +20,7 @@ from journal.file.extent import Extent
 from journal.file.reading import rows_between
 from journal.file.schema import object_sql
 from journal.projections.as_of import AsOf, up_to
+from journal.projections.neighbourhood import Neighbourhood, rows_of
 
 Schema = Literal["main", "temp", "base"] | None
 """Whose tables hold the states: the file's, temporary ones, those of a cut, or nobody's. With the
@@ -160,9 +161,16 @@ def make_temporary(connection: apsw.Connection, tables: Iterable[str]) -> None:
 
 
 def fold_next(
-    connection: apsw.Connection, states: States, extent: Extent, end: int, as_of: AsOf = None
+    connection: apsw.Connection,
+    states: States,
+    extent: Extent,
+    end: int,
+    as_of: AsOf = None,
+    near: Neighbourhood | None = None,
 ) -> None:
     """Fold the events that follow, up to a position, in memory; only those by then, as of a moment.
+
+    Only those of a neighbourhood, if there is one.
 
     Raises:
         DamagedError: one of them is missing.
@@ -170,7 +178,11 @@ def fold_next(
     """
     if states.position < extent.cut:
         raise PrunedError(connection.filename, f"position {states.position}", extent.first)
-    states.fold(up_to(rows_between(connection, extent, states.position, end), as_of))
+    if near is None:
+        rows = rows_between(connection, extent, states.position, end)
+    else:
+        rows = rows_of(connection, extent, near, states.position, end)
+    states.fold(up_to(rows, as_of))
     states.position = end
 
 

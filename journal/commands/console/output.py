@@ -42,6 +42,10 @@ class Output:
         Raises:
             OutputClosed: nobody reads it.
         """
+        self.text(f"{text}\n")
+
+    def text(self, text: str) -> None:
+        """Write a part of a line, or a line with its end, as `line` does."""
         self._held.append(text)
         self._held_characters += len(text)
         if self._held_characters >= _CHUNK_CHARACTERS or time.monotonic() >= self._flush_at:
@@ -49,7 +53,7 @@ class Output:
 
     def json_line(self, value: Any) -> None:
         """Write a value as one line of JSON."""
-        self.line(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        self.line(json_text(value))
 
     def flush(self) -> None:
         """Write what is held back.
@@ -60,7 +64,7 @@ class Output:
         if not self._held:
             return
         # Only a file name can hold what is not Unicode; in JSON the escape is even the right one.
-        data = "\n".join([*self._held, ""]).encode("utf-8", "backslashreplace")
+        data = "".join(self._held).encode("utf-8", "backslashreplace")
         self._held, self._held_characters = [], 0
         self._flush_at = time.monotonic() + _HOLD_SECONDS
         try:
@@ -125,6 +129,11 @@ def say(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON in one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def one_line(text: str) -> str:

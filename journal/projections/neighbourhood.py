@@ -1,0 +1,84 @@
+"""The neighbourhood of a session: the events that make its state, and those of its streams.
+
+Those are its own events, and those of its streams that name other sessions.
+"""
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import apsw
+
+from journal import limits
+from journal.events.ids import SessionId, StreamId
+from journal.file.decoding import StoredEvent
+from journal.file.extent import Extent, missing_event
+from journal.file.names import uuids
+from journal.file.reading import Reader
+from journal.file.selecting import COLUMNS
+
+# One pass over the events, and a temporary b-tree of SQLite's for the streams.
+_SHARED_SQL = """
+SELECT json_group_array(stream.id)
+FROM (SELECT stream AS id, count(*) AS own FROM event
+    WHERE session = ? AND stream IS NOT NULL GROUP BY stream) AS counted
+CROSS JOIN stream ON stream.id = counted.id
+WHERE stream.event_count > counted.own
+"""
+
+_COUNT_SQL = "SELECT count(*) FROM event WHERE seq > ? AND seq <= ?"
+
+_ROWS_SQL = f"""
+SELECT {COLUMNS} FROM event
+WHERE seq > ? AND seq <= ?
+    AND (session = ? OR stream IN (SELECT value FROM json_each(?)))
+ORDER BY seq
+"""
+
+
+class Neighbourhood(NamedTuple):
+    """Which events it consists of."""
+
+    session: int
+    """The session's key."""
+    shared: str
+    """The keys of its streams that have events of other sessions, too, as a JSON array."""
+
+
+def neighbourhood(connection: apsw.Connection, session: int) -> Neighbourhood:
+    """Return the neighbourhood of a session; one pass over the events."""
+    return Neighbourhood(session, connection.execute(_SHARED_SQL, (session,)).get)
+
+
+def rows_of(
+    connection: apsw.Connection, extent: Extent, near: Neighbourhood, after: int, up_to: int
+) -> list[StoredEvent]:
+    """Return those rows of a range of positions, first exclusive, that are of a neighbourhood.
+
+    Raises:
+        DamagedError: an event is missing in the range that is not declared absent.
+    """
+    here = connection.execute(_COUNT_SQL, (after, up_to)).get
+    if here != extent.event_count(after, up_to):
+        raise missing_event(connection, extent, after, up_to)
+    rows: list[Any] = connection.execute(_ROWS_SQL, (after, up_to, *near)).fetchall()
+    return rows
+
+
+def all_rows(
+    connection: apsw.Connection, reader: Reader, session_id: SessionId
+) -> list[StoredEvent] | None:
+    """Return the rows of a neighbourhood, found along the chains; None: too many to hold."""
+    room = limits.FOLD_EVENTS_MAX - reader.version_in(connection, session_id)
+    if room < 0:
+        return None
+    found = {row[0]: row for row in reader.session_rows(connection, session_id)}
+    own = Counter(row[3] for row in found.values() if row[3] is not None)
+    for key, uuid in uuids(connection, "stream", own):
+        count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
+        if key in own and count > own[key]:
+            room -= count
+            if room < 0:
+                return None
+            rows = reader.stream_rows(connection, StreamId.from_bytes(uuid))
+            found.update((row[0], row) for row in rows)
+    return [found[position] for position in sorted(found)]

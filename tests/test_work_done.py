@@ -1,8 +1,10 @@
-"""What appending costs, counted in what it does: pages and statements, never time."""
+"""What appending and listing cost, counted in what they do, never in time."""
 
+from commands_support import run_here
 from support import activated
 
 from journal import Journal, SessionId
+from journal.commands.console.output import Output
 
 FRAME_BYTES = 24 + 4_096
 
@@ -66,3 +68,33 @@ def test_the_wal_grows_longer_where_commits_are_large(tmp_path):
             journal.append_events([activated(SessionId.new()) for _ in range(2_000)])
         wal_bytes = path.with_name("a.journal-wal").stat().st_size
     assert 4_000 * FRAME_BYTES < wal_bytes < 4_500 * FRAME_BYTES
+
+
+def test_the_first_line_of_a_list_waits_for_a_hundred_rows_and_look_ups(tmp_path, monkeypatch):
+    path = tmp_path / "a.journal"
+    with Journal.open(path) as journal:
+        journal.append_events([activated(SessionId.new()) for _ in range(700)])
+    done = []
+
+    def noted(name):
+        method = getattr(Journal, name)
+
+        def noting(*arguments, **options):
+            found = method(*arguments, **options)
+            if isinstance(found, list):
+                done.append(name)
+                return found
+            return (done.append(name) or one for one in found)
+
+        return noting
+
+    for name in ("iter_sessions", "find_sessions"):
+        monkeypatch.setattr(Journal, name, noted(name))
+    line = Output.line
+    monkeypatch.setattr(Output, "line", lambda *given: (done.append("line"), line(*given)))
+    result = run_here("sessions", path)
+
+    first = done[: done.index("line")]
+    assert (first.count("iter_sessions"), first.count("find_sessions")) == (100, 100)
+    assert done.count("find_sessions") == 100
+    assert result.out.count(b"\n") == 701

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from journal.commands.console.tables import Column, Look, Table
 
-_PAGE_ROWS = 500
+_PAGE_ROWS = 100
+"""More than stand on a screen, and soon there."""
 
 _Item = TypeVar("_Item")
 

@@ -1,6 +1,7 @@
 """`journal anomalies`: the events that the protocol could not have produced."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ from journal.commands.console.arguments import (
     read_only_option,
     wide_option,
 )
+from journal.commands.console.listing import print_list
 from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, counted, say
 from journal.commands.console.pages import listed
-from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     NOTHING,
@@ -70,12 +71,8 @@ def anomalies(
     with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
         found = tally.counting(opened.iter_anomalies(as_of=as_of))
-        if as_json:
-            for anomaly in found:
-                output.json_line(anomaly.model_dump(mode="json"))
-        else:
-            for line in records(found) if wide else _table(opened, found, look_of(output)):
-                output.line(line)
+        table = partial(_table, opened, found, look_of(output))
+        print_list(output, found, table, as_json=as_json, wide=wide)
     output.flush()
     say(tally.text() + as_of_text(as_of))
     if note is not None:

@@ -2,32 +2,25 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 import journal
-from journal.commands.console.arguments import (
-    SESSION_STATES,
-    as_of_option,
-    journal_argument,
-    json_option,
-    read_only_option,
-    state_option,
-    wide_option,
-)
+from journal.commands.console.arguments import SESSION_STATES, journal_argument
 from journal.commands.console.listing import (
     SESSION_ORDERS,
     Tally,
     listing_options,
     order_and_limit,
+    print_list,
 )
 from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
-from journal.commands.console.records import records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     Column,
@@ -66,12 +59,7 @@ _COLUMNS = (
 
 @click.command(epilog=_EPILOG, short_help="List the sessions and their states.")
 @journal_argument
-@state_option(SESSION_STATES)
-@listing_options(SESSION_ORDERS)
-@as_of_option
-@json_option
-@wide_option
-@read_only_option
+@listing_options(SESSION_STATES, SESSION_ORDERS)
 def sessions(
     path: Path,
     *,
@@ -102,12 +90,8 @@ def sessions(
         found = tally.counting(
             opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
         )
-        if as_json:
-            for session in found:
-                output.json_line(session.model_dump(mode="json"))
-        else:
-            for line in records(found) if wide else _table(opened, found, look_of(output)):
-                output.line(line)
+        table = partial(_table, opened, found, look_of(output))
+        print_list(output, found, table, as_json=as_json, wide=wide)
     output.flush()
     say(tally.text("session", SESSION_STATES, as_of))
     if note is not None:

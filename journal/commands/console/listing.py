@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from journal.commands.console.arguments import (
+    as_of_option,
+    json_option,
+    read_only_option,
+    state_option,
+    wide_option,
+)
+from journal.commands.console.output import Output
+from journal.commands.console.records import records
 from journal.commands.console.tables import anomalies_text, states_text
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from journal import Timestamp
     from journal.projections import SessionStatus, StreamStatus
 
@@ -21,8 +32,10 @@ SESSION_ORDERS = ("oldest", "newest", "ended", "events", "streams", "failed", "a
 STREAM_ORDERS = ("oldest", "newest", "ended", "events", "frames", "bytes", "anomalies")
 
 
-def listing_options(orders: Sequence[str]) -> Callable[[_Command], _Command]:
-    """Return the options `sort`, `limit` and `last`."""
+def listing_options(
+    states: tuple[str, ...], orders: Sequence[str]
+) -> Callable[[_Command], _Command]:
+    """Return all options of a list, from `state` to `read_only`."""
     sort = click.option(
         "--sort",
         type=click.Choice(orders, case_sensitive=False),
@@ -43,7 +56,14 @@ def listing_options(orders: Sequence[str]) -> Callable[[_Command], _Command]:
         metavar="N",
         help="The N that began last, newest first: --sort newest --limit N.",
     )
-    return lambda command: sort(limit(last(command)))
+    shared = (as_of_option, json_option, wide_option, read_only_option)
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(shared):
+            command = option(command)
+        return state_option(states)(sort(limit(last(command))))
+
+    return add
 
 
 def order_and_limit(
@@ -59,6 +79,23 @@ def order_and_limit(
     if sort is not None or limit is not None:
         raise click.UsageError("--last goes without --sort and --limit")
     return "newest", last
+
+
+def print_list(
+    output: Output,
+    found: "Iterable[BaseModel]",
+    table: Callable[[], Iterator[str]],
+    *,
+    as_json: bool,
+    wide: bool,
+) -> None:
+    """Write what was found: as JSON, as records, or as the table that `table` makes of it."""
+    if as_json:
+        for one in found:
+            output.json_line(one.model_dump(mode="json"))
+        return
+    for line in records(found) if wide else table():
+        output.line(line)
 
 
 class Tally:

@@ -182,6 +182,11 @@ class Journal:
         return self._reader.journal_id()
 
     @property
+    def label(self) -> str | None:
+        """What people call the journal; None: it has no label."""
+        return self._reader.label()
+
+    @property
     def is_older_format(self) -> bool:
         """Whether opening it for writing would migrate the file."""
         return self._reader.is_older_format()
@@ -203,7 +208,7 @@ class Journal:
         return self._reader.version(session_id)
 
     def set_label(self, label: str) -> None:
-        """Write what people call this journal; see `open`. `info().label` has it.
+        """Write what people call this journal; see `open`.
 
         Raises:
             ValueError: it is not 1 to 200 printable characters.

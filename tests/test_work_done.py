@@ -98,3 +98,16 @@ def test_the_first_line_of_a_list_waits_for_a_hundred_rows_and_look_ups(tmp_path
     assert (first.count("iter_sessions"), first.count("find_sessions")) == (100, 100)
     assert done.count("find_sessions") == 100
     assert result.out.count(b"\n") == 701
+
+
+def test_the_label_is_found_without_counting_the_events(tmp_path, monkeypatch):
+    path = tmp_path / "a.journal"
+    with Journal.open(path, label="pump 7") as journal:
+        assert journal.label == journal.info().label == "pump 7"
+        journal.set_label("pump 8")
+        assert journal.label == "pump 8"
+    with Journal.open(tmp_path / "b.journal") as journal:
+        assert journal.label is None
+
+    monkeypatch.setattr(Journal, "info", None)  # which counts them
+    assert run_here("label", path).out == b"pump 8\n"

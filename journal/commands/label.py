@@ -28,7 +28,7 @@ def label(path: Path, name: str | None) -> None:
     if name is None:
         output = Output()
         with journal.Journal.open(path, read_only=True) as opened:
-            found = opened.info().label
+            found = opened.label
         if found is None:
             raise CommandError(f"{path}: has no label")
         output.line(one_line(found))

@@ -95,6 +95,11 @@ class Reader:
             reason = f"is damaged: its journal_id is {text!r}"
             raise DamagedError(self._database.path, reason) from error
 
+    def label(self) -> str | None:
+        """Return what people call the journal."""
+        with self._database.read() as connection:
+            return meta(connection, "label")
+
     def is_older_format(self) -> bool:
         """Tell whether the file is of an older format than this version writes."""
         with self._database.read() as connection:

@@ -38,7 +38,11 @@ WHERE first_seq >= ifnull(
     (SELECT first_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1 OFFSET 1), 0)
 ORDER BY first_seq
 """
-"""From the block before the one that a position is in, so that what overlaps is seen."""
+"""From the block before the one that a position is in, so that what overlaps is seen.
+
+All of them, half a microsecond each, and not those alone that the index of largest timestamps
+finds: a block that is lost, or ends elsewhere than it says, would take its events with it.
+"""
 
 # The recursion follows a link only to an earlier position, so a damaged one cannot loop. It is a
 # CROSS JOIN because the planner would otherwise rather scan the table than look its key up. A link

@@ -5,16 +5,17 @@ With a `log`, what each of them does to files is written there, and a `PowerCut`
 could be on the disk afterwards.
 """
 
-import errno
 import os
 import pickle
 import random
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import apsw
 import support
+
+from journal.testing import FaultVFS
+from journal.testing.faults import CODES
 
 SECTOR_BYTES = 512
 
@@ -32,8 +33,8 @@ class TornWrite(Exception):  # noqa: N818 (of a test)
     """Raised by `before`: half of what is to be written is, and the process is killed."""
 
 
-class Disk(apsw.VFS):
-    """Does what the operating system does; `before` is called first, and may raise.
+class Disk(FaultVFS):
+    """Writes down what is done, and can stop in the middle of a write.
 
     What the journal does to the -wal by itself, beside SQLite, is seen, too.
     """
@@ -45,31 +46,23 @@ class Disk(apsw.VFS):
             log: what to write down what is done in; others may do so, too.
             folder: of the files that this is about.
         """
-        self.operations = 0
         self._folder = str(folder)
-        self.failed_syncs: dict[str, int] = {}
-        self.before: Callable[..., object] = lambda *_: None
         self._log = None if log is None else log.open("ab", buffering=0)
-        self._os = os.write, os.fsync
-        super().__init__("faulty", "unix", makedefault=True)
-
-    def __enter__(self) -> Self:
-        os.write, os.fsync = self._write, self._fsync
-        return self
+        super().__init__()
 
     def __exit__(self, *_: object) -> None:
-        os.write, os.fsync = self._os
-        self.unregister()
+        super().__exit__()
         if self._log is not None:
             self._log.close()
 
     def about_to(self, what: str, file: str, data: bytes = b"", number: int = 0) -> None:
-        self.operations += 1
         try:
-            self.before(what, file, data, number)
+            super().about_to(what, file, data, number)
+        except TornWrite:
+            os.pwrite(os.open(file, os.O_WRONLY), data[: len(data) // 2], number)
+            support.die()
         except apsw.Error:
             if what == "sync":
-                self.failed_syncs[file] = self.failed_syncs.get(file, 0) + 1
                 self.note("failed sync", file)
             raise
         if what != "read":
@@ -80,91 +73,6 @@ class Disk(apsw.VFS):
         where, name = os.path.split(file)
         if self._log is not None and where in ("", self._folder):
             self._log.write(pickle.dumps(Entry(what, name, bytes(data), number)))
-
-    def xOpen(self, name: Any, flags: list[int]) -> "DiskFile":  # noqa: N802
-        file = name if isinstance(name, str) else name.filename() if name else ""
-        self.about_to("open", file)
-        return DiskFile(self, file, name, flags)
-
-    def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
-        self.about_to("delete", name)
-        super().xDelete(name, sync)
-
-    def _write(self, descriptor: int, data: bytes) -> int:
-        file = _file_of(descriptor)
-        if file.endswith("-wal"):
-            self._about_to(descriptor, "write", data, os.lseek(descriptor, 0, os.SEEK_CUR))
-        return self._os[0](descriptor, data)
-
-    def _fsync(self, descriptor: int) -> None:
-        if _file_of(descriptor).endswith("-wal"):
-            self._about_to(descriptor, "sync")
-        else:
-            self._os[1](descriptor)
-
-    def _about_to(self, descriptor: int, what: str, data: bytes = b"", number: int = 0) -> None:
-        try:
-            self.about_to(what, _file_of(descriptor), data, number)
-        except apsw.Error as error:
-            raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
-
-
-def _file_of(descriptor: int) -> str:
-    try:
-        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
-    except OSError:
-        return ""
-
-
-class DiskFile(apsw.VFSFile):
-    def __init__(self, disk: Disk, file: str, name: Any, flags: list[int]) -> None:
-        self.disk, self.file = disk, file
-        self.failed_syncs = disk.failed_syncs.get(file, 0)
-        super().__init__("unix", name, flags)
-
-    def xLock(self, level: int) -> None:  # noqa: N802
-        try:
-            super().xLock(level)
-        except apsw.IOError as error:  # a reader that closes last may not lock: apsw is to pass on
-            raise apsw.BusyError from error
-
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
-        self.disk.about_to("read", self.file)
-        return super().xRead(amount, offset)
-
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        try:
-            self.disk.about_to("write", self.file, data, offset)
-        except TornWrite:
-            super().xWrite(data[: len(data) // 2], offset)
-            support.die()
-        super().xWrite(data, offset)
-
-    def xTruncate(self, size: int) -> None:  # noqa: N802
-        self.disk.about_to("truncate", self.file, b"", size)
-        super().xTruncate(size)
-
-    def xSync(self, _flags: int) -> None:  # noqa: N802
-        try:
-            self.disk.about_to("sync", self.file)
-        except apsw.Error:
-            self.failed_syncs = self.disk.failed_syncs[self.file]
-            raise
-        # The real disk is left out of it, which takes most of the time away: its power stays.
-        # As Linux has it, each descriptor that was open when a sync failed is told so, once.
-        if self.failed_syncs < self.disk.failed_syncs.get(self.file, 0):
-            self.failed_syncs = self.disk.failed_syncs[self.file]
-            raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
-
-
-CODES = {
-    "open": apsw.SQLITE_CANTOPEN,
-    "delete": apsw.SQLITE_IOERR_DELETE,
-    "read": apsw.SQLITE_IOERR_READ,
-    "write": apsw.SQLITE_IOERR_WRITE,
-    "truncate": apsw.SQLITE_IOERR_TRUNCATE,
-    "sync": apsw.SQLITE_IOERR_FSYNC,
-}
 
 
 def io_error(what: str, *, full: bool = False) -> apsw.Error:

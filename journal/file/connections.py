@@ -66,7 +66,8 @@ class Database:
         except BaseException:
             for connection in (self._writer, *self._readers):
                 if connection is not None:
-                    connection.close()
+                    with suppress(apsw.Error):  # what went wrong first is what to tell
+                        connection.close()
             self._let_go()
             raise
 

@@ -39,7 +39,8 @@ class FaultVFS(apsw.VFS):
     Close the journals before the block ends. The real disk is not asked to sync, which takes most
     of the time away: after a power cut, files written in such a block may be lost or damaged. One
     such disk at a time, in one process. What the journal does to a -wal by itself, beside SQLite,
-    is seen on Linux only.
+    is seen on Linux only. Where SQLite has nobody to tell of an error, as while it closes a file,
+    apsw reports it to `sys.unraisablehook`, which pytest makes a warning of.
 
     Args:
         sync_seconds: how long a sync takes; it may be changed at any time.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from journal.errors import NewerFormatError as NewerFormatError
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
+    from journal.errors import OverloadedError as OverloadedError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
     from journal.errors import ReadOnlyError as ReadOnlyError
@@ -95,6 +96,7 @@ _HOMES = {
     "NewerFormatError": "errors",
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
+    "OverloadedError": "errors",
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",
     "ReadOnlyError": "errors",

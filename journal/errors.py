@@ -5,7 +5,8 @@
                  NotADatabaseError, NotAJournalError, NewerFormatError, ClosedCopyError,
                  FileReplacedError, StaleWalError
       events     InvalidEventError: UnknownKindError, LineRejectedError
-      appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError
+      appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError,
+                 OverloadedError
       projecting FoldError, UnknownProjectionError
       reading    PrunedError
       targets    TargetExistsError, WrongTargetError
@@ -255,6 +256,18 @@ class CommitFailedError(PathOSError):
     Opening it for writing decides that once and for ever. Who only reads may see the events before,
     or not see them.
     """
+
+
+class OverloadedError(JournalError, RuntimeError):
+    """So many appends wait that the limit of `Journal.open` is reached; nothing was written.
+
+    `waiting` says how many. A retry can help, once some of them are committed.
+    """
+
+    def __init__(self, *, waiting: int, waiting_max: int) -> None:
+        super().__init__(f"{waiting} appends wait to be committed, the limit is {waiting_max}")
+        self.waiting = waiting
+        self.waiting_max = waiting_max
 
 
 # Projections

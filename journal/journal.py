@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from journal.file.info import JournalInfo
     from journal.file.ndjson import LineAppender, OnError
     from journal.file.opening import Durability
+    from journal.live.tickets import Ticket
     from journal.maintenance.manifest import Shipment
     from journal.projections.as_of import AsOf
     from journal.projections.listing import SessionOrder, StreamOrder
@@ -58,14 +59,16 @@ class Journal:
     file for longer than a minute.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, waiting_max: int | None = None) -> None:
         from journal.file.appending import Appender  # noqa: PLC0415
         from journal.file.reading import Reader  # noqa: PLC0415
+        from journal.live.shared_commits import SharedCommits  # noqa: PLC0415
         from journal.projections.queries import Queries  # noqa: PLC0415
         from journal.projections.registry import Projections  # noqa: PLC0415
 
         self._database = database
         self._appender = Appender(database)
+        self._commits = SharedCommits(database, self._appender, waiting_max)
         self._reader = Reader(database)
         self._projections = Projections(database, self._reader)
         self._queries = Queries(database, self._projections)
@@ -78,6 +81,7 @@ class Journal:
         read_only: bool = False,
         durability: Durability = "full",
         label: str | None = None,
+        waiting_max: int | None = None,
     ) -> Self:
         """Open the journal at `path`; make one, for its owner only, if there is no file.
 
@@ -91,10 +95,12 @@ class Journal:
                 the program; a power cut may lose the latest appends, each as a whole.
             label: what people call this journal, such as the name of the device: 1 to 200 printable
                 characters, kept in the file. None: leave it as it is.
+            waiting_max: how many appends of this journal's threads may wait to be committed; one
+                more raises `OverloadedError`. None: any number.
 
         Raises:
-            ValueError: `durability` or `label` is not of these, or a label is given with
-                `read_only`.
+            ValueError: `durability`, `label` or `waiting_max` is not of these, or a label is given
+                with `read_only`.
             ClosedCopyError: it is a copy made by shipping or recovering, and not `read_only`.
             JournalNotFoundError: no such file, with `read_only`, or no such folder.
             PathIsDirectoryError, AccessDeniedError: as they say.
@@ -110,6 +116,9 @@ class Journal:
         if durability not in ("full", "normal"):
             message = f"durability: expected 'full' or 'normal', found {durability!r}"
             raise ValueError(message)
+        if waiting_max is not None and waiting_max < 1:
+            message = f"waiting_max: expected 1 or more, or None, found {waiting_max!r}"
+            raise ValueError(message)
         if label is not None:
             check_label(label)
             if read_only:
@@ -118,7 +127,7 @@ class Journal:
         try:
             if label is not None:
                 database.set_label(label)
-            return cls(database)
+            return cls(database, waiting_max=waiting_max)
         except BaseException:
             with suppress(JournalError):  # what went wrong first is what to tell
                 database.close()
@@ -135,6 +144,7 @@ class Journal:
     def close(self) -> None:
         """Close the journal; closing it again does nothing.
 
+        What was handed in is committed; whoever appends from now on is refused (`ClosedError`).
         Where no more than ten thousand events are not folded yet, the built-in projections catch
         up, so that plain SQL finds every session and stream.
         The last one to close a file folds the -wal into it, so that one file is left.
@@ -145,6 +155,7 @@ class Journal:
                 by another error, it is a note to that.
         """
         try:
+            self._commits.close()
             if not (self._database.closed or self._database.read_only):
                 with suppress(JournalError):  # the next one to append makes up for it
                     self._appender.close_block()
@@ -258,14 +269,37 @@ class Journal:
     ) -> Appended:
         """Append events, all or nothing; see `EventStore.append_events`.
 
-        When it returns, the events are as safe as the journal's `durability` says.
+        When it returns, the events are as safe as the journal's `durability` says. Threads that
+        append at the same time share a commit, and with it the wait for the disk.
 
         Raises:
             ConcurrencyError, KeyConflictError, InvalidEventError: as `EventStore.append_events`.
             ReadOnlyError, StorageFullError: as they say; nothing was written.
+            OverloadedError: more appends wait than `waiting_max` of `open` allows; nothing was
+                written.
             CommitFailedError: whether it was written is known only after opening the file again.
         """
-        return self._appender.append_events(events, expected_versions, key)
+        return self._commits.append_events(events, expected_versions, key)
+
+    def submit(
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        expected_versions: Mapping[SessionId, int] | None = None,
+        key: str | None = None,
+    ) -> Ticket:
+        """Hand in what `append_events` would append, and return a ticket at once.
+
+        It is committed by a thread of the journal's own, together with what others hand in
+        meanwhile; what one thread hands in keeps its order. `wait()` of the ticket returns the
+        positions, or raises what `append_events` would. Closing the journal commits it, too.
+
+        Raises:
+            InvalidEventError: something in `events` is not an event.
+            ReadOnlyError: as it says.
+            OverloadedError: more appends wait than `waiting_max` of `open` allows.
+        """
+        return self._commits.submit(events, expected_versions, key)
 
     def append_ndjson(
         self,
@@ -323,10 +357,11 @@ class Journal:
 
         So lines without a single event need not make a file.
         """
+        from journal.file.appending import Append  # noqa: PLC0415
         from journal.file.ndjson import LineAppender  # noqa: PLC0415
 
         def append(records: list[Record]) -> Appended:
-            return opened()._appender.append(records)
+            return opened()._commits.append(Append(records))
 
         return LineAppender(append, on_error=on_error, unknown=unknown, on_reject=on_reject)
 

@@ -5,7 +5,7 @@ The small results of appending and reading are here, too.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from journal.events.ids import SessionId, StreamId
 from journal.events.unknown import AnyEvent
@@ -16,6 +16,17 @@ class Appended(NamedTuple):
 
     first: int | None
     last: int | None
+
+
+class Outcome(NamedTuple):
+    """What has become of an append.
+
+    "committed": its events are in the journal, at `positions`. "rejected": they are not, and will
+    not be. "unknown": a commit failed half-way; if it took, they are at `positions`.
+    """
+
+    state: Literal["committed", "rejected", "unknown"]
+    positions: Appended | None
 
 
 class RecordedEvent(NamedTuple):

@@ -39,6 +39,7 @@ EXAMPLES: list[JournalError] = [
     errors.KeyConflictError("order-17", 4, 5),
     errors.ReadOnlyError(PATH, "is open for reading only"),
     errors.CommitFailedError(PATH, "the commit failed"),
+    errors.OverloadedError(waiting=64, waiting_max=64),
     errors.FoldError("errors", 6, "apply returned None"),
     errors.UnknownProjectionError("errors"),
     errors.PrunedError(PATH, "position 6", 7),

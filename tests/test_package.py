@@ -44,6 +44,7 @@ PUBLIC = [
     "NewerFormatError",
     "NotADatabaseError",
     "NotAJournalError",
+    "OverloadedError",
     "PatchFramesGenerated",
     "PathIsDirectoryError",
     "PerformanceMetrics",
@@ -86,10 +87,11 @@ PUBLIC = [
 
 # What methods return and nobody makes, by where it can be imported from for annotations.
 RETURNED = {
-    "store": "Appended RecordedEvent LinesAppended RejectedLine",
+    "store": "Appended Outcome RecordedEvent LinesAppended RejectedLine",
     "file": "JournalInfo LineAppender",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
     "maintenance": "Shipment AbsentRange",
+    "live": "Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }
 
@@ -109,6 +111,7 @@ LAYERS = [
     "file",
     "projections",
     "maintenance",
+    "live",
     "journal",
     "commands",
     "__main__",

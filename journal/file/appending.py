@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
+from typing import Any, NamedTuple
 
 import apsw
 
-from journal.errors import ConcurrencyError, DamagedError, KeyConflictError
+from journal.errors import ConcurrencyError, DamagedError, JournalError, KeyConflictError
 from journal.events.codecs import Record
 from journal.events.ids import SessionId
 from journal.events.records import content_digest, encode
@@ -19,6 +21,7 @@ from journal.file.names import codes_to_append, kinds_of
 from journal.store import Appended, check_arguments
 
 _RECORDS_AT_ONCE = 10_000
+_DIGEST_DIGITS = 64
 
 
 @cache
@@ -28,6 +31,38 @@ def _write_events_sql(count: int) -> str:
         " (seq, kind, session, stream, timestamp, data, session_prev, stream_prev) VALUES "
         + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
     )
+
+
+class Append(NamedTuple):
+    """Records that are to be appended as a whole, and on what conditions; see `append_of`."""
+
+    records: Sequence[Record]
+    expected_versions: Mapping[SessionId, int] | None = None
+    key: str | None = None
+    digest: str = ""
+    """Of the records, where there is a key."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to write and nothing to look at."""
+        return not self.records and not self.expected_versions and self.key is None
+
+
+NOTHING = Appended(None, None)
+
+
+def append_of(
+    events: Iterable[AnyEvent], expected_versions: Mapping[SessionId, int] | None, key: str | None
+) -> Append:
+    """Return what is to be appended, after all checks that need no file.
+
+    Raises:
+        InvalidEventError, TypeError, ValueError: as `EventStore.append_events`.
+    """
+    check_arguments(expected_versions, key)
+    records = encode(events)
+    expected_versions = expected_versions and dict(expected_versions)
+    return Append(records, expected_versions, key, "" if key is None else content_digest(records))
 
 
 class Appender:
@@ -41,54 +76,73 @@ class Appender:
             with database.read() as connection:
                 check_open_block(connection)
 
-    def append_events(
-        self,
-        events: Iterable[AnyEvent],
-        expected_versions: Mapping[SessionId, int] | None,
-        key: str | None,
-    ) -> Appended:
-        """Append events; see `EventStore.append_events`."""
-        check_arguments(expected_versions, key)
-        return self.append(encode(events), expected_versions, key)
-
-    def append(
-        self,
-        records: Sequence[Record],
-        expected_versions: Mapping[SessionId, int] | None = None,
-        key: str | None = None,
-    ) -> Appended:
-        """Append records in one transaction; the arguments are those of `EventStore`.
+    def append(self, append: Append) -> Appended:
+        """Append in one transaction.
 
         Raises:
             ConcurrencyError, KeyConflictError: as `EventStore.append_events`.
             JournalError: those of `Database.write`.
         """
-        if not records and not expected_versions and key is None:
-            self._database.check_open()
-            return Appended(None, None)
-        digest = "" if key is None else content_digest(records)
         with self._database.write() as connection:
-            if key is not None and (appended := _appended_before(connection, key, digest)):
-                self._database.sync(connection)
-                return appended
-            tip = self._current_tip(connection)
-            for session_id, expected in (expected_versions or {}).items():
-                actual = tip.sessions.version(session_id)
-                if actual != expected:
-                    raise ConcurrencyError(session_id, expected=expected, actual=actual)
-            if not records and key is None:
-                self._database.sync(connection)
-            before = tip.position
-            for start in range(0, len(records), _RECORDS_AT_ONCE):
-                tip.insert(records[start : start + _RECORDS_AT_ONCE])
-            appended = Appended(before + 1, tip.position) if records else Appended(None, None)
+            (result,) = self.append_in(connection, (append,))
+            if isinstance(result, JournalError):
+                raise result
+        return result
+
+    def append_in(
+        self, connection: apsw.Connection, appends: Sequence[Append]
+    ) -> list[Appended | JournalError]:
+        """Append several, as if one came after the other, in a transaction of `Database.write`.
+
+        All conditions are looked at before anything is written. One that is not met is the result
+        of its append, of which nothing is written; the others go on without it.
+
+        Raises:
+            JournalError, apsw.Error: the transaction is to be rolled back.
+        """
+        tip = self._current_tip(connection)
+        position = tip.position
+        accepted: list[Sequence[Record]] = []
+        new_keys: dict[str, tuple[Appended, str]] = {}
+        conditions: _Conditions | None = None
+        results: list[Appended | JournalError] = []
+        for append in appends:
+            records, expected_versions, key, digest = append
+            if key is not None or expected_versions:
+                if conditions is None:
+                    conditions = _Conditions(connection, tip.sessions, accepted, new_keys)
+                found = conditions.look_at(append)
+                if found is not None:
+                    results.append(found)
+                    continue
+            appended = NOTHING
+            if records:
+                accepted.append(records)
+                appended = Appended(position + 1, position := position + len(records))
             if key is not None:
-                connection.execute(
-                    "INSERT INTO append_key (key, first_seq, last_seq, digest, used_at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (key, *appended, digest, time.time_ns()),
-                )
-        return appended
+                new_keys[key] = appended, digest
+            results.append(appended)
+        self._write(connection, tip, accepted, new_keys)
+        if not (accepted or new_keys) and any(isinstance(result, Appended) for result in results):
+            self._database.sync(connection)
+        return results
+
+    def _write(
+        self,
+        connection: apsw.Connection,
+        tip: "_Tip",
+        accepted: list[Sequence[Record]],
+        new_keys: dict[str, tuple[Appended, str]],
+    ) -> None:
+        records = accepted[0] if len(accepted) == 1 else list(chain(*accepted))
+        for start in range(0, len(records), _RECORDS_AT_ONCE):
+            tip.insert(records[start : start + _RECORDS_AT_ONCE])
+        for key, (appended, digest) in new_keys.items():
+            connection.execute(
+                "INSERT INTO append_key (key, first_seq, last_seq, digest, used_at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (key, *appended, digest, time.time_ns()),
+            )
 
     def close_block(self) -> None:
         """Write the open block, so that the file has digests of all its events.
@@ -109,20 +163,70 @@ class Appender:
         return self._tip
 
 
-def _appended_before(connection: apsw.Connection, key: str, digest: str) -> Appended | None:
-    row = connection.execute(
+class _Conditions:
+    """Looks at the conditions of what is to be appended in one transaction, one after the other.
+
+    What was accepted before counts as if it were written.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        sessions: Heads,
+        accepted: list[Sequence[Record]],
+        new_keys: dict[str, tuple[Appended, str]],
+    ) -> None:
+        self._new_keys = new_keys
+        self._connection = connection
+        self._sessions = sessions
+        self._accepted = accepted
+        self._counted = 0
+        self._counts: dict[SessionId, int] = {}
+
+    def look_at(self, append: Append) -> Appended | JournalError | None:
+        """Return the result of an append that is not to be written, None for one that is."""
+        try:
+            if append.key is not None and (appended := self._appended_before(append)):
+                return appended
+            if append.expected_versions:
+                self._check_versions(append.expected_versions)
+        except JournalError as error:
+            return error
+        return None
+
+    def _appended_before(self, append: Append) -> Appended | None:
+        key = str(append.key)
+        known = self._new_keys.get(key) or _stored_key(self._connection, key)
+        if known is None:
+            return None
+        appended, digest = known
+        if digest != append.digest:
+            raise KeyConflictError(key, *appended)
+        return appended
+
+    def _check_versions(self, expected_versions: Mapping[SessionId, int]) -> None:
+        for records in self._accepted[self._counted :]:
+            for record in records:
+                self._counts[record[1]] = self._counts.get(record[1], 0) + 1
+        self._counted = len(self._accepted)
+        for session_id, expected in expected_versions.items():
+            actual = self._sessions.version(session_id) + self._counts.get(session_id, 0)
+            if actual != expected:
+                raise ConcurrencyError(session_id, expected=expected, actual=actual)
+
+
+def _stored_key(connection: apsw.Connection, key: str) -> tuple[Appended, str] | None:
+    row: Any = connection.execute(
         "SELECT first_seq, last_seq, digest FROM append_key WHERE key = ?", (key,)
     ).fetchone()
     if row is None:
         return None
-    first, last, seen_digest = row
+    first, last, digest = row
     is_range = isinstance(first, int) and isinstance(last, int) and 1 <= first <= last
-    is_digest = isinstance(seen_digest, str) and len(seen_digest) == len(digest)
+    is_digest = isinstance(digest, str) and len(digest) == _DIGEST_DIGITS
     if not is_digest or not (is_range or (first is None and last is None)):
         raise DamagedError(connection.filename, f"is damaged: its row about the key {key!r}")
-    if digest != seen_digest:
-        raise KeyConflictError(key, first, last)
-    return Appended(first, last)
+    return Appended(first, last), digest
 
 
 class _Tip:

@@ -203,16 +203,28 @@ class Database:
             CommitFailedError: whether it was written is known after reopening; until then every
                 further write raises this, too.
         """
+        holding, writer = self._to_write_with()
+        with holding.writing(wait_ms, self.path):
+            self.check_open()
+            holding.check_is_current(self.path)
+            yield from self._transaction(writer if through is None else through, holding, wait_ms)
+
+    def check_may_write(self) -> None:
+        """Make sure that this thread could begin to write, and wait for others to do so.
+
+        Raises:
+            ReadOnlyError, ClosedError: it cannot.
+            BusyError: it is in the middle of a transaction.
+        """
+        self._to_write_with()
+
+    def _to_write_with(self) -> tuple[Holding, apsw.Connection]:
         self.check_open()
         if self._writer is None or self._holding is None:
             raise errors.ReadOnlyError(self.path, "is open for reading only")
         if self._holding.is_written_by_this_thread():
             raise errors.BusyError(self.path, "is being written by this very thread")
-        with self._holding.writing(wait_ms, self.path):
-            self.check_open()
-            self._holding.check_is_current(self.path)
-            writer = self._writer if through is None else through
-            yield from self._transaction(writer, self._holding, wait_ms)
+        return self._holding, self._writer
 
     @contextmanager
     def aside(self) -> Iterator[apsw.Connection]:

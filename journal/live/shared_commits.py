@@ -1,0 +1,279 @@
+"""Shared commits: appends that meet are written by one insert and wait for one sync.
+
+A caller that meets nobody commits by itself, which is quickest. Callers that meet are committed by
+a thread of the journal's own: an interrupt (Ctrl-C) reaches the main thread only, so it never tears
+a commit that others wait for. The thread takes what waits once it has the lock for writing, so that
+all that was not taken yet can still be taken out.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
+from journal.events.ids import SessionId
+from journal.events.unknown import AnyEvent
+from journal.file.appending import NOTHING, Append, Appender, append_of
+from journal.file.connections import Database
+from journal.live.tickets import Ticket
+from journal.store import Appended
+
+BATCH_EVENTS_MAX = 1_000
+BATCH_SIZE_MAX = 4 * 1024 * 1024
+"""In characters of data."""
+
+_IDLE_SECONDS = 0.2
+
+# Who waited so long for the lock has met another process, and leaves it to that one for a moment.
+_LONG_WAIT_SECONDS = 0.02
+_PAUSE_SECONDS = 0.001
+
+_SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
+
+
+class SharedCommits:
+    """Appends for the threads that share a journal.
+
+    No more than `waiting_max` appends wait at a time; None: any number.
+    """
+
+    def __init__(self, database: Database, appender: Appender, waiting_max: int | None) -> None:
+        self._database = database
+        self._appender = appender
+        self._waiting_max = waiting_max
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # a signal's handler that appends may be in the same thread
+        self._changed = threading.Condition(self._lock)
+        self._queue: deque[Ticket] = deque()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        # What tells a caller whether it meets anybody. Where an interrupt leaves one of these
+        # behind, callers are committed by the thread, which is right, too.
+        self._alone: int | None = None
+        self._has_begun = False
+        self._have_met = False
+
+    def append_events(
+        self,
+        events: Iterable[AnyEvent],
+        expected_versions: Mapping[SessionId, int] | None,
+        key: str | None,
+    ) -> Appended:
+        """Append events; see `EventStore.append_events`, and `append`."""
+        return self.append(append_of(events, expected_versions, key))
+
+    def append(self, append: Append) -> Appended:
+        """Append, and return when it is committed; see `Appender.append`.
+
+        An interrupt while others commit it is raised once it is certain what becomes of it.
+
+        Raises:
+            OverloadedError: too many wait.
+        """
+        self._database.check_open()
+        if append.is_nothing:
+            return NOTHING
+        me = threading.get_ident()
+        if self._alone == me:  # in a signal's handler, in the middle of an append of its thread
+            return self._appender.append(append)
+        try:
+            with self._lock:
+                if self._is_free():
+                    self._alone = me
+            if self._alone == me:
+                return self._appender.append(append)
+        finally:
+            if self._alone == me:
+                self._alone = None
+        self._database.check_may_write()
+        if self._is_held_up():
+            raise BusyError(self._database.path, "is being written by this very thread")
+        ticket = Ticket(append, self._database.path)
+        try:
+            self._hand_in(ticket)
+            return ticket.wait()
+        except BaseException:
+            if not self.take_out(ticket):
+                ticket._wait()
+            raise
+
+    def submit(
+        self,
+        events: Iterable[AnyEvent],
+        expected_versions: Mapping[SessionId, int] | None,
+        key: str | None,
+    ) -> Ticket:
+        """Hand in events, for the journal's own thread to commit.
+
+        Raises:
+            InvalidEventError, TypeError, ValueError: those of `append_of`.
+            OverloadedError: too many wait.
+            JournalError: those of `Database.check_may_write`.
+        """
+        append = append_of(events, expected_versions, key)
+        self._database.check_may_write()
+        ticket = Ticket(append, self._database.path)
+        self._hand_in(ticket)
+        return ticket
+
+    def take_out(self, ticket: Ticket) -> bool:
+        """Take an append out that nobody has begun to commit; False where it is too late."""
+        with self._lock:
+            if ticket._has_begun or ticket.outcome is not None:
+                return False
+            with suppress(ValueError):  # it was not handed in yet
+                self._queue.remove(ticket)
+            ticket._settle(None, ClosedError(self._database.path, "the append was taken back"))
+            return True
+
+    def close(self) -> None:
+        """Commit what waits, and refuse whatever comes later."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._is_closed = True
+            self._changed.notify_all()
+        while True:
+            with self._lock:
+                thread = self._running() if self._queue else self._thread
+            if self._queue and thread is None:
+                self._commit_all()
+            elif thread is None or not thread.is_alive():
+                return
+            else:
+                thread.join(_SLICE_SECONDS)
+
+    def _is_free(self) -> bool:
+        """Tell whether a caller meets nobody now, and the one before met nobody."""
+        is_anybody_here = self._alone is not None or self._has_begun or self._queue
+        return not (is_anybody_here or self._have_met or self._is_closed)
+
+    def _is_held_up(self) -> bool:
+        """Tell whether a signal's handler asks, which has interrupted its thread in here."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as Condition does
+
+    def _hand_in(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._is_closed:
+                raise ClosedError(self._database.path, "the journal is closed")
+            waiting = len(self._queue)
+            if self._waiting_max is not None and waiting >= self._waiting_max:
+                raise OverloadedError(waiting=waiting, waiting_max=self._waiting_max)
+            ticket._handed_in_at = time.monotonic()
+            self._queue.append(ticket)
+            thread = self._running()
+            self._changed.notify()
+        if thread is None:
+            self._commit_all()
+
+    def _running(self) -> threading.Thread | None:
+        """Return the thread that commits, started if need be; None where none can be started.
+
+        Where an interrupt comes in between, a second one may be started. They exclude each other
+        by the lock for writing.
+        """
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            thread = self._thread = threading.Thread(target=self._run, name="journal commits")
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is about to end
+                self._thread = None
+                return None
+        return thread
+
+    def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while True:
+            self._commit_all()
+            with self._lock:
+                if not (self._queue or self._is_closed):
+                    self._changed.wait(_IDLE_SECONDS)
+                if not self._queue:
+                    if self._thread is threading.current_thread():
+                        self._thread = None
+                    self._have_met = False
+                    return
+
+    def _commit_all(self) -> None:
+        while self._queue:
+            self._has_begun = True
+            try:
+                self._commit_some()
+            finally:
+                self._has_begun = False
+
+    def _commit_some(self) -> None:
+        """Commit a batch of what waits."""
+        batch: list[Ticket] = []
+        results: list[Appended | JournalError] = []
+        began = time.monotonic()
+        waited = 0.0
+        try:
+            with self._database.write() as connection:
+                waited = time.monotonic() - began
+                batch = self._take()
+                results = self._appender.append_in(connection, [it._append for it in batch])
+        except BaseException as error:  # noqa: BLE001 (it is raised in those who wait)
+            if results:  # the commit failed: nothing is tried again
+                _settle(batch, results, error)
+            elif batch:
+                self._commit_each(batch)
+            else:
+                late = isinstance(error, BusyError)
+                batch = self._take_those_before(began) if late else self._take()
+                _settle(batch, [error] * len(batch))
+        else:
+            _settle(batch, results)
+        self._have_met = len(batch) > 1
+        if waited > _LONG_WAIT_SECONDS:
+            time.sleep(_PAUSE_SECONDS)
+
+    def _commit_each(self, batch: list[Ticket]) -> None:
+        """Commit each append alone: one of them cannot be written."""
+        for ticket in batch:
+            try:
+                result: Appended | BaseException = self._appender.append(ticket._append)
+            except BaseException as error:  # noqa: BLE001 (the same)
+                result = error
+            _settle([ticket], [result])
+
+    def _take(self) -> list[Ticket]:
+        """Take what goes into a batch out of the queue; what is too large is a batch by itself."""
+        batch: list[Ticket] = []
+        events = size = 0
+        with self._lock:
+            while self._queue:
+                ticket = self._queue[0]
+                events += len(ticket._append.records) or 1
+                size += ticket._size
+                if batch and (events > BATCH_EVENTS_MAX or size > BATCH_SIZE_MAX):
+                    break
+                ticket._has_begun = True
+                batch.append(self._queue.popleft())
+        return batch
+
+    def _take_those_before(self, instant: float) -> list[Ticket]:
+        with self._lock:
+            late = [ticket for ticket in self._queue if ticket._handed_in_at <= instant]
+            for ticket in late:
+                self._queue.remove(ticket)
+        return late
+
+
+def _settle(
+    batch: list[Ticket],
+    results: Sequence[Appended | BaseException],
+    error: BaseException | None = None,
+) -> None:
+    """Tell what has become of appends; `error` is that of a commit in which they were."""
+    for ticket, result in zip(batch, results, strict=True):
+        if isinstance(result, BaseException):
+            ticket._settle(None, result)
+        else:
+            ticket._settle(result, error)

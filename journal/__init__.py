@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from journal.events.values import SessionState as SessionState
     from journal.events.values import StreamState as StreamState
     from journal.journal import Journal as Journal
+    from journal.live.async_journal import AsyncJournal as AsyncJournal
     from journal.maintenance.findings import Finding as Finding
     from journal.maintenance.verifying import Verification as Verification
     from journal.maintenance.verifying import verify as verify
@@ -129,6 +130,7 @@ _HOMES = {
     "SessionId": "events.ids",
     "StreamId": "events.ids",
     "Journal": "journal",
+    "AsyncJournal": "live.async_journal",
     "InMemoryEventStore": "memory",
     "Finding": "maintenance.findings",
     "Verification": "maintenance.verifying",

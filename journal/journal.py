@@ -60,7 +60,7 @@ class Journal:
     """
 
     def __init__(self, database: Database, *, waiting_max: int | None = None) -> None:
-        from journal.file.appending import Appender  # noqa: PLC0415
+        from journal.file.appending import Appender, append_of  # noqa: PLC0415
         from journal.file.reading import Reader  # noqa: PLC0415
         from journal.live.shared_commits import SharedCommits  # noqa: PLC0415
         from journal.projections.queries import Queries  # noqa: PLC0415
@@ -68,6 +68,7 @@ class Journal:
 
         self._database = database
         self._appender = Appender(database)
+        self._append_of = append_of  # importing it in each call would take a microsecond
         self._commits = SharedCommits(database, self._appender, waiting_max)
         self._reader = Reader(database)
         self._projections = Projections(database, self._reader)
@@ -279,7 +280,7 @@ class Journal:
                 written.
             CommitFailedError: whether it was written is known only after opening the file again.
         """
-        return self._commits.append_events(events, expected_versions, key)
+        return self._commits.append(self._append_of(events, expected_versions, key))
 
     def submit(
         self,
@@ -299,7 +300,7 @@ class Journal:
             ReadOnlyError: as it says.
             OverloadedError: more appends wait than `waiting_max` of `open` allows.
         """
-        return self._commits.submit(events, expected_versions, key)
+        return self._commits.submit(self._append_of(events, expected_versions, key))
 
     def append_ndjson(
         self,

@@ -21,6 +21,7 @@ README = (PACKAGE.parent / "README.md").read_text("utf-8")
 
 PUBLIC = [
     "AccessDeniedError",
+    "AsyncJournal",
     "BusyError",
     "ClosedCopyError",
     "ClosedError",
@@ -113,6 +114,7 @@ LAYERS = [
     "maintenance",
     "live",
     "journal",
+    "live.async_journal",
     "commands",
     "__main__",
 ]
@@ -138,9 +140,10 @@ def imports_of(path: Path) -> set[str]:
 
 def test_imports_point_one_way() -> None:
     for path in PACKAGE.rglob("*.py"):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if name in {"__init__", "commands"}:
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] in {"__init__", "commands"}:
             continue
+        name = ".".join(parts) if ".".join(parts) in LAYERS else parts[0]
         allowed = set(LAYERS[: LAYERS.index(name)]) | {name}
         assert imports_of(path) <= allowed, path.name
 

@@ -11,15 +11,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
-from journal.events.ids import SessionId
-from journal.events.unknown import AnyEvent
-from journal.file.appending import NOTHING, Append, Appender, append_of
+from journal.file.appending import NOTHING, Append, Appender
 from journal.file.connections import Database
-from journal.live.tickets import Ticket
+from journal.live.tickets import Notify, Ticket
 from journal.store import Appended
 
 BATCH_EVENTS_MAX = 1_000
@@ -57,15 +55,6 @@ class SharedCommits:
         self._has_begun = False
         self._have_met = False
 
-    def append_events(
-        self,
-        events: Iterable[AnyEvent],
-        expected_versions: Mapping[SessionId, int] | None,
-        key: str | None,
-    ) -> Appended:
-        """Append events; see `EventStore.append_events`, and `append`."""
-        return self.append(append_of(events, expected_versions, key))
-
     def append(self, append: Append) -> Appended:
         """Append, and return when it is committed; see `Appender.append`.
 
@@ -101,22 +90,20 @@ class SharedCommits:
                 ticket._wait()
             raise
 
-    def submit(
-        self,
-        events: Iterable[AnyEvent],
-        expected_versions: Mapping[SessionId, int] | None,
-        key: str | None,
-    ) -> Ticket:
-        """Hand in events, for the journal's own thread to commit.
+    def submit(self, append: Append, notify: Notify | None = None) -> Ticket:
+        """Hand in an append, for the journal's own thread to commit.
+
+        Args:
+            append: what is to be committed.
+            notify: is called in that thread with the tickets of a batch that were handed in with
+                it, when they are settled.
 
         Raises:
-            InvalidEventError, TypeError, ValueError: those of `append_of`.
             OverloadedError: too many wait.
             JournalError: those of `Database.check_may_write`.
         """
-        append = append_of(events, expected_versions, key)
         self._database.check_may_write()
-        ticket = Ticket(append, self._database.path)
+        ticket = Ticket(append, self._database.path, notify)
         self._hand_in(ticket)
         return ticket
 
@@ -277,3 +264,6 @@ def _settle(
             ticket._settle(None, result)
         else:
             ticket._settle(result, error)
+    for notify in {ticket._notify for ticket in batch}:
+        if notify is not None:
+            notify([ticket for ticket in batch if ticket._notify is notify])

@@ -1,6 +1,7 @@
 """Tickets: what somebody holds who has handed in an append, until it is known what became of it."""
 
 import os
+from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
 from threading import Lock
@@ -12,12 +13,16 @@ from journal.store import Appended, Outcome
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 _NOTHING_LEFT = Append(())
 
+Notify = Callable[[Iterable["Ticket"]], None]
+"""Is told of tickets of its own that are settled, those of a batch at once."""
+
 
 class Ticket:
     """An append that was handed in with `Journal.submit`."""
 
-    def __init__(self, append: Append, path: Path) -> None:
+    def __init__(self, append: Append, path: Path, notify: Notify | None = None) -> None:
         self._append = append
+        self._notify = notify
         self._size = sum(len(record[4]) for record in append.records if record[4])
         self._path = path
         self._pid = os.getpid()

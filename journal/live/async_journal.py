@@ -1,0 +1,296 @@
+"""A journal for programs that use asyncio: the loop waits for no disk and no lock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from os import PathLike
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from journal.errors import ClosedError, JournalError
+from journal.events.ids import SessionId, StreamId
+from journal.events.unknown import AnyEvent
+from journal.events.values import SessionState, StreamState
+from journal.file.appending import append_of
+from journal.file.opening import Durability
+from journal.file.paths import absolute
+from journal.journal import Journal
+from journal.live.tickets import Ticket
+from journal.projections.as_of import AsOf
+from journal.projections.listing import SessionOrder, StreamOrder
+from journal.projections.results import SessionStatus, StreamStatus
+from journal.store import Appended, RecordedEvent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PAGE_ROWS = 200
+"""How many rows are made at a time: while they are, the loop has to share the interpreter."""
+
+_THREADS_MAX = 4
+
+
+class AsyncJournal:
+    """A `Journal` whose methods are awaited.
+
+        async with AsyncJournal.open(path) as journal:
+            await journal.append_events(events)
+            async for position, event in journal.read():
+                ...
+
+    Tasks that append at the same time share commits, as threads do. Several loops may use it, one
+    after the other. `journal` is the `Journal` under it, for whatever is not here: call its methods
+    by `asyncio.to_thread`. Those that return a whole list hold up the loop while they make it,
+    wherever they run, as the interpreter runs one thread at a time: by 33 ms for 14,800 sessions.
+    So prefer what is read with `async for`, which makes 200 rows at a time.
+    """
+
+    def __init__(self, opening: Callable[[], Journal], path: str | PathLike[str]) -> None:
+        self._opening = opening
+        self._path = absolute(path)
+        self._journal: Journal | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._waker: _Waker | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        *,
+        read_only: bool = False,
+        durability: Durability = "full",
+        label: str | None = None,
+        waiting_max: int | None = None,
+    ) -> Self:
+        """Return a journal that `async with` opens and closes; see `Journal.open`.
+
+        Raises:
+            JournalError, ValueError: those of `Journal.open`, when `async with` opens it.
+        """
+        opening = partial(
+            Journal.open,
+            path,
+            read_only=read_only,
+            durability=durability,
+            label=label,
+            waiting_max=waiting_max,
+        )
+        return cls(opening, path)
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+        threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="journal reads")
+        opening = threads.submit(self._opening)
+        try:
+            self._journal = await _to_the_end(asyncio.wrap_future(opening))
+        except BaseException:
+            if not opening.cancelled() and opening.exception() is None:  # only this was cancelled
+                await _to_the_end(asyncio.wrap_future(threads.submit(opening.result().close)))
+            threads.shutdown(wait=False)
+            raise
+        self._threads = threads
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        try:
+            await self.close()
+        except JournalError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
+
+    async def close(self) -> None:
+        """Let what runs come to its end, commit what waits, and close; see `Journal.close`.
+
+        A task that is cancelled meanwhile is so when it is closed.
+        """
+        journal, threads = self._journal, self._threads
+        if journal is None or threads is None:
+            return
+        self._journal = None
+        try:
+            await _to_the_end(asyncio.wrap_future(threads.submit(journal.close)))
+        finally:
+            threads.shutdown(wait=False)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal under it.
+
+        Raises:
+            ClosedError: it is not open.
+        """
+        if self._journal is None:
+            raise ClosedError(self._path, "the journal is not open")
+        return self._journal
+
+    async def append_events(
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        expected_versions: Mapping[SessionId, int] | None = None,
+        key: str | None = None,
+    ) -> Appended:
+        """Append events, all or nothing; see `Journal.append_events`.
+
+        If the task is cancelled before anybody has begun to commit it, nothing is written. After
+        that, it is cancelled when the commit is done. The `asyncio.CancelledError` has an attribute
+        `outcome` that says which.
+
+        Raises:
+            JournalError: those of `Journal.append_events`.
+        """
+        commits = self.journal._commits
+        loop = asyncio.get_running_loop()
+        waker = self._waker
+        if waker is None or waker.loop is not loop:
+            waker = self._waker = _Waker(loop)
+        append = append_of(events, expected_versions, key)
+        ticket = commits.submit(append, waker)
+        future = waker.future_of(ticket)
+        try:
+            await future
+        except asyncio.CancelledError as error:
+            if not commits.take_out(ticket):
+                await waker.wait_for(ticket)
+            waker.forget(ticket)
+            error.outcome = ticket.outcome  # type: ignore[attr-defined]
+            raise
+        return ticket.wait()
+
+    async def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
+        """Return what has become of a session; see `Journal.session`."""
+        return await self._call(self.journal.session, session_id, as_of=as_of)
+
+    async def stream(self, stream_id: StreamId, *, as_of: AsOf = None) -> StreamStatus | None:
+        """Return what has become of a stream; see `Journal.stream`."""
+        return await self._call(self.journal.stream, stream_id, as_of=as_of)
+
+    async def get_events_for_session(self, session_id: SessionId) -> list[AnyEvent]:
+        """Return the events of a session, as a whole list; see `Journal`, and `read`."""
+        return await self._call(self.journal.get_events_for_session, session_id)
+
+    def read(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        session_id: SessionId | None = None,
+        stream_id: StreamId | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """Yield the events that fit everything given, with their positions; see `Journal.read`."""
+        return self._pages(
+            partial(
+                self.journal.read,
+                after,
+                limit,
+                session_id=session_id,
+                stream_id=stream_id,
+                since=since,
+                until=until,
+                kinds=kinds,
+            )
+        )
+
+    def iter_sessions(
+        self,
+        state: SessionState | None = None,
+        *,
+        order: SessionOrder = "oldest",
+        limit: int | None = None,
+        as_of: AsOf = None,
+    ) -> AsyncIterator[SessionStatus]:
+        """Yield the sessions in `state`, or all; see `Journal.iter_sessions`."""
+        listing = self.journal.iter_sessions
+        return self._pages(partial(listing, state, order=order, limit=limit, as_of=as_of))
+
+    def iter_streams(
+        self,
+        session_id: SessionId | None = None,
+        state: StreamState | None = None,
+        *,
+        order: StreamOrder = "oldest",
+        limit: int | None = None,
+        as_of: AsOf = None,
+    ) -> AsyncIterator[StreamStatus]:
+        """Yield the streams of a session, or all, that are in `state`; see `Journal`."""
+        listing = self.journal.iter_streams
+        return self._pages(
+            partial(listing, session_id, state, order=order, limit=limit, as_of=as_of)
+        )
+
+    async def _pages(self, begin: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+        rows = await self._call(begin)
+        while page := await self._call(list, islice(rows, PAGE_ROWS)):
+            for row in page:
+                yield row
+
+    async def _call(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+        """Call a function in a thread."""
+        if self._journal is None or self._threads is None:
+            raise ClosedError(self._path, "the journal is not open")
+        return await asyncio.wrap_future(self._threads.submit(function, *arguments, **named))
+
+
+class _Waker:
+    """Lets the tasks of one loop go on when their appends are settled, a batch at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._futures: dict[Ticket, asyncio.Future[None]] = {}
+
+    def future_of(self, ticket: Ticket) -> asyncio.Future[None]:
+        """Return what is done when a ticket is settled; called in the loop."""
+        future = self._futures[ticket] = self.loop.create_future()
+        if ticket.outcome is not None:  # before this was here to be found
+            self._wake((ticket,))
+        return future
+
+    async def wait_for(self, ticket: Ticket) -> None:
+        """Wait until a ticket is settled, whoever cancels the task."""
+        while ticket.outcome is None:
+            with suppress(asyncio.CancelledError):
+                await self.future_of(ticket)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Wait for a ticket no longer."""
+        self._futures.pop(ticket, None)
+
+    def __call__(self, tickets: Iterable[Ticket]) -> None:
+        """Wake the tasks that wait for some tickets; called in any thread."""
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self.loop.call_soon_threadsafe(self._wake, tickets)
+
+    def _wake(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            future = self._futures.pop(ticket, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+
+async def _to_the_end(future: "asyncio.Future[T]") -> T:
+    """Wait for what cannot be stopped half-way; whoever was cancelled meanwhile is so after it."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        with suppress(Exception):
+            future.result()
+        raise cancelled
+    return future.result()

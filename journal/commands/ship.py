@@ -8,7 +8,7 @@ import click
 import journal
 from journal.commands.console.arguments import FileType, journal_argument, json_option
 from journal.commands.console.output import Output, counted, one_line, size_text
-from journal.commands.console.progress import FoldProgress
+from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def ship(
     The manifest has size and SHA-256, and tells what the file must hold.
     """
     output = Output()
-    progress = FoldProgress()
+    progress = CountProgress()
     try:
         with journal.Journal.open(path, read_only=True) as opened:
             found = opened.ship(

@@ -54,7 +54,9 @@ class JournalInfo(BaseModel):
 
 
 def read_info(
-    connection: apsw.Connection, path: Path, progress: Callable[[int, int], None] | None
+    connection: apsw.Connection,
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
 ) -> JournalInfo:
     """Read the figures; one pass over the events, of which `progress` is told, the rest by key.
 
@@ -71,7 +73,9 @@ def read_info(
 
 
 def _read_info(
-    connection: apsw.Connection, path: Path, progress: Callable[[int, int], None] | None
+    connection: apsw.Connection,
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
 ) -> JournalInfo:
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     extent = read_extent(connection)

@@ -392,7 +392,7 @@ def test_bad_input_is_told_in_a_sentence_and_changes_nothing(source: Path, out: 
         (source, folder / "text"): "text: exists already (only with force it is replaced)",
         (source, folder / "busy.db"): "busy.db: has busy.db-wal beside it, which belongs to a file"
         " that is in use or was left by one: use another name, or see to that first",
-        (source, folder / "nothing" / "b.db"): "b.db: its folder does not exist",
+        (source, folder / "nothing" / "b.db"): "nothing/b.db: its folder does not exist",
         (source, f"{folder / 'nothing'}/"): "nothing: the folder does not exist",
         (source, folder / ("b" * 300)): f"{'b' * 300}: its name or its path is too long",
     }.items():

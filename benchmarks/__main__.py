@@ -25,6 +25,7 @@ from benchmarks import (
     importing,
     making,
     reading,
+    verifying,
     written,
 )
 from benchmarks.measure import Figure, Settings
@@ -40,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "written": written.written,
     "memory": footprint.memory,
     "rebuild": folding.rebuild,
+    "verify": verifying.verify,
     "large-file": reading.large_file,
     "commands": commands.commands,
     "import": importing.importing,

@@ -19,7 +19,7 @@ def rebuild(settings: Settings) -> list[Figure]:
     return [
         _rebuild(settings, "short", settings.size(1_000_000, 5_000)),
         _rebuild(settings, "steady", settings.size(200_000, 5_000)),
-        _memory(settings),
+        memory_of(settings, "rebuild"),
     ]
 
 
@@ -31,7 +31,7 @@ def _rebuild(settings: Settings, workload: Workload, count: int) -> Figure:
         journal.sessions()  # so that there is something to be replaced
     verify(path, expected(lines))
     rates, peer_rates = in_turns(
-        settings.repeat, partial(_rebuild_rate, path, count), partial(_loop_rate, path, count)
+        settings.repeat, partial(_rebuild_rate, path, count), partial(loop_rate, path, count)
     )
     return Figure(
         name=f"rebuild-{workload}",
@@ -51,7 +51,8 @@ def _rebuild_rate(path: Path, count: int) -> float:
     return count / seconds
 
 
-def _loop_rate(path: Path, count: int) -> float:
+def loop_rate(path: Path, count: int) -> float:
+    """Return how many rows of events apsw alone gives in a second."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     began = perf_counter()
     found = 0
@@ -63,21 +64,23 @@ def _loop_rate(path: Path, count: int) -> float:
     return count / seconds
 
 
-def _memory(settings: Settings) -> Figure:
+def memory_of(settings: Settings, how: str) -> Figure:
     """Compare the memory of rebuilding many events of twenty sessions with that of a third.
+
+    Or of whatever else `how` names in `benchmarks.memory`.
 
     Both files are larger than SQLite's page cache, which is a part of what is measured.
     """
     peaks = []
     for count in (settings.size(1_200_000, 6_000), settings.size(400_000, 2_000)):
-        path = settings.folder / f"{count}.journal"
+        path = settings.folder / f"{how}-{count}.journal"
         with Journal.open(path, durability="normal") as journal:
             journal.append_ndjson(open_lines(count, 20, settings.seed))
-        command = [sys.executable, "-m", "benchmarks.memory", "rebuild", str(path), "0", "0"]
+        command = [sys.executable, "-m", "benchmarks.memory", how, str(path), "0", "0"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks.append(Peak.model_validate_json(done.stdout).peak_mb)
     return Figure(
-        name="memory-rebuild",
+        name=f"memory-{how}",
         peer_name="a third of the events",
         unit="MB",
         ours=peaks[:1],

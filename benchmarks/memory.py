@@ -1,7 +1,7 @@
 """The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
 
 HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or
-`rebuild`: the projections of FILE as it is.
+`rebuild`: the projections of FILE as it is, or `verify`: all of it.
 """
 
 import resource
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+import journal
 from benchmarks.workload import mixed_lines
 from journal import Journal, parse_event
 
@@ -43,6 +44,11 @@ def rebuild(path: Path) -> None:
         journal.rebuild()
 
 
+def verify(path: Path) -> None:
+    """Verify a whole file."""
+    assert journal.verify(path, full=True).sound
+
+
 def append(how: str, path: Path, count: int, seed: int) -> None:
     """Append so many events."""
     lines = mixed_lines(count, seed)
@@ -58,6 +64,8 @@ if __name__ == "__main__":
     after_import = peak_mb()
     if sys.argv[1] == "rebuild":
         rebuild(Path(sys.argv[2]))
+    elif sys.argv[1] == "verify":
+        verify(Path(sys.argv[2]))
     else:
         append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

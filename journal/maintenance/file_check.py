@@ -1,13 +1,13 @@
 """What a file says of itself: facts, kinds, ids, what is absent, bases and checkpoints."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
 import apsw
+from pydantic_core import from_json
 
 from journal.events.timestamps import Timestamp
 from journal.file.checkpoints import read_checkpoints
@@ -96,7 +96,7 @@ def _absences(connection: apsw.Connection, found: Findings) -> tuple[Absence, ..
             if wrong is None and hashlib.sha256(text.encode()).hexdigest() != check_digest:
                 wrong = "is not what it was when it was written"
             if wrong is None:
-                wrong = _wrong_counts(json.loads(text)[3], absence)
+                wrong = _wrong_counts(from_json(text)[3], absence)
             if wrong is None:
                 taken.append(absence)
                 continue
@@ -121,7 +121,7 @@ def _wrong_with(absence: Absence, before: Absence | None) -> str | None:
 def _wrong_counts(counts: str | None, absence: Absence) -> str | None:
     if counts is None:
         return None
-    by_kind = json.loads(counts)
+    by_kind = from_json(counts)
     if sum(by_kind.values()) > absence.last - absence.first + 1:
         return "counts more events than it has positions"
     return None

@@ -17,6 +17,9 @@ from journal.file.decoding import NOT_DECODED, sentence
 FINDINGS_MAX: Final = 1_000
 """How many findings a `Verification` keeps; all are counted, and told as they are found."""
 
+GARBLED = (*NOT_DECODED, LookupError, ArithmeticError, RecursionError)
+"""What is raised where a value of a file is nothing that it could be."""
+
 _ROWS_AT_ONCE: Final = 1_000
 _TEXT_MAX: Final = 500
 
@@ -107,7 +110,7 @@ class Findings:
         try:
             with forking.inside_sqlite(), translated(self.path):
                 yield
-        except (JournalError, *NOT_DECODED, OverflowError) as error:
+        except (JournalError, *GARBLED) as error:
             if error is self._raised or not is_damage(error):
                 raise
             if isinstance(error, DamagedError) and error.position is not None:

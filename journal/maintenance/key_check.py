@@ -12,7 +12,7 @@ from journal.file.decoding import Page
 from journal.file.extent import Extent, end_of_page
 from journal.file.names import FileKind, KnownNames, kinds_of
 from journal.file.reading import rows_between
-from journal.maintenance.findings import Findings
+from journal.maintenance.findings import GARBLED, Findings
 
 _KEYS_SQL = "SELECT key, first_seq, last_seq, digest FROM append_key ORDER BY first_seq"
 
@@ -73,7 +73,7 @@ def _digest(
             if text is None:
                 return stored
             hasher.update(f"{text}\n".encode())
-    except (DamagedError, KeyError, TypeError, ValueError):
+    except (DamagedError, *GARBLED):
         return None  # which events are damaged is said where they are held against their blocks
     return hasher.hexdigest()
 

@@ -284,6 +284,7 @@ CHANGES = {
         "UPDATE meta SET value = 'x' WHERE key = 'journal_id'",
         {"meta"},
     ),
+    "a mark that is no number": ("INSERT INTO meta VALUES ('session_mark', '-1')", {"meta"}),
     "closed by nobody": ("INSERT INTO meta VALUES ('closed', 'x')", {"meta"}),
 }
 

@@ -41,6 +41,10 @@ def check_meta(connection: apsw.Connection, found: Findings) -> None:
             except (KeyError, ValueError, TypeError, AttributeError):
                 text = f"{key} in meta is {facts.get(key)!r}, which it cannot be"
                 found.add("meta", "meta", None, text, "derived")
+        for key in ("session_mark", "stream_mark"):
+            if key in facts and not str(facts[key]).isdecimal():
+                text = f"{key} in meta is {facts[key]!r}, which it cannot be"
+                found.add("meta", "meta", None, text, "derived")
         if facts.get("closed") not in _CLOSED_BY:
             text = f"closed in meta is {facts['closed']!r}, which it cannot be"
             found.add("meta", "meta", None, text, "derived")

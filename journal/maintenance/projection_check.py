@@ -87,7 +87,7 @@ def _is_folded(
         if states.position < end:
             return False
         if progress is not None:
-            progress(extent.event_count(0, end), extent.event_count(0, stored.position))
+            progress(extent.event_count(0, end), extent.event_count(0, extent.last))
     with found.noted("projection", "projections", severity="derived"):
         if states is not None:
             states.write()

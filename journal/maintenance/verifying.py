@@ -193,8 +193,6 @@ def _look(
             check_objects(connection)
     if found.count:
         return _Seen()
-    if full:
-        check_sqlite(connection, found)
     check_meta(connection, found)
     extent = extent_of(connection, found)
     check_checkpoints(connection, extent, found)
@@ -206,6 +204,7 @@ def _look(
     proof = check_blocks(connection, extent, found, after=begins, progress=passes.take)
     unchecked: tuple[str, ...] = ()
     if full:
+        check_sqlite(connection, found)
         check_ids(connection, found)
         check_keys(connection, extent, found)
         check_bases(connection, extent, found)

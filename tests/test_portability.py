@@ -1,6 +1,8 @@
 """What only Unix has is used where it is there: the package and the tests, read as on Windows."""
 
 import ast
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +12,10 @@ from typing import Any
 
 import apsw
 import pytest
+from support import Child, append_and_die, numbered
 
 import journal
+from journal import Journal, SessionId, StorageError
 from journal.file.paths import uri_of
 
 ROOT = Path(__file__).parent.parent
@@ -194,3 +198,67 @@ def test_every_name_comes_to_sqlite_as_it_is(name: str) -> None:
     noting.unregister()
 
     assert noting.name == name
+
+
+# Syncing, as on macOS
+
+F_FULLFSYNC = 51
+
+
+def sync_as_on_macos(monkeypatch: pytest.MonkeyPatch, error: int = 0) -> list[str]:
+    """Return the list that will have the syncs which are not SQLite's; full ones have an error."""
+    fcntl = pytest.importorskip("fcntl")
+    others = fcntl.fcntl
+    syncs: list[str] = []
+
+    def control(descriptor: int, command: int, *arguments: Any) -> Any:
+        if command != F_FULLFSYNC:
+            return others(descriptor, command, *arguments)
+        syncs.append("full")
+        if error:
+            raise OSError(error, os.strerror(error))
+        return 0
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", F_FULLFSYNC, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda _: syncs.append("plain"))
+    return syncs
+
+
+@pytest.fixture
+def left_by_a_crash(tmp_path: Path) -> Path:
+    with Child(append_and_die, tmp_path / "a.db", numbered(SessionId.new(), [1])) as child:
+        child.wait_until_killed()
+    return tmp_path / "a.db"
+
+
+def test_the_wal_is_synced_to_the_disk_itself(
+    left_by_a_crash: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = sync_as_on_macos(monkeypatch)
+
+    Journal.open(left_by_a_crash).close()
+
+    assert set(syncs) == {"full"}
+
+
+@pytest.mark.parametrize("error", ["ENOTSUP", "EINVAL"])
+def test_a_file_system_without_full_syncs_has_plain_ones(
+    left_by_a_crash: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    syncs = sync_as_on_macos(monkeypatch, getattr(errno, error))
+
+    Journal.open(left_by_a_crash).close()
+
+    assert set(zip(syncs[::2], syncs[1::2], strict=True)) == {("full", "plain")}
+
+
+def test_a_full_sync_that_fails_is_not_made_good_by_a_plain_one(
+    left_by_a_crash: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = sync_as_on_macos(monkeypatch, errno.EIO)
+
+    with pytest.raises(StorageError, match="cannot be synced"):
+        Journal.open(left_by_a_crash)
+
+    assert set(syncs) == {"full"}

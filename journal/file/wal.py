@@ -13,6 +13,7 @@ import apsw
 from journal import errors
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.paths import beside
+from journal.file.syncing import sync
 
 if TYPE_CHECKING:
     from journal.file.process_locks import Holding
@@ -230,7 +231,7 @@ def _empty_now(writer: apsw.Connection, path: Path) -> None:
 def _sync(path: Path) -> None:
     """Have the disk take the -wal."""
     with _wal_of(path) as descriptor:
-        os.fsync(descriptor)
+        sync(descriptor)
 
 
 def _write_again(path: Path) -> None:

@@ -9,7 +9,6 @@ Older formats are migrated by opening them for writing, and only then: in one tr
 copy of the whole file was made beside it.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import apsw
 from journal import errors
 from journal.file.identity import FORMAT_VERSION
 from journal.file.paths import beside, resolved
+from journal.file.syncing import sync
 
 STEPS: dict[int, Callable[[], str]] = {}
 """What returns the statements from each earlier format to the one after it."""
@@ -73,7 +73,7 @@ def _copy(path: Path, version: int) -> None:
         finally:
             source.close()
         with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
+            sync(file.fileno())
         unfinished.replace(target)
     except (OSError, apsw.Error) as error:
         with suppress(OSError):

@@ -7,6 +7,15 @@ from collections.abc import Generator, Iterator
 import pytest
 import support
 from commands_support import end_all
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "without a clock",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("without a clock")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Self
 from uuid import UUID
 
 import apsw
+import pytest
 
 from journal import Journal, SessionActivated, SessionId, StreamId, StreamStarted, Timestamp, limits
 from journal.events import AnyEvent
@@ -36,6 +37,13 @@ LONG_ROUNDS = int(os.environ.get("JOURNAL_TEST_ROUNDS", "10"))
 FIRST_SEED = int(os.environ.get("JOURNAL_TEST_SEED", "0"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + LONG_ROUNDS)
 """What slow tests draw from, a test for each: JOURNAL_TEST_SEED=7 JOURNAL_TEST_ROUNDS=1 for one."""
+
+
+def tried(few: int, *, many: int) -> pytest.MarkDecorator:
+    """Give a test its `count`, how much it tries: few by default, many in each long round."""
+    long = pytest.param(many * LONG_ROUNDS, marks=pytest.mark.slow)
+    return pytest.mark.parametrize("count", [few * ROUNDS, long], ids=["few", "many"])
+
 
 DATA = Path(__file__).parent / "data"
 NOON = Timestamp(2026, 1, 1, 12, tzinfo=UTC)
@@ -129,8 +137,6 @@ class Child:
         assert self._channel.poll(TIMEOUT_S), "the child says nothing"
         what, value = self._channel.recv()
         if what == "skip":
-            import pytest  # noqa: PLC0415 (children have no use for it)
-
             pytest.skip(value)
         assert what == "value", f"in the child:\n{value}"
         return value

@@ -1,4 +1,7 @@
-"""The benchmarks still run, at tiny sizes, and verify what they wrote; nothing is about speed."""
+"""The benchmarks still run, at tiny sizes, and verify what they wrote; nothing is about speed.
+
+All of them take a minute, so that only one is run by default.
+"""
 
 import json
 import subprocess
@@ -100,17 +103,27 @@ def run(*arguments):
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Every scenario, run once at its small size."""
-    folder = tmp_path_factory.mktemp("benchmarks")
+def run_small(folder, *scenarios):
+    """Return the file of figures of a run, and what it printed."""
     file = folder / "figures.json"
-    done = run("--small", "--repeat", "1", "--folder", str(folder), "--json", str(file))
+    done = run("--small", "--repeat", "1", "--folder", str(folder), "--json", str(file), *scenarios)
     assert done.returncode == 0, done.stderr
     assert not [left for left in folder.iterdir() if left != file]
     return file, done.stdout
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Every scenario."""
+    return run_small(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture(scope="module")
+def file_size(tmp_path_factory):
+    return run_small(tmp_path_factory.mktemp("benchmarks"), "file-size")
+
+
+@pytest.mark.slow
 def test_every_scenario_runs_and_verifies_what_it_wrote(small):
     file, printed = small
     run_of = json.loads(file.read_text())
@@ -121,13 +134,14 @@ def test_every_scenario_runs_and_verifies_what_it_wrote(small):
         assert figure["name"] in printed
 
 
-def test_a_run_says_where_it_was_made(small):
-    file, printed = small
+def test_a_run_says_where_it_was_made(file_size):
+    file, printed = file_size
     facts = json.loads(file.read_text())["facts"]
     assert {"machine", "python", "sqlite", "folder", "durability", "commit", "seed"} <= facts.keys()
     assert all(fact in printed for fact in facts.values())
 
 
+@pytest.mark.slow
 def test_the_file_of_the_commands_can_be_kept(tmp_path):
     kept = tmp_path / "kept.journal"
     options = ("--small", "--repeat", "1", "--folder", tmp_path, "--mixed-file", kept)
@@ -139,14 +153,15 @@ def test_the_file_of_the_commands_can_be_kept(tmp_path):
         assert journal.event_count() == 20_000
 
 
-def test_two_runs_can_be_compared(small):
-    file, _ = small
+def test_two_runs_can_be_compared(file_size):
+    file, _ = file_size
     done = run("--small", "--repeat", "1", "--compare", str(file), "file-size")
     assert done.returncode == 0, done.stderr
     assert "(was 0." in done.stdout
 
 
 @pytest.mark.skipif(HAS_PEER, reason="the peer is installed")
+@pytest.mark.slow
 def test_without_the_peer_a_run_says_so(small):
     _, printed = small
     assert "not installed" in printed

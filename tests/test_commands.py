@@ -44,6 +44,7 @@ from commands_support import (
     stored,
     until,
 )
+from support import tried
 
 import journal
 from journal.commands import cli
@@ -1289,12 +1290,17 @@ def test_a_full_disk_is_no_traceback_whatever_is_printed(arguments):
     assert re.fullmatch(r"Error: .*no space left on device\n", result.err)
 
 
+def moments(seconds, count):
+    return [seconds * number / count for number in range(count)]
+
+
 @posix
-def test_ctrl_c_at_any_moment_shows_no_traceback(path):
+@tried(4, many=12)
+def test_ctrl_c_at_any_moment_shows_no_traceback(path, count):
     """While the command is loaded, and at work: it cannot end before, its input does not."""
-    for milliseconds in range(0, 360, 30):
+    for delay in moments(0.36, count):
         process = started("append", path)
-        time.sleep(milliseconds / 1000)
+        time.sleep(delay)
         process.send_signal(signal.SIGINT)
         result = ended(process)
 
@@ -1303,14 +1309,15 @@ def test_ctrl_c_at_any_moment_shows_no_traceback(path):
 
 
 @posix
-def test_ctrl_c_ends_following_quietly_whenever_it_comes(path):
+@tried(4, many=10)
+def test_ctrl_c_ends_following_quietly_whenever_it_comes(path, count):
     make(path, *[activated(1)] * 50)
-    for milliseconds in range(0, 60, 6):
+    for delay in moments(0.06, count):
         process = start("events", path, "--follow", "--after", "1")
         process.stdout.read(1)
         with journal.Journal.open(path) as opened:
             opened.append_ndjson([activated(2)] * 500)
-            time.sleep(milliseconds / 1000)
+            time.sleep(delay)
             process.send_signal(signal.SIGINT)
         assert ended(process)[::2] == (130, "")
 

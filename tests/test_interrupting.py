@@ -78,7 +78,7 @@ def printing(path):
 
 def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
     make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
-    for turn, delay in enumerate((0, 0.1, 0.5)):
+    for turn, delay in enumerate((0, 0.5)):
         processes = [started(*arguments, stdout=full_pipe) for arguments in printing(path)]
         time.sleep(delay)
         for place, process in enumerate(processes):
@@ -94,7 +94,7 @@ def test_what_waits_for_a_lock_ends_too(path, name):
     make(path, activated(1))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    for delay in (0, 0.1, 1):
+    for delay in (0, 0.5):
         for arguments in [["label", path, "a name"], ["rebuild", path]]:
             process = started(*arguments)
             time.sleep(delay)
@@ -344,7 +344,7 @@ def interrupted_step_by_step(tmp_path, every, *arguments):
     return found
 
 
-@pytest.mark.parametrize("every", [7])
+@pytest.mark.parametrize("every", [23, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [

@@ -15,7 +15,7 @@ from uuid import UUID
 import apsw
 import pydantic
 import pytest
-from hypothesis import HealthCheck, example, given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from support import NOON, ROUNDS, fold_in_steps
 
@@ -483,14 +483,10 @@ def new_journal(*, events_at_once: int = 10_000, ended_max: int = 500) -> Iterat
 
 
 def thorough(examples: int) -> settings:
-    return settings(
-        max_examples=examples * ROUNDS,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
+    return settings(max_examples=examples * ROUNDS)
 
 
-@thorough(40)
+@thorough(20)
 @given(
     batches=_BATCHES,
     events_at_once=st.sampled_from([1, 2, 3, 7, 10_000]),
@@ -525,7 +521,7 @@ def test_however_it_is_read_the_fold_equals_the_plain_fold(
         assert [one.lag for one in journal.projections()] == [0, 0, 0]
 
 
-@thorough(20)
+@thorough(10)
 @given(events=st.lists(_EVENTS, max_size=25), data=st.data())
 @example(
     events=[

@@ -377,9 +377,8 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestAJournalAnswersAsTheModelDoes = JournalMachine.TestCase
 TestAJournalAnswersAsTheModelDoes.settings = settings(
-    max_examples=20 * support.ROUNDS,
+    max_examples=10 * support.ROUNDS,
     stateful_step_count=25,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # explaining takes minutes
     print_blob=True,
     suppress_health_check=list(HealthCheck),

@@ -56,7 +56,7 @@ for name in sys.argv.pop(1).split():
         vars(importlib.import_module(module)).pop(attribute, None)
     else:
         sys.modules[module] = None
-how = "--collect-only", "-qq", "-m", "", "-p", "no:cacheprovider"
+how = "--collect-only", "-qq", "-m", "", "-p", "no:cacheprovider", "--assert=plain"
 sys.exit(pytest.main([*how, *sys.argv[1:]]))
 """
 

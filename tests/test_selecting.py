@@ -1,6 +1,7 @@
 """Reading with filters: what fits, found without reading everything, in constant memory."""
 
 import itertools
+import random
 import re
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import apsw
 import pytest
-from support import NOON, activated, lines_of
+from support import NOON, activated, lines_of, tried
 from test_absent import declare_absent, execute
 
 from journal import (
@@ -81,7 +82,8 @@ WAYS = {"along a chain": along_a_chain, "by range": by_range}
 # What fits
 
 
-def test_every_combination_of_filters_gives_what_fits_it(path: Path) -> None:
+@tried(200, many=1_080)
+def test_every_combination_of_filters_gives_what_fits_it(path: Path, count: int) -> None:
     some = EVENTS[300]
     times = sorted(event.timestamp for event in EVENTS)
     choices = {
@@ -104,9 +106,10 @@ def test_every_combination_of_filters_gives_what_fits_it(path: Path) -> None:
             {"stream_failed", "session_closed"},
         ],
     }
+    every = list(itertools.product(*choices.values()))
     found_any = 0
     with Journal.open(path, read_only=True) as journal:
-        for values in itertools.product(*choices.values()):
+        for values in random.Random(1).sample(every, min(count, len(every))):
             wanted: dict[str, Any] = dict(zip(choices, values, strict=True))
             expected = [
                 (position, line)
@@ -120,7 +123,7 @@ def test_every_combination_of_filters_gives_what_fits_it(path: Path) -> None:
                 events = [(position, parse_event(line)) for position, line in rest]
                 assert list(journal.read(after, **wanted)) == events
                 assert list(journal.read(after, 3, **wanted)) == events[:3]
-    assert found_any > 30
+    assert found_any > 10
 
 
 def fits(

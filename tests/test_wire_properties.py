@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import ROUNDS, lines_of
 
@@ -28,11 +28,7 @@ from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoc
 from journal.events.values import U8_MAX, U64, U64_MAX, SessionState, StreamState
 from journal.events.wire_shapes import any_kind
 
-many = settings(
-    max_examples=250 * ROUNDS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+many = settings(max_examples=250 * ROUNDS)
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Pairs = list[tuple[str, Any]]

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import stat
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 import apsw
 import pytest
 import test_absent
-from support import Channel, Child, activated, lines_of, within
+from support import Channel, Child, activated, become_nobody, lines_of, within
 from verify_support import codes, execute, verified
 
 import journal
 from journal import (
+    AccessDeniedError,
     Finding,
     Journal,
     JournalNotFoundError,
@@ -427,15 +427,54 @@ def test_what_cannot_be_looked_at_at_all_is_an_error(path: Path, tmp_path: Path)
     assert not (tmp_path / "none.db").exists()
 
 
-def test_it_works_on_read_only_media_and_writes_nothing(path: Path, tmp_path: Path) -> None:
-    before = bytes_of(tmp_path)
-    path.chmod(stat.S_IRUSR)
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+@pytest.mark.parametrize("has_wal", [False, True])
+def test_it_works_where_nothing_may_be_written(path: Path, tmp_path: Path, has_wal: bool) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    if has_wal:  # what a crash has left
+        with Journal.open(path) as opened:
+            opened.append_ndjson(LINES[:60])
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{path}{suffix}", folder / f"{path.name}{suffix}")
+    else:
+        shutil.copy(path, folder)
+    for one in folder.iterdir():
+        one.chmod(0o444)
+    folder.chmod(0o555)
+    for above in (tmp_path, *list(tmp_path.parents)[:2]):
+        above.chmod(0o755)
+    before = bytes_of(folder)
     try:
-        assert verified(path).sound
+        with Child(_verify_as_nobody, str(folder / path.name)) as child:
+            assert child.receive() == (True, 390 if has_wal else 330)
+        assert bytes_of(folder) == before
     finally:
-        tmp_path.chmod(stat.S_IRWXU)
-    assert bytes_of(tmp_path) == before
+        folder.chmod(0o755)
+
+
+def _verify_as_nobody(_: Channel, path: str) -> tuple[bool, int | None]:
+    limits.BLOCK_EVENTS_MAX = 50
+    verify = journal.verify  # its modules may lie where only root can go
+    become_nobody()
+    assert not os.access(Path(path).parent, os.W_OK)
+    found = verify(path, full=True)
+    return found.sound, found.last_position
+
+
+def test_who_may_not_read_it_is_told_so(path: Path) -> None:
+    path.chmod(0)
+    with Child(_refused_as_nobody, str(path)) as child:
+        assert child.receive() == "AccessDeniedError"
+
+
+def _refused_as_nobody(_: Channel, path: str) -> str:
+    verify = journal.verify
+    become_nobody()
+    try:
+        verify(path)
+    except AccessDeniedError as error:
+        return type(error).__name__
+    return "nothing"
 
 
 # Findings

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from journal import limits
 from journal.errors import DamagedError
 from journal.file.extent import Extent, read_extent
+from journal.file.identity import meta
 
 GENESIS = "0" * 64
 """Stands for the digest of the block before the first."""
@@ -171,13 +172,22 @@ def digest_at(connection: apsw.Connection, extent: Extent, position: int) -> str
     """Return the digest at a position: the one that its block would have if it ended there.
 
     Returns:
-        None where what it is made of is absent or redacted.
+        None where what it is made of is absent or redacted, or was not recovered.
 
     Raises:
         DamagedError: no block has the position, or its events cannot be read.
     """
     if position == 0:
         return GENESIS
+    try:
+        return _digest_at(connection, extent, position)
+    except DamagedError:
+        if meta(connection, "closed") == "recover":  # its blocks were lost, and it says so
+            return None
+        raise
+
+
+def _digest_at(connection: apsw.Connection, extent: Extent, position: int) -> str | None:
     row: Any = connection.execute(
         "SELECT first_seq, last_seq, salt, digest, sealed FROM block"
         " WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",

@@ -20,6 +20,7 @@ from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, Timestamp
 from journal.file.chain_heads import stored_head
 from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent, end_of_page, missing_event, read_extent
+from journal.file.identity import meta
 from journal.file.names import kinds_of
 
 Reading = Callable[[], AbstractContextManager[apsw.Connection]]
@@ -306,14 +307,22 @@ def _next_of_time(
             all(isinstance(value, int) for value in block)
             and first <= last
             and (is_first or end < first)
-            and (first == end + 1 or extent.event_count(end, first - 1) == 0)
         ):
-            what = f"is damaged: the blocks before position {first} end at {end}"
-            raise DamagedError(connection.filename, what, first)
+            raise _blocks_damaged(connection, first, end)
+        if first > end + 1 and extent.event_count(end, first - 1):
+            if meta(connection, "closed") != "recover":
+                raise _blocks_damaged(connection, first, end)
+            if first > after + 1:  # events whose block was lost
+                return max(after, end), min(first - 1, up_to)
         if last > after and latest_ns > since_ns and earliest_ns <= until_ns:
             return max(after, first - 1), min(last, up_to)
         end, is_first = last, False
     return max(after, end), up_to
+
+
+def _blocks_damaged(connection: apsw.Connection, first: int, end: int) -> DamagedError:
+    what = f"is damaged: the blocks before position {first} end at {end}"
+    return DamagedError(connection.filename, what, first)
 
 
 # Along a chain

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from journal.journal import Journal as Journal
     from journal.live.async_journal import AsyncJournal as AsyncJournal
     from journal.maintenance.findings import Finding as Finding
+    from journal.maintenance.recovering import Recovery as Recovery
+    from journal.maintenance.recovering import recover as recover
     from journal.maintenance.verifying import Verification as Verification
     from journal.maintenance.verifying import verify as verify
     from journal.memory import InMemoryEventStore as InMemoryEventStore
@@ -133,6 +135,8 @@ _HOMES = {
     "AsyncJournal": "live.async_journal",
     "InMemoryEventStore": "memory",
     "Finding": "maintenance.findings",
+    "Recovery": "maintenance.recovering",
+    "recover": "maintenance.recovering",
     "Verification": "maintenance.verifying",
     "verify": "maintenance.verifying",
     "Projection": "projections.results",

@@ -55,6 +55,7 @@ PUBLIC = [
     "Projection",
     "PrunedError",
     "ReadOnlyError",
+    "Recovery",
     "SessionActivated",
     "SessionClosed",
     "SessionExpired",
@@ -83,6 +84,7 @@ PUBLIC = [
     "Verification",
     "WrongTargetError",
     "parse_event",
+    "recover",
     "verify",
 ]
 

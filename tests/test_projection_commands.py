@@ -991,7 +991,8 @@ def test_help_says_the_exit_codes_of_rebuild():
     assert "  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the old rows are in place\n" in text
     assert list(cli.commands) == [
         *("append", "events", "kinds", "sessions", "streams", "session"),
-        *("anomalies", "projections", "rebuild", "info", "label", "verify", "ship"),
+        *("anomalies", "projections", "rebuild", "info", "label"),
+        *("verify", "recover", "ship"),
     ]
 
 

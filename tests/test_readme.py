@@ -104,6 +104,25 @@ def blanked(text: str) -> str:
     return re.sub("[0-9a-f]{64}", "", text)
 
 
+def test_recover_prints_what_it_shows(tmp_path: Path) -> None:
+    """But for the digest, which is another one in every file."""
+    section = README.partition("### Recover")[2]
+    (console,) = re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[:1]
+    run(tmp_path, "-m", "journal", "append", "damaged.db", str(SAMPLE))
+    content = bytearray((tmp_path / "damaged.db").read_bytes())
+    middle = len(content) // 2
+    content[middle - 32768 : middle + 32768] = bytes(65536)
+    (tmp_path / "damaged.db").write_bytes(content)
+    shown = re.findall(r"^\$ journal (.*)\n((?:(?!\$ ).*\n)*)", console, re.MULTILINE)
+    assert len(shown) == 2
+
+    for line, expected in shown:
+        found = run_here(*(tmp_path / it if it.endswith(".db") else it for it in line.split()))
+        printed = found.out.decode().replace(f"{tmp_path}{os.sep}", "")
+        assert blanked(printed) == blanked(expected), line
+        assert found.code == (3 if line.startswith("recover") else 0)
+
+
 def query(path: Path, sql: str) -> str:
     """Return what the sqlite3 shell prints."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)

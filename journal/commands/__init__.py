@@ -18,6 +18,7 @@ from journal.commands.kinds import kinds
 from journal.commands.label import label
 from journal.commands.projections import projections
 from journal.commands.rebuild import rebuild
+from journal.commands.recover import recover
 from journal.commands.session import session
 from journal.commands.sessions import sessions
 from journal.commands.ship import ship
@@ -36,8 +37,8 @@ Exit codes:
   0    done
   1    failed; standard error says why. Or not sound (verify)
   2    wrong usage
-  3    done, with losses (append --on-error skip) or differences (rebuild)
-       that were reported
+  3    done, with losses (append --on-error skip, recover) or differences
+       (rebuild) that were reported
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP; on Windows Ctrl-Break)
 
 \b
@@ -60,6 +61,6 @@ def cli(*, debug: bool) -> None:
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label, verify, ship),
+    *(info, label, verify, recover, ship),
 ):
     cli.add_command(_command)

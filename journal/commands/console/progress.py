@@ -26,9 +26,11 @@ class Progress:
 
     Args:
         wanted: False: it is never shown.
+        what: what is counted.
     """
 
-    def __init__(self, *, wanted: bool = True) -> None:
+    def __init__(self, *, wanted: bool = True, what: str = "event") -> None:
+        self._what = what
         self._visible = wanted and sys.stderr is not None and sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
@@ -51,7 +53,8 @@ class Progress:
         if not self._visible or early:
             return
         self._shown_at = now
-        text = f"{counted(events, 'event')}, {events / max(seconds, 0.001):,.0f} events/s"
+        rate = events / max(seconds, 0.001)
+        text = f"{counted(events, self._what)}, {rate:,.0f} {self._what}s/s"
         if share is not None:
             text = f"[{'#' * int(20 * share):<20}] {100 * share:.0f} %, {text}"
             if share > 0:

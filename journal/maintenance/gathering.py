@@ -1,0 +1,229 @@
+"""Gathering whatever rows of a journal are in a file, from its pages, into tables of its own.
+
+What each row is shows by its shape alone. What to believe of it is for `salvaging`.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from journal.maintenance.pages import PAGE_SIZES, PageFile, Row, strewn_events
+
+SCHEMA: Final = """
+CREATE TABLE raw_event (seq INTEGER NOT NULL, kind, session, stream, timestamp, data,
+    session_prev, stream_prev, is_sound, page);
+CREATE TABLE raw_gap (first_seq, last_seq);
+CREATE TABLE raw_head (page, id, uuid, last_seq, event_count);
+CREATE TABLE raw_id (page, id, uuid);
+CREATE TABLE raw_kind (code, name, fields);
+CREATE TABLE raw_block (first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest,
+    digest, redacted_digest, sealed);
+CREATE TABLE raw_absent (first_seq, last_seq, reason, counts, min_timestamp, max_timestamp,
+    digest_before, digest_after, forgotten, declared_at, check_digest);
+CREATE TABLE raw_base (projection, version, position, check_digest);
+CREATE TABLE raw_base_session (session, events_before, state);
+CREATE TABLE raw_base_stream (stream, events_before, session, state);
+CREATE TABLE raw_checkpoint (name, type, version, position, since);
+CREATE TABLE raw_append_key (key, first_seq, last_seq, digest, used_at);
+CREATE TABLE raw_meta (key, value);
+"""
+"""`is_sound`: nothing speaks against the row but that no digest speaks for it. `raw_gap`: positions
+that a page leaves out."""
+
+_INT, _TEXT, _BYTES, _NULL = int, str, bytes, type(None)
+_INT_OR_NULL, _TEXT_OR_NULL = (_INT, _NULL), (_TEXT, _NULL)
+
+_SHAPES: Final = {
+    # The rowid stands for the first NULL.
+    "raw_event": (
+        _NULL, _INT, _INT, _INT_OR_NULL, _INT, _TEXT_OR_NULL, _INT_OR_NULL, _INT_OR_NULL
+    ),
+    "raw_head": (_NULL, _BYTES, _INT, _INT),
+    "raw_kind": (_NULL, _TEXT, _TEXT_OR_NULL),
+    "raw_block": (_NULL, _INT, _INT, _INT, _TEXT_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _INT),
+    "raw_absent": (
+        *(_NULL, _INT, _TEXT, _TEXT_OR_NULL, _INT_OR_NULL, _INT_OR_NULL),
+        *(_TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT, _TEXT),
+    ),
+    "raw_base": (_TEXT, _INT, _INT, _TEXT),
+    "raw_base_session": (_NULL, _INT, _TEXT_OR_NULL),
+    "raw_base_stream": (_NULL, _INT, _INT, _TEXT_OR_NULL),
+    "raw_checkpoint": (_TEXT, _TEXT, _INT, _INT, _INT),
+    "raw_append_key": (_TEXT, _INT_OR_NULL, _INT_OR_NULL, _TEXT, _INT),
+    "raw_meta": (_TEXT, _TEXT),
+}  # fmt: skip
+_ENTRY_SHAPES: Final = {"raw_id": (_BYTES, _INT), "raw_kind": (_TEXT, _TEXT, _INT)}
+
+_ROWS_AT_ONCE: Final = 1_000
+_SAMPLE: Final = 200
+
+_HOLE: Final = bytes(64)
+"""Zeros that nobody wrote: texts have none, and other values no so many."""
+
+
+class _Shape(NamedTuple):
+    table: str
+    types: tuple[Any, ...]
+
+
+def _by_length(shapes: dict[str, Any]) -> dict[int, list[_Shape]]:
+    found: dict[int, list[_Shape]] = {}
+    for table, types in shapes.items():
+        found.setdefault(len(types), []).append(_Shape(table, types))
+    return found
+
+
+_ROWS_BY_LENGTH: Final = _by_length(_SHAPES)
+_ENTRIES_BY_LENGTH: Final = _by_length(_ENTRY_SHAPES)
+
+
+def _table_of(values: list[Any], shapes: dict[int, list[_Shape]]) -> str | None:
+    for table, types in shapes.get(len(values), ()):
+        if all(map(isinstance, values, types)):
+            return table
+    return None
+
+
+def gather(
+    scratch: apsw.Connection, image: Path, page_size: int, progress: Callable[[int, int], None]
+) -> None:
+    """Put every row that is in the pages of a file into the tables of `SCHEMA`.
+
+    Args:
+        scratch: has these tables.
+        image: the file.
+        page_size: in bytes.
+        progress: is called with the number of pages done, and of those there are.
+    """
+    scratch.execute("BEGIN")
+    gathered = _Gathered(scratch)
+    with PageFile(image, page_size) as pages:
+        for number in range(1, pages.count + 1):
+            _gather_page(pages, number, gathered)
+            if number % 100 == 0 or number == pages.count:
+                progress(number, pages.count)
+    gathered.flush()
+    scratch.execute("COMMIT; CREATE INDEX raw_event_by_seq ON raw_event (seq)")
+
+
+def page_size_of(image: Path, said: int) -> int:
+    """Return the size of a file's pages: the one at which most events show.
+
+    Args:
+        image: the file.
+        said: what the file says; it counts where others are no better.
+    """
+    sizes = dict.fromkeys([said, *PAGE_SIZES] if said in PAGE_SIZES else PAGE_SIZES)
+    return max(sizes, key=lambda size: size * _events_in_sample(image, size))
+
+
+def _events_in_sample(image: Path, page_size: int) -> int:
+    count = 0
+    with PageFile(image, page_size) as pages:
+        for number in range(1, pages.count + 1, max(1, pages.count // _SAMPLE)):
+            rows, is_whole = pages.rows(number, pages.page(number))
+            # The rows of a page begin at its end; a page that is shorter ends elsewhere.
+            if is_whole and rows and max(row.end for row in rows) == page_size:
+                count += sum(_table_of(it.values, _ROWS_BY_LENGTH) == "raw_event" for it in rows)
+    return count
+
+
+class _Gathered:
+    """Rows on their way into the tables."""
+
+    def __init__(self, scratch: apsw.Connection) -> None:
+        self._scratch = scratch
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}
+        self._count = 0
+
+    def add(self, table: str, row: tuple[Any, ...]) -> None:
+        self._rows.setdefault(table, []).append(row)
+        self._count += 1
+        if self._count >= _ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        for table, rows in self._rows.items():
+            places = ", ".join("?" * len(rows[0]))
+            self._scratch.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+        self._rows.clear()
+        self._count = 0
+
+
+def _gather_page(pages: PageFile, number: int, gathered: _Gathered) -> None:
+    page = pages.page(number)
+    if not page.strip(b"\0"):
+        return
+    rows, is_whole = pages.rows(number, page)
+    events = []
+    for row in rows:
+        table = _table_of(row.values, _ROWS_BY_LENGTH)
+        if table == "raw_event":
+            events.append(row)
+        elif table == "raw_head":
+            if len(row.values[1]) == 16:
+                gathered.add(table, (number, row.rowid, *row.values[1:]))
+        elif table is not None:
+            own = row.values if row.values[0] is not None else [row.rowid, *row.values[1:]]
+            gathered.add(table, tuple(own))
+    _gather_entries(pages, number, page, gathered)
+    if pages.is_free(number):
+        for row in events if is_whole else strewn_events(page):
+            gathered.add("raw_event", (row.rowid, *row.values[1:], False, number))
+    elif is_whole:
+        _add_whole(events, number, gathered)
+    else:
+        _add_strewn(page, events, number, gathered)
+
+
+def _gather_entries(pages: PageFile, number: int, page: bytes, gathered: _Gathered) -> None:
+    for entry in pages.entries(number, page):
+        table = _table_of(entry.values, _ENTRIES_BY_LENGTH)
+        if table == "raw_kind":
+            name, fields, code = entry.values
+            gathered.add(table, (code, name, fields or None))
+        elif table == "raw_id" and len(entry.values[0]) == 16:
+            gathered.add(table, (number, entry.values[1], entry.values[0]))
+
+
+def _add_whole(events: list[Row], number: int, gathered: _Gathered) -> None:
+    """Take in the events of a page in which everything is in order."""
+    for row in events:
+        values = row.rowid, *row.values[1:], not row.overflows, number
+        gathered.add("raw_event", values)
+    for one, following in pairwise(events):
+        if following.rowid != one.rowid + 1:
+            gathered.add("raw_gap", (one.rowid + 1, following.rowid - 1))
+
+
+def _add_strewn(page: bytes, events: list[Row], number: int, gathered: _Gathered) -> None:
+    """Take in what events there are in a page that is broken, or no page of rows.
+
+    Rows lie one before the other, the latest first. One that the next does not follow may be cut
+    off there. Where there is something between them, the page was changed, not only lost in part.
+    """
+    by_start = {row.start: row for row in strewn_events(page)}
+    by_start |= {row.start: row for row in events}
+    found = [by_start[start] for start in sorted(by_start)]
+    end = len(page)
+    is_changed = False
+    for row, following in pairwise([*found, None]):
+        assert row is not None  # noqa: S101 (for type checkers)
+        ends_well = row.end == end if following is None else row.end == following.start
+        if following is not None and ends_well:
+            ends_well = following.rowid == row.rowid - 1
+        between = page[row.end : end if following is None else following.start]
+        is_lost = between and (_HOLE in between or not between.strip(b"\0"))
+        is_changed = is_changed or (not is_lost and (bool(between) or not ends_well))
+        sound = ends_well and not row.overflows
+        gathered.add("raw_event", (row.rowid, *row.values[1:], sound, number))
+    if found:
+        begins = int.from_bytes(page[5:7])
+        if page[0] == 0x0D and 8 <= begins < found[0].start:
+            before = page[begins : found[0].start]
+            is_changed = is_changed or bool(_HOLE not in before and before.strip(b"\0"))
+        if is_changed:
+            gathered.add("raw_gap", (found[0].rowid, found[0].rowid))

@@ -25,6 +25,7 @@ from benchmarks import (
     importing,
     making,
     reading,
+    recovering,
     verifying,
     written,
 )
@@ -44,6 +45,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "verify": verifying.verify,
     "large-file": reading.large_file,
     "commands": commands.commands,
+    "recover": recovering.recover,
     "import": importing.importing,
     "others": beside.others,
 }

@@ -1,7 +1,8 @@
 """The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
 
 HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or
-`rebuild`: the projections of FILE as it is, or `verify`: all of it.
+`rebuild`: the projections of FILE as it is, `verify`: all of it, or `recover`: it, into another one
+beside it.
 """
 
 import resource
@@ -40,8 +41,13 @@ def peak_mb() -> float:
 
 def rebuild(path: Path) -> None:
     """Rebuild the projections of a file."""
-    with Journal.open(path, durability="normal") as journal:
-        journal.rebuild()
+    with Journal.open(path, durability="normal") as opened:
+        opened.rebuild()
+
+
+def recover(path: Path) -> None:
+    """Recover a file."""
+    journal.recover(path, path.with_suffix(".recovered"))
 
 
 def verify(path: Path) -> None:
@@ -52,12 +58,12 @@ def verify(path: Path) -> None:
 def append(how: str, path: Path, count: int, seed: int) -> None:
     """Append so many events."""
     lines = mixed_lines(count, seed)
-    with Journal.open(path, durability="normal") as journal:
+    with Journal.open(path, durability="normal") as opened:
         if how == "ndjson":
-            journal.append_ndjson(lines)
+            opened.append_ndjson(lines)
         else:
             while batch := [parse_event(line) for line in islice(lines, BATCH_EVENTS)]:
-                journal.append_events(batch)
+                opened.append_events(batch)
 
 
 if __name__ == "__main__":
@@ -66,6 +72,8 @@ if __name__ == "__main__":
         rebuild(Path(sys.argv[2]))
     elif sys.argv[1] == "verify":
         verify(Path(sys.argv[2]))
+    elif sys.argv[1] == "recover":
+        recover(Path(sys.argv[2]))
     else:
         append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

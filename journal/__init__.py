@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from journal.maintenance.findings import Finding as Finding
     from journal.maintenance.recovering import Recovery as Recovery
     from journal.maintenance.recovering import recover as recover
+    from journal.maintenance.retention import Retention as Retention
     from journal.maintenance.verifying import Verification as Verification
     from journal.maintenance.verifying import verify as verify
     from journal.memory import InMemoryEventStore as InMemoryEventStore
@@ -133,6 +134,7 @@ _HOMES = {
     "StreamId": "events.ids",
     "Journal": "journal",
     "AsyncJournal": "live.async_journal",
+    "Retention": "maintenance.retention",
     "InMemoryEventStore": "memory",
     "Finding": "maintenance.findings",
     "Recovery": "maintenance.recovering",

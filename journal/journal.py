@@ -15,7 +15,7 @@ from journal.errors import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from os import PathLike
     from types import TracebackType
     from uuid import UUID
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from journal.file.opening import Durability
     from journal.live.tickets import Ticket
     from journal.maintenance.manifest import Shipment
+    from journal.maintenance.pruning import Pruner, PruneReport
+    from journal.maintenance.retention import Retention
     from journal.projections.as_of import AsOf
     from journal.projections.listing import SessionOrder, StreamOrder
     from journal.projections.rebuilding import Progress
@@ -59,7 +61,13 @@ class Journal:
     file for longer than a minute.
     """
 
-    def __init__(self, database: Database, *, waiting_max: int | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        waiting_max: int | None = None,
+        retention: Retention | None = None,
+    ) -> None:
         from journal.file.appending import Appender, append_of  # noqa: PLC0415
         from journal.file.reading import Reader  # noqa: PLC0415
         from journal.live.shared_commits import SharedCommits  # noqa: PLC0415
@@ -73,6 +81,12 @@ class Journal:
         self._reader = Reader(database)
         self._projections = Projections(database, self._reader)
         self._queries = Queries(database, self._projections)
+        self._retainer = None
+        if retention is not None:
+            from journal.maintenance.retention import Retainer  # noqa: PLC0415
+
+            self._retainer = Retainer(self._appender, self._pruner(), retention)
+            self._commits.after_commit = self._retainer.after_append
 
     @classmethod
     def open(
@@ -83,6 +97,7 @@ class Journal:
         durability: Durability = "full",
         label: str | None = None,
         waiting_max: int | None = None,
+        retention: Retention | None = None,
     ) -> Self:
         """Open the journal at `path`; make one, for its owner only, if there is no file.
 
@@ -98,10 +113,14 @@ class Journal:
                 characters, kept in the file. None: leave it as it is.
             waiting_max: how many appends of this journal's threads may wait to be committed; one
                 more raises `OverloadedError`. None: any number.
+            retention: what is kept; the rest is pruned by itself, as `prune` does it, in small
+                steps after appends that seal a block. An append waits some milliseconds for that,
+                for each thousand events that it appends. What goes wrong there fails no append:
+                `retention_failure` has it. None: everything is kept.
 
         Raises:
-            ValueError: `durability`, `label` or `waiting_max` is not of these, or a label is given
-                with `read_only`.
+            ValueError: `durability`, `label` or `waiting_max` is not of these, or a label or a
+                retention is given with `read_only`.
             ClosedCopyError: it is a copy made by shipping or recovering, and not `read_only`.
             JournalNotFoundError: no such file, with `read_only`, or no such folder.
             PathIsDirectoryError, AccessDeniedError: as they say.
@@ -124,11 +143,13 @@ class Journal:
             check_label(label)
             if read_only:
                 raise ValueError("label: cannot be written with read_only")
+        if retention is not None and read_only:
+            raise ValueError("retention: nothing can be pruned with read_only")
         database = Database(absolute(path), read_only=read_only, durability=durability)
         try:
             if label is not None:
                 database.set_label(label)
-            return cls(database, waiting_max=waiting_max)
+            return cls(database, waiting_max=waiting_max, retention=retention)
         except BaseException:
             with suppress(JournalError):  # what went wrong first is what to tell
                 database.close()
@@ -700,6 +721,74 @@ class Journal:
             force=force,
             progress=progress,
         )
+
+    def prune(
+        self,
+        *,
+        before: int | datetime | None = None,
+        keep_events: int | None = None,
+        keep_bytes: int | None = None,
+        keep_age: timedelta | None = None,
+        keep_open: bool = False,
+        give_up: Iterable[str] = (),
+        forget_keys_older_than: timedelta | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> PruneReport:
+        """Delete old events for good; what became of them, and every version, stays.
+
+        It takes whole blocks of a thousand events or fewer from the beginning, in transactions of
+        some ten thousand events, each complete in itself: an interrupt leaves what is done. One of
+        the first four says which blocks may go; all of the events in them have to fit. Events of
+        open sessions go, too: their states stay. A session that has ended is forgotten with the
+        last event of it and of its streams, a stream that has ended with its last event; what comes
+        later under such an id is new.
+
+        The age of a block is the latest timestamp up to its end that is not in the future, so that
+        a clock that was wrong for a while makes nothing old and keeps nothing young.
+
+        Args:
+            before: events before this position, or with an earlier timestamp.
+            keep_events: all but so many of the latest events; 0: all.
+            keep_bytes: as many of the oldest as it takes to make the file no larger than this.
+            keep_age: events older than this.
+            keep_open: stop at the first event of a session that is open.
+            give_up: the names of projections and subscriptions that need not have come so far. No
+                other event goes that one of them has not taken yet; the built-in projections, and
+                those registered here, are brought up first.
+            forget_keys_older_than: forget the keys of pruned events, and of empty appends, that
+                were used longer ago. None: keep them all.
+            dry_run: only say what would go.
+            progress: is called with the number of events pruned, and the number to go.
+
+        Returns:
+            what went, what is forgotten, what stays, and how many bytes came back.
+
+        Raises:
+            ValueError: it is not one rule, or a value is not what it should be, or there is nothing
+                of a name to give up.
+            ReadOnlyError: the journal is open for reading only, and it is no dry run.
+        """
+        from journal.maintenance.prune_rules import rule_of, span_ns  # noqa: PLC0415
+        from journal.maintenance.pruning import Wanted  # noqa: PLC0415
+
+        rule = rule_of(
+            before=before, keep_events=keep_events, keep_bytes=keep_bytes, keep_age=keep_age
+        )
+        keys_ns = span_ns("forget_keys_older_than", forget_keys_older_than)
+        wanted = Wanted(rule, keep_open, frozenset(give_up), keys_ns)
+        pruner = self._pruner()
+        return (pruner.planned if dry_run else pruner.prune)(wanted, progress)
+
+    @property
+    def retention_failure(self) -> Exception | None:
+        """Why retention did not do what was due after the latest append; None: it did."""
+        return None if self._retainer is None else self._retainer.failure
+
+    def _pruner(self) -> Pruner:
+        from journal.maintenance.pruning import Pruner  # noqa: PLC0415
+
+        return Pruner(self._database, self._appender, self._projections)
 
 
 shorten_signatures(Journal)

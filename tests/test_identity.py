@@ -117,7 +117,7 @@ def test_a_deleted_text_is_not_left_in_the_file(tmp_path: Path) -> None:
         journal.append_ndjson(lines)
         assert text.encode() in path.read_bytes() + path.with_name("a.db-wal").read_bytes()
         with journal._database.write() as connection:
-            assert connection.pragma("secure_delete") == 2
+            assert connection.pragma("secure_delete") == 1
             connection.execute("DROP TRIGGER event_is_deleted_only_where_absent")
             connection.execute("DELETE FROM event WHERE seq > 0")
         journal._database._writer.execute("PRAGMA incremental_vacuum").fetchall()

@@ -56,6 +56,7 @@ PUBLIC = [
     "PrunedError",
     "ReadOnlyError",
     "Recovery",
+    "Retention",
     "SessionActivated",
     "SessionClosed",
     "SessionExpired",
@@ -93,7 +94,7 @@ RETURNED = {
     "store": "Appended Outcome RecordedEvent LinesAppended RejectedLine",
     "file": "JournalInfo LineAppender",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
-    "maintenance": "Shipment AbsentRange",
+    "maintenance": "Shipment AbsentRange PruneReport",
     "live": "Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }
@@ -235,6 +236,7 @@ def test_signatures_in_help_fit_a_line() -> None:
     }
 
     assert len(shown) > 25
+    assert shown.pop("prune").startswith("prune(self, *, before=None, keep_events=None, ")
     assert [text for text in shown.values() if len(text) > 103] == []
     assert shown["session"] == "session(self, session_id, *, as_of=None) -> SessionStatus | None"
     assert shown["append_events"] == (

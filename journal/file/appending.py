@@ -156,6 +156,22 @@ class Appender:
             tip = self._current_tip(connection)
             tip.tail.write_open(connection, tip.position)
 
+    def seal_block(self, connection: apsw.Connection) -> None:
+        """Seal the block at the end, in a transaction in which all of it is to be pruned."""
+        tip = self._current_tip(connection)
+        tip.tail.seal(connection, tip.position)
+
+    def forget(self, sessions: Iterable[bytes], streams: Iterable[bytes]) -> None:
+        """Know nothing more of sessions and streams whose rows are deleted in this transaction."""
+        if self._tip is not None:
+            self._tip.sessions.forget(sessions)
+            self._tip.streams.forget(streams)
+
+    @property
+    def open_block(self) -> int:
+        """The position at which the block at the end begins; 0 before the first append."""
+        return 0 if self._tip is None else self._tip.tail.first
+
     def _current_tip(self, connection: apsw.Connection) -> "_Tip":
         if self._tip is None or self._generation != self._database.generation:
             self._tip = _Tip(connection)

@@ -273,6 +273,12 @@ class Tail:
         if self._has_row and self.first <= position:
             self._write(connection, position, sealed=False)
 
+    def seal(self, connection: apsw.Connection, position: int) -> None:
+        """Seal the block at the end, if there is an event in it."""
+        if self.first <= position:
+            self._begin(position + 1, self._write(connection, position, sealed=True))
+            self._data_size = 0
+
     def _hash(self, content: Content) -> None:
         """Hash the rows that were kept."""
         rows, self._rows = self._rows, []

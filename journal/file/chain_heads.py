@@ -119,6 +119,11 @@ class Heads:
                     head = Head(uuid, self._last_id, 0, 0)
                 known[uuid_int] = head
 
+    def forget(self, uuids: Iterable[bytes]) -> None:
+        """Know nothing more of heads whose rows are deleted."""
+        for uuid in uuids:
+            self.known.pop(int.from_bytes(uuid), None)
+
     def version(self, session_id: SessionId) -> int:
         """Return how many events a session has, 0 for one that is not there."""
         head = self.known.get(session_id.int)

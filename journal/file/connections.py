@@ -5,6 +5,7 @@ Whatever apsw raises inside these transactions leaves them as a `JournalError`.
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
 _CLOSING_WAIT_MS = 5_000
 _READING_WAIT_MS = 500
+_READERS_PAUSE_SECONDS = 0.005
 
 
 class Database:
@@ -313,6 +315,27 @@ class Database:
         if self.durability == "full" and not self._begins_wal:  # else all is in the file
             write_something(connection)
 
+    def empty_wal(self, wait_seconds: float) -> bool:
+        """Bring all of the -wal into the file and make it empty, as soon as nobody reads from it.
+
+        Returns:
+            whether that came about.
+
+        Raises:
+            BusyError, StorageError: those of `write`.
+        """
+        if self._writer is None or self._holding is None or self._checkpoints is None:
+            raise errors.ReadOnlyError(self.path, "is open for reading only")
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+                self._holding.check_is_current(self.path)
+                if self._checkpoints.empty(self._writer):
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_READERS_PAUSE_SECONDS)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -424,9 +447,13 @@ class Database:
             shutil.rmtree(self._copy, ignore_errors=True)
 
 
-def _changes(connection: apsw.Connection) -> tuple[int, int]:
-    """Return what differs once a transaction has written something, rows or definitions."""
-    return connection.total_changes(), connection.pragma("schema_version")
+def _changes(connection: apsw.Connection) -> tuple[int, int, int]:
+    """Return what differs once a transaction has written something: rows, definitions, or pages."""
+    schema_version, page_count = (
+        connection.pragma("schema_version"),
+        connection.pragma("page_count"),
+    )
+    return connection.total_changes(), schema_version, page_count
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
             # On macOS a plain fsync leaves it to the disk when it writes; nothing elsewhere.
             f"PRAGMA fullfsync = {int(durability == 'full')}; PRAGMA checkpoint_fullfsync = ON;"
             f"PRAGMA cache_size = -{_CACHE_KIB};"
-            "PRAGMA secure_delete = FAST"  # a deleted text is not left in a page that is used again
+            # What is deleted is overwritten. FAST would leave it in pages that get free as a whole.
+            "PRAGMA secure_delete = ON"
         )
         connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
         add_missing_kinds(connection)

@@ -101,8 +101,8 @@ CREATE TABLE absent (
     max_timestamp  INTEGER,              -- largest
     digest_before  TEXT,                 -- the digest at the position before it; NULL: unknown
     digest_after   TEXT,                 -- the digest at its last position
-    forgotten      TEXT,                 -- JSON object: how many sessions and streams that nothing
-                                         -- is left of ended in each state
+    forgotten      TEXT,                 -- JSON object: how many "sessions" and "streams" that
+                                         -- nothing is left of ended in each state
     declared_at    TEXT    NOT NULL,     -- when this row was written, RFC 3339
     check_digest   TEXT    NOT NULL      -- SHA-256 over the JSON array of the columns before
 );
@@ -112,7 +112,8 @@ CREATE TABLE base (
     projection    TEXT    NOT NULL PRIMARY KEY,-- its name, as in checkpoint
     version       INTEGER NOT NULL,      -- of the fold that made it
     position      INTEGER NOT NULL,      -- of the last event folded: where the cut is
-    check_digest  TEXT    NOT NULL       -- SHA-256 over the JSON array of its states by key
+    check_digest  TEXT    NOT NULL       -- the SHA-256 of the JSON array of each of its rows,
+                                         -- combined by exclusive or
 );
 
 -- The sessions that go on after a cut.
@@ -126,9 +127,13 @@ CREATE TABLE base_session (
 CREATE TABLE base_stream (
     stream         INTEGER PRIMARY KEY,  -- stream.id
     events_before  INTEGER NOT NULL,     -- how many of its events lie before the cut
-    session        INTEGER NOT NULL,     -- session.id of the session that it belongs to
+    session        INTEGER NOT NULL,     -- session.id of the session that it belongs to: that of
+                                         -- its first event
     state          TEXT                  -- JSON object; NULL: it is not folded
 );
+
+-- Finds the streams of a session.
+CREATE INDEX base_stream_session ON base_stream (session);
 
 -- The states of an application's own projections at a cut.
 CREATE TABLE base_state (

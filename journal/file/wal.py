@@ -100,6 +100,14 @@ class Checkpoints:
             self._try(_checkpoint_some, connection)
         return apsw.SQLITE_OK
 
+    def empty(self, writer: apsw.Connection) -> bool:
+        """Bring the -wal into the file and make it empty, unless somebody reads from it."""
+        if not self._holding.may_checkpoint():
+            return False
+        self._try(settle if self.is_doubtful else _empty_now, writer)
+        wal = beside(self._holding.path, "-wal")
+        return not wal.exists() or not wal.stat().st_size
+
     def at_the_end(self, writer: apsw.Connection) -> Exception | None:
         """Bring what there is into the file, if nobody uses it just now; return what prevents it.
 

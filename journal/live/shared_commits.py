@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
@@ -43,6 +43,8 @@ class SharedCommits:
         self._database = database
         self._appender = appender
         self._waiting_max = waiting_max
+        self.after_commit: Callable[[int], None] | None = None
+        """Is told how many events were committed, once those who waited for it know."""
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal's handler that appends may be in the same thread
         self._changed = threading.Condition(self._lock)
@@ -67,6 +69,7 @@ class SharedCommits:
         if append.is_nothing:
             return NOTHING
         me = threading.get_ident()
+        appended = None
         if self._alone == me:  # in a signal's handler, in the middle of an append of its thread
             return self._appender.append(append)
         try:
@@ -74,10 +77,14 @@ class SharedCommits:
                 if self._is_free():
                     self._alone = me
             if self._alone == me:
-                return self._appender.append(append)
+                appended = self._appender.append(append)
         finally:
             if self._alone == me:
                 self._alone = None
+        if appended is not None:
+            if self.after_commit is not None:
+                self.after_commit(len(append.records))
+            return appended
         self._database.check_may_write()
         if self._is_held_up():
             raise BusyError(self._database.path, "is being written by this very thread")
@@ -217,6 +224,8 @@ class SharedCommits:
                 _settle(batch, [error] * len(batch))
         else:
             _settle(batch, results)
+            if self.after_commit is not None:
+                self.after_commit(sum(len(ticket._append.records) for ticket in batch))
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)

@@ -10,6 +10,7 @@ from journal.file import forking
 from journal.file.checkpoints import Checkpoint
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
+from journal.file.lock_waits import BUSY_TIMEOUT_MS
 from journal.projections.checkpoints import (
     beginning_of,
     copy_base,
@@ -67,6 +68,54 @@ def catch_up_where_quick(database: Database, fold: AnyFold) -> None:
         catch_up(database, fold)
 
 
+def bring_up(
+    database: Database,
+    fold: AnyFold,
+    up_to: int,
+    *,
+    wait_ms: int = BUSY_TIMEOUT_MS,
+    events_max: int | None = None,
+) -> bool:
+    """Fold up to a position at least, into rows of this version.
+
+    Args:
+        database: the file.
+        fold: the projection.
+        up_to: the position.
+        wait_ms: how long to wait for the write lock.
+        events_max: how many events to fold at most; None: any number.
+
+    Returns:
+        whether it has come so far.
+
+    Raises:
+        FoldError, DamagedError: an event cannot be folded.
+        JournalError: those of `Database.write`.
+    """
+    extent, stored = _progress(database, fold)
+    position = extent.cut if stored is None else stored.position
+    end = up_to if events_max is None else min(up_to, position + events_max)
+    if stored is None or position < end:
+        _fold_live(database, fold, end, None, wait_ms)
+    return end >= up_to
+
+
+def is_of_another_version(database: Database, fold: AnyFold) -> bool:
+    """Tell whether another version of the fold made the rows of the file, or it was left behind."""
+    extent, stored = _progress(database, fold)
+    return stored is not None and is_stale(stored, fold, extent)
+
+
+def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up_to: int) -> None:
+    """Do what `bring_up` does, for a few events, in a transaction for writing."""
+    stored = stored_checkpoint(connection, fold, extent.last)
+    if stored is not None and not is_stale(stored, fold, extent) and stored.position < up_to:
+        states = fold.states(connection, "main", stored.position)
+        fold_next(connection, states, extent, up_to)
+        states.write()
+        write_checkpoints(connection, fold, up_to, stored.since)
+
+
 def _progress(database: Database, fold: AnyFold) -> tuple[Extent, Checkpoint | None]:
     """Return how far the file goes, and how far the rows of a projection."""
     with database.read() as connection:
@@ -74,7 +123,13 @@ def _progress(database: Database, fold: AnyFold) -> tuple[Extent, Checkpoint | N
         return extent, stored_checkpoint(connection, fold, extent.last)
 
 
-def _fold_live(database: Database, fold: AnyFold, up_to: int, progress: Progress | None) -> None:
+def _fold_live(
+    database: Database,
+    fold: AnyFold,
+    up_to: int,
+    progress: Progress | None,
+    wait_ms: int = WAIT_MS,
+) -> None:
     """Fold the rows of the file up to a position, in several transactions.
 
     Whoever comes at the same time goes on where the other has come to.
@@ -82,7 +137,7 @@ def _fold_live(database: Database, fold: AnyFold, up_to: int, progress: Progress
     states: States | None = None
     position = -1
     while position < up_to:
-        with database.write(WAIT_MS) as connection:
+        with database.write(wait_ms) as connection:
             extent = read_extent(connection)
             stored = stored_checkpoint(connection, fold, extent.last)
             if stored is None:

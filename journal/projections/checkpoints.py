@@ -6,9 +6,13 @@ this fold, or another version made it, the states count the events since the cut
 """
 
 import hashlib
+from collections.abc import Iterable
+from functools import reduce
+from operator import xor
 from typing import Any, NamedTuple
 
 import apsw
+from pydantic_core import to_json
 
 from journal.errors import DamagedError
 from journal.file.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
@@ -17,12 +21,10 @@ from journal.file.names import has_unfolded_kinds
 from journal.projections.tables import AnyFold, Schema
 
 _ROWS_SQL = {
-    "sessions": "SELECT json_array(session, events_before, state)"
-    " FROM base_session ORDER BY session",
-    "streams": "SELECT json_array(stream, events_before, session, state)"
-    " FROM base_stream ORDER BY stream",
+    "sessions": "SELECT json_array(session, events_before, state) FROM base_session",
+    "streams": "SELECT json_array(stream, events_before, session, state) FROM base_stream",
 }
-_OWN_ROWS_SQL = "SELECT json_array(key, state) FROM base_state WHERE projection = ? ORDER BY key"
+_OWN_ROWS_SQL = "SELECT json_array(key, state) FROM base_state WHERE projection = ?"
 
 
 class Beginning(NamedTuple):
@@ -57,14 +59,23 @@ def beginning_of(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> 
 
 
 def base_digest(connection: apsw.Connection, name: str) -> str:
-    """Return the SHA-256 of the text of a projection's base; FORMAT.md specifies it."""
+    """Return the digest of the rows of a projection's base; FORMAT.md specifies it."""
     sql = _ROWS_SQL.get(name)
     rows: Any = connection.execute(sql or _OWN_ROWS_SQL, None if sql else (name,))
-    hasher = hashlib.sha256(b"[")
-    for number, (text,) in enumerate(rows):  # not as one text: a base can be large
-        hasher.update(f"{',' if number else ''}{text}".encode())
-    hasher.update(b"]")
-    return hasher.hexdigest()
+    return combined(hashlib.sha256(text.encode()).hexdigest() for (text,) in rows)
+
+
+def row_digest(*columns: int | str | None) -> str:
+    """Return the SHA-256 of the text of a row of a base, as SQLite writes it."""
+    return hashlib.sha256(to_json(columns)).hexdigest()
+
+
+def combined(digests: Iterable[str]) -> str:
+    """Return digests combined by exclusive or: the same one twice is none.
+
+    So what a base has can be changed row by row, without reading the others.
+    """
+    return f"{reduce(xor, (int(digest, 16) for digest in digests), 0):064x}"
 
 
 def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:

@@ -98,8 +98,8 @@ INITIALIZING, ACTIVE, _, SESSION_COMPLETED, SESSION_FAILED = (state.value for st
 PREPARING, STREAMING, STREAM_COMPLETED, STREAM_FAILED, STREAM_CANCELLED = (
     state.value for state in StreamState
 )
-_ENDED_STATES = frozenset((SESSION_COMPLETED, SESSION_FAILED))
-_LIVE_STATES = frozenset((PREPARING, STREAMING))
+ENDED_STATES = frozenset((SESSION_COMPLETED, SESSION_FAILED))
+LIVE_STATES = frozenset((PREPARING, STREAMING))
 _COUNTED_AT = {STREAM_COMPLETED: COMPLETED, STREAM_FAILED: FAILED, STREAM_CANCELLED: CANCELLED}
 
 Event = tuple[int, int, int, int | None, int, str | None]
@@ -211,10 +211,10 @@ class Lifecycle:
     def forget_ended(self) -> None:
         """Drop from memory what is least likely to change; the source must have it by now."""
         for key in self.ended_sessions:
-            if key in self.sessions and self.sessions[key][STATE] in _ENDED_STATES:
+            if key in self.sessions and self.sessions[key][STATE] in ENDED_STATES:
                 del self.sessions[key]
         for key in self.ended_streams:
-            if key in self.streams and self.streams[key][T_STATE] not in _LIVE_STATES:
+            if key in self.streams and self.streams[key][T_STATE] not in LIVE_STATES:
                 del self.streams[key]
         self.ended_sessions.clear()
         self.ended_streams.clear()
@@ -235,7 +235,7 @@ class Lifecycle:
             session = self._source.session(key)
         if session is None:
             session = [key, INITIALIZING, None, None, None, 0, 0, 0, 0, 0, None, 0, None, 0, {}]
-        elif session[STATE] in _ENDED_STATES:
+        elif session[STATE] in ENDED_STATES:
             self.ended_sessions.append(key)
         self.sessions[key] = session
         return session
@@ -248,7 +248,7 @@ class Lifecycle:
         if key > self._last_stream:
             self._last_stream = key
         elif (stored := self._source.stream(key)) is not None:
-            if stored[T_STATE] not in _LIVE_STATES:
+            if stored[T_STATE] not in LIVE_STATES:
                 self.ended_streams.append(key)
             self.streams[key] = stored
             return stored
@@ -462,8 +462,8 @@ _LEGAL_FROM: dict[str, frozenset[str]] = {
     "stream_created": frozenset(),
     "stream_started": frozenset((PREPARING,)),
     "stream_completed": frozenset((STREAMING,)),
-    "stream_failed": _LIVE_STATES,
-    "stream_cancelled": _LIVE_STATES,
+    "stream_failed": LIVE_STATES,
+    "stream_cancelled": LIVE_STATES,
 }
 
 

@@ -126,7 +126,7 @@ class LifecycleStates:
 
     def _write(self, session_keys: Iterable[int], stream_keys: Iterable[int]) -> None:
         sessions, streams = self.lifecycle.sessions, self.lifecycle.streams
-        session_rows = (_row_of_session(sessions[key]) for key in session_keys)
+        session_rows = (row_of_session(sessions[key]) for key in session_keys)
         stream_rows = (streams[key] for key in stream_keys)
         self._insert("projection_session", SESSION_COLUMNS, session_rows)
         self._insert("projection_stream", STREAM_COLUMNS, stream_rows)
@@ -196,7 +196,8 @@ class LifecycleStates:
         return largest
 
 
-def _row_of_session(session: State) -> tuple[Any, ...]:
+def row_of_session(session: State) -> tuple[Any, ...]:
+    """Return the state of a session as a row of its columns."""
     live = session[LIVE]
     return (*session[:LIVE], to_json(list(live)).decode() if live else None)
 

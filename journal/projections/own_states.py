@@ -83,11 +83,20 @@ class OwnStates:
             raise FoldError(projection.name, position, "apply returned None, not a state")
         self._changed[key] = state, position
 
+    @property
+    def _table(self) -> str:
+        return "base_state" if self._schema == "base" else f"{self._schema}.projection_state"
+
+    @property
+    def changed_keys(self) -> list[str]:
+        """The keys of the states that changed since they were last written."""
+        return list(self._changed)
+
     def write(self) -> None:
         """Write the states that changed."""
         name = self._projection.name
         rows = ((name, key, self._json(key)) for key in self._changed)
-        insert(self._connection, f"{self._schema}.projection_state", _STATE_ROW, rows)
+        insert(self._connection, self._table, _STATE_ROW, rows)
         self._changed.clear()
 
     def make_room(self) -> None:
@@ -131,8 +140,7 @@ class OwnStates:
     def _read(self, rest: str = "", *parameters: str) -> Iterator[Any]:
         if self._schema is None:
             return iter(())
-        source = "base_state" if self._schema == "base" else f"{self._schema}.projection_state"
-        sql = f"SELECT key, state FROM {source} WHERE projection = ? {rest}"
+        sql = f"SELECT key, state FROM {self._table} WHERE projection = ? {rest}"
         return self._connection.execute(sql, (self._projection.name, *parameters))
 
 

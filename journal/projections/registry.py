@@ -59,6 +59,15 @@ class Projections:
             raise ValueError(message)
         self._folds[projection.name] = OwnFold(projection, self._reader)
 
+    @property
+    def built_in(self) -> LifecycleFold:
+        """The built-in projections."""
+        return self._lifecycle
+
+    def own_folds(self) -> list[OwnFold]:
+        """Return the application's projections."""
+        return [fold for fold in self._folds.values() if isinstance(fold, OwnFold)]
+
     def catch_up_where_quick(self) -> None:
         """Catch the built-in projections up, if little is missing: plain SQL finds them then.
 

@@ -1,0 +1,455 @@
+"""Pruning: old events go, block by block, and what became of them stays."""
+
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import apsw
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+
+from journal import limits
+from journal.errors import FoldError, ReadOnlyError
+from journal.file.appending import Appender
+from journal.file.connections import Database
+from journal.file.extent import Absence, Extent, read_extent
+from journal.file.lock_waits import BUSY_TIMEOUT_MS
+from journal.maintenance.cutting import (
+    Cut,
+    Cutter,
+    Held,
+    checkpoints,
+    held_by_name,
+    held_by_session,
+    last_within,
+)
+from journal.maintenance.prune_rules import Rule, ends_due
+from journal.maintenance.space import (
+    Pages,
+    give_back_some,
+    is_too_large,
+    is_worth_giving_back,
+    pages_of,
+)
+from journal.projections.bases import NOT_FOLDED
+from journal.projections.catching_up import bring_up, bring_up_here, is_of_another_version
+from journal.projections.lifecycle import ENDED_STATES, LIVE_STATES
+from journal.projections.lifecycle_states import LifecycleFold
+from journal.projections.own_states import OwnFold
+from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
+from journal.projections.registry import Projections
+
+_KEYS_AT_ONCE = 1_000
+_FOLDED_BY_ITSELF_MAX = 2_000
+
+_COUNTS_SQL = """
+SELECT name, count(*) FROM event JOIN kind ON code = kind WHERE seq > ? AND seq <= ? GROUP BY 1
+"""
+_KEYS_SQL = "SELECT count(*) FROM append_key WHERE used_at < ? AND ifnull(last_seq, 0) <= ?"
+_WAIT_FOR_READERS_SECONDS = 1.0
+
+
+class PruneReport(BaseModel):
+    """What was pruned, or would be; sizes are in bytes.
+
+    `first_position` is that of the first event left, or the one that the next event gets.
+    `sessions_forgotten` and `streams_forgotten` say how many nothing is left of, by the states that
+    they ended in. `held_by` is what kept more from going: the name of a projection or subscription
+    that has not come so far, or the id of an open session; None: nothing. `freed_bytes` got free in
+    the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
+    estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
+    deleted texts are in neither the file nor its -wal; else they are in the -wal until nobody reads
+    from it, and it is brought into the file, as it is when the journal is closed. None: it was a
+    dry run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dry_run: bool
+    event_count: int
+    counts_by_kind: dict[str, int]
+    block_count: int
+    sessions_forgotten: dict[str, int]
+    streams_forgotten: dict[str, int]
+    keys_forgotten: int
+    first_position: int
+    events_left: int
+    sessions_left: int
+    streams_left: int
+    held_by: str | None
+    file_bytes: int
+    freed_bytes: int
+    returned_bytes: int
+    erased: bool | None
+    seconds: float
+
+
+class Wanted(NamedTuple):
+    """What is to be pruned."""
+
+    rule: Rule
+    keep_open: bool = False
+    """Stop at the first event of a session that is open."""
+    give_up: frozenset[str] = frozenset()
+    """The projections and subscriptions that need not have come so far."""
+    forget_keys_ns: int | None = None
+    """Forget keys of pruned events that were used longer ago."""
+
+
+class _Tally:
+    """What was pruned so far."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.counts: dict[str, int] = {}
+        self.block_count = 0
+        self.forgotten: dict[str, dict[str, int]] = {"sessions": {}, "streams": {}}
+        self.keys = 0
+
+    @property
+    def event_count(self) -> int:
+        return sum(self.counts.values())
+
+    def add(self, cut: Cut) -> None:
+        _add(self.counts, cut.counts)
+        self.block_count += cut.block_count
+        for name, states in cut.forgotten.states.items():
+            _add(self.forgotten[name], states)
+
+    def report(
+        self,
+        connection: apsw.Connection,
+        extent: Extent,
+        before: Pages,
+        after: Pages,
+        held: Held | None,
+        *,
+        erased: bool | None,
+    ) -> PruneReport:
+        """Return all of it; `extent` and `after` are those by now."""
+        sessions: Any = connection.execute("SELECT count(*) FROM session").get
+        streams: Any = connection.execute("SELECT count(*) FROM stream").get
+        if erased is None:
+            sessions -= sum(self.forgotten["sessions"].values())
+            streams -= sum(self.forgotten["streams"].values())
+        return PruneReport(
+            dry_run=erased is None,
+            event_count=self.event_count,
+            counts_by_kind=dict(sorted(self.counts.items())),
+            block_count=self.block_count,
+            sessions_forgotten=dict(sorted(self.forgotten["sessions"].items())),
+            streams_forgotten=dict(sorted(self.forgotten["streams"].items())),
+            keys_forgotten=self.keys,
+            first_position=extent.first,
+            events_left=extent.event_count(extent.cut, extent.last),
+            sessions_left=sessions,
+            streams_left=streams,
+            held_by=None if held is None else held.by,
+            file_bytes=after.file_bytes,
+            freed_bytes=before.used_bytes - after.used_bytes,
+            returned_bytes=before.file_bytes - after.file_bytes,
+            erased=erased,
+            seconds=time.monotonic() - self.began,
+        )
+
+
+def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        total[name] = total.get(name, 0) + count
+
+
+class Pruner:
+    """Prunes one journal. One thread at a time may use it."""
+
+    def __init__(self, database: Database, appender: Appender, projections: Projections) -> None:
+        self._database = database
+        self._projections = projections
+        self._lifecycle = projections.built_in
+        self._cutter = Cutter(appender, self._lifecycle)
+        self._keys_after = 0
+
+    def prune(self, wanted: Wanted, progress: Progress | None) -> PruneReport:
+        """Prune; see `Journal.prune`."""
+        if self._database.read_only:
+            raise ReadOnlyError(self._database.path, "is open for reading only")
+        now_ns = time.time_ns()
+        tally = _Tally()
+        with self._database.read() as connection:
+            extent, before = read_extent(connection), pages_of(connection)
+            self._check_names(connection, extent, wanted)
+            total = self._event_count_due(connection, extent, wanted, now_ns)
+        held = None
+        while tally.event_count < total:
+            cut, held, _ = self.cut_once(wanted, now_ns)
+            if cut is None:
+                break
+            tally.add(cut)
+            if progress is not None:
+                progress(min(tally.event_count, total), total)
+        if wanted.forget_keys_ns is not None:
+            tally.keys = self._forget_keys(wanted.forget_keys_ns, now_ns)
+        with self._database.read() as connection:
+            is_worth_it = is_worth_giving_back(pages_of(connection))
+        while is_worth_it:
+            with self._database.write() as connection:
+                is_worth_it = give_back_some(connection) > 0
+        erased = self._database.empty_wal(_WAIT_FOR_READERS_SECONDS)
+        if progress is not None:
+            progress(total, total)
+        with self._database.read() as connection:
+            extent, after = read_extent(connection), pages_of(connection)
+            return tally.report(connection, extent, before, after, held, erased=erased)
+
+    def planned(self, wanted: Wanted, progress: Progress | None) -> PruneReport:
+        """Return what `prune` would do, without doing it."""
+        now_ns = time.time_ns()
+        tally = _Tally()
+        with self._database.read() as connection:
+            extent, before = read_extent(connection), pages_of(connection)
+            self._check_names(connection, extent, wanted)
+            ends, held = self._planned_ends(connection, extent, wanted, now_ns)
+        if wanted.keep_open and ends:
+            with folded_beside(self._database, self._lifecycle, None, progress) as (connection, _):
+                found = held_by_session(connection, "temp", extent, ends[-1])
+            if found is not None:
+                held = found
+                ends = [end for end in ends if end <= found.position]
+        up_to = ends[-1] if ends else extent.cut
+        if ends:
+            with folded_beside(self._database, self._lifecycle, up_to, progress) as (connection, _):
+                tally.forgotten = _forgotten_at(connection, up_to)
+        with self._database.read() as connection:
+            tally.block_count = len(ends)
+            tally.counts = dict(connection.execute(_COUNTS_SQL, (extent.cut, up_to)))
+            if wanted.forget_keys_ns is not None:
+                used_before_ns = now_ns - wanted.forget_keys_ns
+                tally.keys = connection.execute(_KEYS_SQL, (used_before_ns, up_to)).get
+            here = extent.event_count(extent.cut, extent.last)
+            after = _pages_after(before, tally.event_count, here)
+            left = extent._replace(first=up_to + 1, absences=(*extent.absences, _gone(up_to)))
+            return tally.report(connection, left, before, after, held, erased=None)
+
+    def cut_once(
+        self,
+        wanted: Wanted,
+        now_ns: int,
+        *,
+        events_max: int | None = None,
+        wait_ms: int = BUSY_TIMEOUT_MS,
+        by_itself: bool = False,
+    ) -> "Step":
+        """Prune what may go, as far as one transaction should.
+
+        Args:
+            wanted: what is to go.
+            now_ns: the time.
+            events_max: how many events at most, though a block at least; None: as in folding.
+            wait_ms: how long to wait for other writers.
+            by_itself: nobody asked for it just now. It prunes no block that is still open, folds
+                no more than that many events, and nothing anew that another version made.
+        """
+        own_folds = [fold for fold in self._own_folds() if fold.names[0] not in wanted.give_up]
+        if wanted.rule.keep_bytes is not None:
+            events_max = 0
+        choice = _Choice(
+            wanted, now_ns, limits.FOLD_EVENTS_MAX if events_max is None else events_max, by_itself
+        )
+        names = {fold.names[0] for fold in own_folds}
+        with self._database.read() as connection:
+            extent = read_extent(connection)
+            end, held = choice.end(connection, extent, names)
+        if end is None:
+            return Step(None, held, is_more=False)
+        last = extent.last if wanted.keep_open else end
+        folds: list[LifecycleFold | OwnFold] = [self._lifecycle, *own_folds]
+        for fold in folds:
+            with suppress(FoldError):  # an application's: where it has come to holds the rest back
+                if not self._brought_up(fold, last, wait_ms, by_itself=by_itself):
+                    return Step(None, None, is_more=True)
+        with self._database.write(wait_ms) as connection:
+            extent = read_extent(connection)
+            end, held = choice.end(connection, extent)
+            if end is not None and wanted.keep_open:
+                bring_up_here(connection, self._lifecycle, extent, extent.last)
+                if session := held_by_session(connection, "main", extent, end):
+                    end, held = choice.end(connection, extent, at_most=session)
+            if end is None:
+                return Step(None, held, is_more=False)
+            cut = self._cutter.cut(connection, extent, end, own_folds, now_ns)
+        return Step(cut, held, is_more=True)
+
+    def give_back_some(self, wait_ms: int) -> None:
+        """Give back a few pages, if there are many to give back."""
+        with self._database.read() as connection:
+            is_worth_it = is_worth_giving_back(pages_of(connection))
+        if is_worth_it:
+            with self._database.write(wait_ms) as connection:
+                give_back_some(connection)
+
+    def forget_some_keys(self, span_ns: int, now_ns: int, wait_ms: int = BUSY_TIMEOUT_MS) -> int:
+        """Forget those of the next thousand keys that are old and stand for pruned events.
+
+        Returns:
+            how many. After the last key it begins anew with the first one.
+        """
+        with self._database.read() as connection:
+            cut = read_extent(connection).cut
+            rows: list[Any] = connection.execute(
+                "SELECT rowid, used_at < ? AND ifnull(last_seq, 0) <= ? FROM append_key"
+                " WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                (now_ns - span_ns, cut, self._keys_after, _KEYS_AT_ONCE),
+            ).fetchall()
+        self._keys_after = rows[-1][0] if len(rows) == _KEYS_AT_ONCE else 0
+        gone = [rowid for rowid, is_old in rows if is_old]
+        if gone:
+            with self._database.write(wait_ms) as connection:
+                connection.execute(
+                    "DELETE FROM append_key WHERE rowid IN (SELECT value FROM json_each(?))",
+                    (to_json(gone).decode(),),
+                )
+        return len(gone)
+
+    def _forget_keys(self, span_ns: int, now_ns: int) -> int:
+        self._keys_after = 0
+        count = self.forget_some_keys(span_ns, now_ns)
+        while self._keys_after:
+            count += self.forget_some_keys(span_ns, now_ns)
+        return count
+
+    def _own_folds(self) -> list[OwnFold]:
+        return self._projections.own_folds()
+
+    def _brought_up(
+        self, fold: LifecycleFold | OwnFold, up_to: int, wait_ms: int, *, by_itself: bool
+    ) -> bool:
+        """Fold up to a position; tell whether it has come so far, or is not to be folded here."""
+        if is_of_another_version(self._database, fold):
+            if not by_itself:
+                rebuild_one(self._database, fold)
+            return True
+        events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None
+        return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
+
+    def _check_names(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:
+        """Refuse to give up what is not there.
+
+        Raises:
+            ValueError: it is not.
+        """
+        known = {*checkpoints(connection, extent), *self._lifecycle.names}
+        known.update(fold.names[0] for fold in self._own_folds())
+        for name in wanted.give_up:
+            if name not in known:
+                message = f"give_up: there is no projection or subscription {name!r}"
+                raise ValueError(message)
+
+    def _planned_ends(
+        self, connection: apsw.Connection, extent: Extent, wanted: Wanted, now_ns: int
+    ) -> tuple[list[int], Held | None]:
+        """Return the ends of the blocks that would go, and what holds back the next one."""
+        names = {fold.names[0] for fold in self._own_folds()} | wanted.give_up
+        held = held_by_name(connection, extent, names)
+        ends = list(ends_due(connection, extent, wanted.rule, now_ns))
+        if wanted.rule.keep_bytes is not None:
+            before = pages_of(connection)
+            here = extent.event_count(extent.cut, extent.last)
+            count = 0
+            while count < len(ends) and is_too_large(
+                _pages_after(before, extent.event_count(extent.cut, ends[count - 1]), here)
+                if count
+                else before,
+                wanted.rule.keep_bytes,
+            ):
+                count += 1
+            ends = ends[:count]
+        may_go = [end for end in ends if held is None or end <= held.position]
+        return may_go, held if len(may_go) < len(ends) else None
+
+    def _event_count_due(
+        self, connection: apsw.Connection, extent: Extent, wanted: Wanted, now_ns: int
+    ) -> int:
+        """Return how many events would go, if no open session holds them back."""
+        ends, _ = self._planned_ends(connection, extent, wanted, now_ns)
+        return extent.event_count(extent.cut, ends[-1]) if ends else 0
+
+
+class Step(NamedTuple):
+    """What one step of pruning did."""
+
+    cut: Cut | None
+    held: Held | None
+    """What holds back the rest."""
+    is_more: bool
+    """Whether another one may have something to do."""
+
+
+class _Choice(NamedTuple):
+    """How far one cut goes."""
+
+    wanted: Wanted
+    now_ns: int
+    events_max: int
+    by_itself: bool
+
+    def end(
+        self,
+        connection: apsw.Connection,
+        extent: Extent,
+        names: Collection[str] = (),
+        *,
+        at_most: Held | None = None,
+    ) -> tuple[int | None, Held | None]:
+        """Return where it ends, None where nothing may go; and what holds back the next block.
+
+        `names` are to come so far before the cut is made; `at_most` holds it back, too.
+        """
+        rule = self.wanted.rule
+        if rule.keep_bytes is not None and not is_too_large(pages_of(connection), rule.keep_bytes):
+            return None, None
+        ends = ends_due(connection, extent, rule, self.now_ns, sealed_only=self.by_itself)
+        held = held_by_name(connection, extent, {*names, *self.wanted.give_up})
+        holding = [each for each in (held, at_most) if each is not None]
+        lowest = min(holding, key=lambda each: each.position, default=None)
+        return last_within(ends, lowest, extent.cut + self.events_max)
+
+
+def _forgotten_at(connection: apsw.Connection, up_to: int) -> dict[str, dict[str, int]]:
+    """Return what would be forgotten, from temporary tables that were folded up to a position."""
+    ended = ", ".join(f"'{state}'" for state in sorted(ENDED_STATES))
+    live = ", ".join(f"'{state}'" for state in sorted(LIVE_STATES))
+    sessions_sql = (
+        "SELECT p.session FROM temp.projection_session AS p"
+        " JOIN session AS s ON s.id = p.session"
+        f" WHERE s.last_seq <= :up_to AND p.state IN ({ended})"
+        " AND p.session NOT IN (SELECT o.session FROM temp.projection_stream AS o"
+        " JOIN stream AS t ON t.id = o.stream WHERE t.last_seq > :up_to)"
+    )
+    values = {"up_to": up_to}
+    sessions: Any = connection.execute(
+        "SELECT state, count(*) FROM temp.projection_session"
+        f" WHERE session IN ({sessions_sql}) GROUP BY 1",
+        values,
+    ).fetchall()
+    streams: Any = connection.execute(
+        f"SELECT ifnull(p.state, '{NOT_FOLDED}'), count(*) FROM stream AS t"
+        " LEFT JOIN temp.projection_stream AS p ON p.stream = t.id"
+        f" WHERE t.last_seq <= :up_to AND (p.state IS NULL OR p.state NOT IN ({live})"
+        f" OR p.session IN ({sessions_sql})) GROUP BY 1",
+        values,
+    ).fetchall()
+    return {"sessions": dict(sessions), "streams": dict(streams)}
+
+
+def _pages_after(before: Pages, gone: int, here: int) -> Pages:
+    """Estimate the pages once some of the events are gone."""
+    used = before.page_count - before.free_count
+    free = before.free_count + (used * gone // here if here else 0)
+    after = before._replace(free_count=free)
+    if is_worth_giving_back(after):
+        return before._replace(page_count=before.page_count - free, free_count=0)
+    return after
+
+
+def _gone(up_to: int) -> Absence:
+    return Absence(1, up_to, "pruned", None, None)

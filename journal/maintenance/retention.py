@@ -1,0 +1,104 @@
+"""Retention: pruning by itself, a little at a time, as an open journal seals blocks."""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from journal import limits
+from journal.file.appending import Appender
+from journal.maintenance.prune_rules import rule_of, span_ns
+from journal.maintenance.pruning import Pruner, Wanted
+
+_STEPS_SECONDS: Final = 0.005
+"""After so long, no further step is made unless the append itself sealed several blocks."""
+
+_WAIT_MS: Final = 10
+"""How long to wait for other writers: whoever seals the next block tries again."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What a journal keeps; the rest is pruned by itself. One of the first three is given.
+
+    It takes whole sealed blocks of a thousand events or fewer, so some more are kept.
+
+    Attributes:
+        keep_events: how many of the latest events are kept.
+        keep_bytes: how large the file may get, without its -wal.
+        keep_age: how long events are kept, by their timestamps; see `Journal.prune`.
+        keep_open: keep everything from the first event of an open session on.
+        give_up: the projections and subscriptions that need not have come so far.
+        forget_keys_older_than: forget the keys of pruned events that were used longer ago.
+    """
+
+    keep_events: int | None = None
+    keep_bytes: int | None = None
+    keep_age: timedelta | None = None
+    keep_open: bool = False
+    give_up: tuple[str, ...] = ()
+    forget_keys_older_than: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no retention."""
+        self.wanted()
+
+    def wanted(self) -> Wanted:
+        """Return what is to be pruned.
+
+        Raises:
+            ValueError: it is not one rule, or a value is not what it should be.
+        """
+        rule = rule_of(
+            keep_events=self.keep_events, keep_bytes=self.keep_bytes, keep_age=self.keep_age
+        )
+        keys_ns = span_ns("forget_keys_older_than", self.forget_keys_older_than)
+        return Wanted(rule, self.keep_open, frozenset(self.give_up), keys_ns)
+
+
+class Retainer:
+    """Prunes after appends, as a `Retention` says. Threads may share it."""
+
+    def __init__(self, appender: Appender, pruner: Pruner, retention: Retention) -> None:
+        self.failure: Exception | None = None
+        """Why the latest step was not made; None: it was."""
+        self._appender = appender
+        self._pruner = pruner
+        self._wanted = retention.wanted()
+        self._lock = threading.Lock()
+        self._is_due = True
+        self._open_block = 0
+
+    def after_append(self, event_count: int) -> None:
+        """Prune what is due, if the append has sealed a block or there was more to do before.
+
+        Nothing that goes wrong comes out of it: the append has succeeded.
+        """
+        is_sealed = self._appender.open_block != self._open_block
+        if not (is_sealed or self._is_due) or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._open_block = self._appender.open_block
+            self._is_due = False
+            self._make_steps(1 + event_count // limits.BLOCK_EVENTS_MAX)
+            self.failure = None
+        except Exception as error:  # noqa: BLE001 (whatever it was, the append has succeeded)
+            self.failure = error
+        finally:
+            self._lock.release()
+
+    def _make_steps(self, count_min: int) -> None:
+        began, now_ns = time.monotonic(), time.time_ns()
+        count = 0
+        is_more = True
+        while is_more and (count < count_min or time.monotonic() < began + _STEPS_SECONDS):
+            step = self._pruner.cut_once(
+                self._wanted, now_ns, events_max=0, wait_ms=_WAIT_MS, by_itself=True
+            )
+            is_more = step.is_more
+            count += 1
+        self._is_due = is_more
+        self._pruner.give_back_some(_WAIT_MS)
+        if self._wanted.forget_keys_ns is not None:
+            self._pruner.forget_some_keys(self._wanted.forget_keys_ns, now_ns, _WAIT_MS)

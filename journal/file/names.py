@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import apsw
 from pydantic_core import from_json, to_json
 
-from journal.errors import DamagedError
+from journal.errors import DamagedError, PrunedError
 from journal.events.decoding import Blueprint, blueprint
 from journal.events.ids import SessionId, StreamId
 from journal.events.kinds import KINDS
 from journal.file.decoding import NOT_DECODED, Names, Page, sentence
+from journal.file.extent import read_extent
+from journal.file.identity import meta
 
 _FIELDS_MAX = 1_000
 """How many fields a kind may have: no kind has ten, and a file is input."""
@@ -111,11 +113,12 @@ class KnownNames:
         """What is known."""
         return Names(self._kinds, self._sessions, self._streams)
 
-    def learn(self, connection: apsw.Connection, page: Page) -> Names:
+    def learn(self, connection: apsw.Connection, page: Page) -> Names:  # noqa: C901
         """Return what every integer in the rows of a page stands for, if it is there.
 
         Raises:
             DamagedError: what an integer stands for is not what the format says.
+            PrunedError: something in it was forgotten since it was read, as its events were pruned.
         """
         # Local references: another thread may replace a full dictionary meanwhile.
         kinds, sessions, streams = self._kinds, self._sessions, self._streams
@@ -139,7 +142,31 @@ class KnownNames:
                     streams[key] = StreamId.from_bytes(uuid)
         except NOT_DECODED as error:
             raise DamagedError(self._path, f"the ids are damaged: {sentence(error)}") from error
+        if not (sessions.keys() >= unknown_sessions and streams.keys() >= unknown_streams):
+            self._check_not_pruned(connection, page)
         return Names(kinds, sessions, streams)
+
+    def _check_not_pruned(self, connection: apsw.Connection, page: Page) -> None:
+        extent = read_extent(connection)
+        if page.positions[0] <= extent.cut:
+            raise PrunedError(self._path, f"position {page.positions[0]}", extent.first)
+
+
+def not_forgotten(connection: apsw.Connection, table: str, keys: Iterable[int]) -> dict[int, bytes]:
+    """Return the UUIDs of some rows of `session` or `stream`, but of those that were forgotten.
+
+    They may be read after what names them, and pruning may come between.
+
+    Raises:
+        LookupError: one is not there, and never was deleted.
+    """
+    wanted = set(keys)
+    found = {key: uuid for key, uuid in uuids(connection, table, wanted) if key in wanted}
+    if len(found) < len(wanted):
+        missing = max(wanted - found.keys())
+        if missing > int(meta(connection, f"{table}_mark") or 0):
+            raise LookupError(f"there is no {table} {missing}")
+    return found
 
 
 def session_key(connection: apsw.Connection, session_id: SessionId) -> int | None:

@@ -14,15 +14,20 @@ from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent, missing_event
 from journal.file.names import uuids
 from journal.file.reading import Reader
-from journal.file.selecting import COLUMNS
+from journal.file.selecting import COLUMNS, events_before
+from journal.projections.checkpoints import streams_before
 
-# One pass over the events, and a temporary b-tree of SQLite's for the streams.
+# One pass over the events, and a temporary b-tree of SQLite's for the streams. Those that had events
+# before a cut may have none of the session after it.
 _SHARED_SQL = """
-SELECT json_group_array(stream.id)
-FROM (SELECT stream AS id, count(*) AS own FROM event
-    WHERE session = ? AND stream IS NOT NULL GROUP BY stream) AS counted
-CROSS JOIN stream ON stream.id = counted.id
-WHERE stream.event_count > counted.own
+SELECT json_group_array(id) FROM (
+    SELECT stream.id AS id
+    FROM (SELECT stream AS id, count(*) AS own FROM event
+        WHERE session = ?1 AND stream IS NOT NULL GROUP BY stream) AS counted
+    CROSS JOIN stream ON stream.id = counted.id
+    WHERE stream.event_count > counted.own
+    UNION SELECT stream FROM base_stream WHERE session = ?1 AND state IS NOT NULL
+)
 """
 
 _COUNT_SQL = "SELECT count(*) FROM event WHERE seq > ? AND seq <= ?"
@@ -73,8 +78,10 @@ def all_rows(
         return None
     found = {row[0]: row for row in reader.session_rows(connection, session_id)}
     own = Counter(row[3] for row in found.values() if row[3] is not None)
+    own.update(dict.fromkeys(streams_before(connection, session_id), 0))
     for key, uuid in uuids(connection, "stream", own):
         count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
+        count -= events_before(connection, "stream", key)
         if key in own and count > own[key]:
             room -= count
             if room < 0:

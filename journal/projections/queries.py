@@ -16,7 +16,7 @@ from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp
 from journal.events.values import SessionState, StreamState
 from journal.file.connections import Database
-from journal.file.names import session_key, stream_key, uuids
+from journal.file.names import not_forgotten, session_key, stream_key
 from journal.projections.as_of import AsOf, check_as_of
 from journal.projections.lifecycle import (
     CANCELLED,
@@ -100,7 +100,9 @@ class Queries:
         with self._lent(owner, as_of) as (connection, states):
             key = stream_key(connection, stream_id)
             found = None if key is None else states.lifecycle.streams.get(key) or states.stream(key)
-            return None if key is None or found is None else _streams(connection, {key: found})[0]
+            if key is None or found is None:
+                return None
+            return next(iter(_streams(connection, {key: found})), None)
 
     def streams(
         self,
@@ -248,7 +250,7 @@ def _session_statuses(reading: Reading, listing: Listing) -> Iterator[SessionSta
     for page in _pages(rows_of(reading, listing)):
         with reading() as connection:
             ids = _ids(connection, "session", SessionId, (row[0] for row in page))
-        yield from (_session_status(ids[row[0]], row) for row in page)
+        yield from (_session_status(ids[row[0]], row) for row in page if row[0] in ids)
 
 
 def _stream_statuses(reading: Reading, listing: Listing) -> Iterator[StreamStatus]:
@@ -266,6 +268,8 @@ def _anomalies(reading: Reading, listing: AnomalyListing) -> Iterator[Anomaly]:
                 connection, "stream", StreamId, {it.stream for it in page if it.stream is not None}
             )
         for one in page:
+            if one.session not in sessions or not (one.stream is None or one.stream in streams):
+                continue  # it was pruned since the page was read
             yield Anomaly(
                 position=one.position,
                 session_id=sessions[one.session],
@@ -288,11 +292,14 @@ def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[Strea
     return [
         _stream_status(stream_ids[key], session_ids[state[T_SESSION]], state)
         for key, state in found.items()
+        if key in stream_ids and state[T_SESSION] in session_ids
     ]
 
 
 def _ids(connection: apsw.Connection, table: str, cls: Any, keys: Iterable[int]) -> dict[int, Any]:
-    return {key: cls.from_bytes(uuid) for key, uuid in uuids(connection, table, keys)}
+    """Return ids by their keys, but of what was forgotten since the keys were read."""
+    found = not_forgotten(connection, table, keys)
+    return {key: cls.from_bytes(uuid) for key, uuid in found.items()}
 
 
 def _instant(epoch_ns: int | None) -> Timestamp | None:

@@ -10,7 +10,7 @@ import apsw
 from journal import limits
 from journal.errors import DamagedError, FoldError, PrunedError
 from journal.file.connections import Database
-from journal.file.extent import read_extent
+from journal.file.extent import Extent, read_extent
 from journal.file.lock_waits import BUSY_TIMEOUT_MS
 from journal.projections.as_of import AsOf
 from journal.projections.checkpoints import (
@@ -90,6 +90,8 @@ def _rebuilt(
                 end = min(states.position + limits.FOLD_EVENTS_MAX, extent.last)
                 fold_next(connection, states, extent, end)
             states.write()
+            if extent.cut > begun.position:
+                _forget_beside(connection, fold, extent)
             changes, count = _compared(connection, fold)
             if replace:
                 if changes is None or count:
@@ -213,6 +215,18 @@ def _compared(connection: apsw.Connection, fold: AnyFold) -> tuple[tuple[Change,
     except (DamagedError, FoldError, UnicodeDecodeError):
         return None, 0
     return first, count
+
+
+def _forget_beside(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> None:
+    """Delete from the temporary tables what a cut has deleted meanwhile from those of the file."""
+    for table in fold.tables:
+        if table == "projection_anomaly":
+            sql = "DELETE FROM temp.projection_anomaly WHERE position <= ?"
+            connection.execute(sql, (extent.cut,))
+        elif fold.owner is None:
+            key = table.removeprefix("projection_")
+            sql = f"DELETE FROM temp.{table} WHERE {key} NOT IN (SELECT id FROM main.{key})"
+            connection.execute(sql)
 
 
 def _replace(connection: apsw.Connection, fold: AnyFold) -> None:

@@ -127,7 +127,7 @@ class Projections:
             check_not_pruned(self.path, read_extent(connection), as_of)
             key: Any = connection.execute(
                 "SELECT b.session FROM base_stream AS b JOIN stream AS t ON t.id = b.stream"
-                " WHERE t.uuid = ?",
+                " WHERE t.uuid = ? AND b.state IS NOT NULL",
                 (stream_id.bytes,),
             ).get
             if key is None:

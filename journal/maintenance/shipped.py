@@ -1,0 +1,126 @@
+"""What was shipped, so that it may be pruned: the range of a shipped file, held against ours."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from journal.file.blocks import GENESIS, digest_at
+from journal.file.connections import Database
+from journal.file.extent import Extent, read_extent
+from journal.file.identity import meta
+
+
+class Shipped(NamedTuple):
+    """A range of positions that somebody else has, both ends inclusive, and what binds it to ours.
+
+    Digests are those at the position before the first and at the last one.
+    """
+
+    name: str
+    """The file that says so."""
+    journal_id: str
+    first: int
+    last: int
+    digest_before: str
+    digest_after: str
+
+
+def shipped_by_manifest(path: Path) -> Shipped:
+    """Return what the JSON beside a shipped file says.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no manifest, or something is redacted in the file.
+    """
+    try:
+        found: Any = json.loads(path.read_bytes())
+        position, _, digest = found["head"].partition(":")
+        shipped = Shipped(
+            path.name,
+            found["journal_id"],
+            found["first_position"],
+            found["last_position"],
+            found["digest_before"],
+            digest,
+        )
+        is_right = int(position) == shipped.last and all(
+            isinstance(value, type(wanted))
+            for value, wanted in zip(shipped, ("", "", 0, 0, "", ""), strict=True)
+        )
+    except (ValueError, TypeError, LookupError, AttributeError):
+        is_right = False
+    if not is_right:
+        raise ValueError(f"{path}: is not the manifest of a shipped file with events")
+    if found.get("redacted"):
+        raise ValueError(f"{path}: something is redacted in what was shipped")
+    return shipped
+
+
+def shipped_by_file(path: Path) -> Shipped:
+    """Return what a shipped file says.
+
+    Raises:
+        JournalError: it cannot be opened.
+        ValueError: it is no shipped file with events, or something is redacted in it.
+    """
+    database = Database(path, read_only=True, durability="full")
+    try:
+        with database.read() as connection:
+            extent = read_extent(connection)
+            if meta(connection, "closed") not in ("ship", "delta") or extent.first > extent.last:
+                raise ValueError(f"{path}: is not a shipped file with events")
+            sql = "SELECT count(*) FROM block WHERE redacted_digest IS NOT NULL OR salt IS NULL"
+            if connection.execute(sql).get:
+                raise ValueError(f"{path}: something is redacted in what was shipped")
+            return Shipped(
+                path.name,
+                meta(connection, "journal_id") or "",
+                extent.first,
+                extent.last,
+                _digest_at(connection, extent, extent.cut) or "",
+                _digest_at(connection, extent, extent.last) or "",
+            )
+    finally:
+        database.close()
+
+
+def check_shipped(connection: apsw.Connection, extent: Extent, shipped: Shipped) -> None:
+    """Make sure that a range is one of ours, from our first position on.
+
+    An equal digest at its end proves all that is before it, as the digests are chained.
+
+    Raises:
+        ValueError: it is not.
+    """
+    journal_id = meta(connection, "journal_id")
+    if shipped.journal_id != journal_id:
+        raise ValueError(f"{shipped.name} is of another journal, {shipped.journal_id}")
+    if shipped.last < extent.first:
+        return
+    if shipped.first > extent.first:
+        raise ValueError(
+            f"{shipped.name} begins at position {shipped.first}, and the journal has events from "
+            f"{extent.first} on that are not in it"
+        )
+    ends = [(shipped.last, shipped.digest_after)]
+    if shipped.first == extent.first:
+        ends.append((shipped.first - 1, shipped.digest_before))
+    for position, digest in ends:
+        if position > extent.last or _digest_at(connection, extent, position) != digest:
+            raise ValueError(
+                f"{shipped.name} is of another branch of the journal: it has another digest at "
+                f"position {position}"
+            )
+
+
+def _digest_at(connection: apsw.Connection, extent: Extent, position: int) -> str | None:
+    return GENESIS if position == 0 else digest_at(connection, extent, position)
+
+
+def shipped_of(shipped: Path | None, file: Path | None) -> Shipped | None:
+    """Return what a manifest or a shipped file says; None where neither is given."""
+    if shipped is not None:
+        return shipped_by_manifest(shipped)
+    return None if file is None else shipped_by_file(file)

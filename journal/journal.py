@@ -85,7 +85,7 @@ class Journal:
         if retention is not None:
             from journal.maintenance.retention import Retainer  # noqa: PLC0415
 
-            self._retainer = Retainer(self._appender, self._pruner(), retention)
+            self._retainer = Retainer(database, self._appender, self._pruner(), retention)
             self._commits.after_commit = self._retainer.after_append
 
     @classmethod
@@ -729,6 +729,8 @@ class Journal:
         keep_events: int | None = None,
         keep_bytes: int | None = None,
         keep_age: timedelta | None = None,
+        shipped: str | PathLike[str] | None = None,
+        file: str | PathLike[str] | None = None,
         keep_open: bool = False,
         give_up: Iterable[str] = (),
         forget_keys_older_than: timedelta | None = None,
@@ -739,7 +741,7 @@ class Journal:
 
         It takes whole blocks of a thousand events or fewer from the beginning, in transactions of
         some ten thousand events, each complete in itself: an interrupt leaves what is done. One of
-        the first four says which blocks may go; all of the events in them have to fit. Events of
+        the first six says which blocks may go; all of the events in them have to fit. Events of
         open sessions go, too: their states stay. A session that has ended is forgotten with the
         last event of it and of its streams, a stream that has ended with its last event; what comes
         later under such an id is new.
@@ -752,6 +754,9 @@ class Journal:
             keep_events: all but so many of the latest events; 0: all.
             keep_bytes: as many of the oldest as it takes to make the file no larger than this.
             keep_age: events older than this.
+            shipped: what was shipped, as the JSON beside a shipped file says: if it begins no later
+                than this journal, has the same digests, and nothing is redacted in it.
+            file: the same, as the shipped file itself says.
             keep_open: stop at the first event of a session that is open.
             give_up: the names of projections and subscriptions that need not have come so far. No
                 other event goes that one of them has not taken yet; the built-in projections, and
@@ -765,18 +770,31 @@ class Journal:
             what went, what is forgotten, what stays, and how many bytes came back.
 
         Raises:
-            ValueError: it is not one rule, or a value is not what it should be, or there is nothing
-                of a name to give up.
+            ValueError: it is not one rule, or a value is not what it should be, or what was shipped
+                is not of this journal, or there is nothing of a name to give up.
+            OSError: `shipped` or `file` cannot be read.
             ReadOnlyError: the journal is open for reading only, and it is no dry run.
         """
         from journal.maintenance.prune_rules import rule_of, span_ns  # noqa: PLC0415
         from journal.maintenance.pruning import Wanted  # noqa: PLC0415
+        from journal.maintenance.shipped import shipped_of  # noqa: PLC0415
 
         rule = rule_of(
-            before=before, keep_events=keep_events, keep_bytes=keep_bytes, keep_age=keep_age
+            before=before,
+            keep_events=keep_events,
+            keep_bytes=keep_bytes,
+            keep_age=keep_age,
+            shipped=shipped,
+            file=file,
         )
         keys_ns = span_ns("forget_keys_older_than", forget_keys_older_than)
-        wanted = Wanted(rule, keep_open, frozenset(give_up), keys_ns)
+        found = shipped_of(shipped, file)
+        if found is not None:
+            rule = rule._replace(before_position=found.last + 1)
+        if isinstance(give_up, str):
+            message = f"give_up: expected several names, as in [{give_up!r}], found one text"
+            raise TypeError(message)
+        wanted = Wanted(rule, keep_open, frozenset(give_up), keys_ns, found)
         pruner = self._pruner()
         return (pruner.planned if dry_run else pruner.prune)(wanted, progress)
 

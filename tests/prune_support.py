@@ -1,4 +1,4 @@
-"""What the tests of pruning share: a file whose beginning is gone, held against one that is whole."""
+"""What the tests of pruning share: a file whose beginning is gone, and one that is whole."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ def check_against(journal: Journal, whole: Journal, cut: int) -> None:
         event.session_id for _, event in whole.read(after=cut) if event.session_id in sessions
     }
     for session in sessions.values():
-        if not session.state.value in ("Completed", "Failed"):
+        if session.state.value not in ("Completed", "Failed"):
             assert journal.session(session.session_id) == session
             assert journal.version(session.session_id) == whole.version(session.session_id)
     for report in journal.rebuild(check=True):

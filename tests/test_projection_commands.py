@@ -992,7 +992,7 @@ def test_help_says_the_exit_codes_of_rebuild():
     assert list(cli.commands) == [
         *("append", "events", "kinds", "sessions", "streams", "session"),
         *("anomalies", "projections", "rebuild", "info", "label"),
-        *("verify", "recover", "ship"),
+        *("verify", "ship", "recover", "prune"),
     ]
 
 

@@ -17,6 +17,7 @@ from journal.commands.info import info
 from journal.commands.kinds import kinds
 from journal.commands.label import label
 from journal.commands.projections import projections
+from journal.commands.prune import prune
 from journal.commands.rebuild import rebuild
 from journal.commands.recover import recover
 from journal.commands.session import session
@@ -54,13 +55,13 @@ def cli(*, debug: bool) -> None:
     """Append events to a journal, one SQLite file, and see what sessions and streams have become.
 
     Data goes to standard output, everything else to standard error. Only `append` makes a
-    journal, only `append`, `label` and `rebuild` write to one; `ship` makes a closed copy.
+    journal, only `append`, `label`, `prune` and `rebuild` write to one; `ship` makes a closed copy.
     """
 
 
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label, verify, recover, ship),
+    *(info, label, verify, ship, recover, prune),
 ):
     cli.add_command(_command)

@@ -48,7 +48,7 @@ Exit codes:
     "--before",
     type=AsOfType(),
     metavar="POSITION|TIME",
-    help="Events before this position, or earlier than this. Times as for `journal events --since`.",
+    help="Events before this position, or of before this time, as for `journal events --since`.",
 )
 @click.option(
     "--keep-events",
@@ -201,7 +201,7 @@ def _forgotten_text(report: "PruneReport") -> str:
 
 
 def _held_text(report: "PruneReport") -> str:
-    return one_line(f"by {report.held_by}, which has not come further or is open")
+    return one_line(f"by {report.held_by}: nothing after position {report.held_at} may go yet")
 
 
 def _file_text(report: "PruneReport") -> str:

@@ -30,8 +30,10 @@ def rule_of(
     keep_events: int | None = None,
     keep_bytes: int | None = None,
     keep_age: timedelta | None = None,
+    shipped: object = None,
+    file: object = None,
 ) -> Rule:
-    """Return the one rule that is given.
+    """Return the one rule that is given; where it is `shipped` or `file`, one that lets none go.
 
     Raises:
         ValueError: it is none, or more than one, or not what it should be.
@@ -43,12 +45,15 @@ def rule_of(
             "keep_events": keep_events,
             "keep_bytes": keep_bytes,
             "keep_age": keep_age,
+            "shipped": shipped,
+            "file": file,
         }.items()
         if value is not None
     }
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        message = f"expected one rule of before, keep_events, keep_bytes, keep_age, found {found}"
+        rules = "before, keep_events, keep_bytes, keep_age, shipped, file"
+        message = f"expected one rule of {rules}, found {found}"
         raise ValueError(message)
     if isinstance(before, datetime):
         return Rule(before_ns=Timestamp.from_datetime(before).epoch_ns)

@@ -25,6 +25,7 @@ from journal.maintenance.cutting import (
     last_within,
 )
 from journal.maintenance.prune_rules import Rule, ends_due
+from journal.maintenance.shipped import Shipped, check_shipped
 from journal.maintenance.space import (
     Pages,
     give_back_some,
@@ -56,7 +57,8 @@ class PruneReport(BaseModel):
     `first_position` is that of the first event left, or the one that the next event gets.
     `sessions_forgotten` and `streams_forgotten` say how many nothing is left of, by the states that
     they ended in. `held_by` is what kept more from going: the name of a projection or subscription
-    that has not come so far, or the id of an open session; None: nothing. `freed_bytes` got free in
+    that has not come so far, or the id of an open session, and `held_at` the last position that may
+    go for it; None: nothing. `freed_bytes` got free in
     the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
     estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
     deleted texts are in neither the file nor its -wal; else they are in the -wal until nobody reads
@@ -78,6 +80,7 @@ class PruneReport(BaseModel):
     sessions_left: int
     streams_left: int
     held_by: str | None
+    held_at: int | None
     file_bytes: int
     freed_bytes: int
     returned_bytes: int
@@ -95,6 +98,8 @@ class Wanted(NamedTuple):
     """The projections and subscriptions that need not have come so far."""
     forget_keys_ns: int | None = None
     """Forget keys of pruned events that were used longer ago."""
+    shipped: Shipped | None = None
+    """What the rule came from, if it was shipped."""
 
 
 class _Tally:
@@ -146,9 +151,10 @@ class _Tally:
             sessions_left=sessions,
             streams_left=streams,
             held_by=None if held is None else held.by,
+            held_at=None if held is None else held.position,
             file_bytes=after.file_bytes,
-            freed_bytes=before.used_bytes - after.used_bytes,
-            returned_bytes=before.file_bytes - after.file_bytes,
+            freed_bytes=max(0, before.used_bytes - after.used_bytes),
+            returned_bytes=max(0, before.file_bytes - after.file_bytes),
             erased=erased,
             seconds=time.monotonic() - self.began,
         )
@@ -177,10 +183,11 @@ class Pruner:
         tally = _Tally()
         with self._database.read() as connection:
             extent, before = read_extent(connection), pages_of(connection)
-            self._check_names(connection, extent, wanted)
-            total = self._event_count_due(connection, extent, wanted, now_ns)
-        held = None
-        while tally.event_count < total:
+            self._check(connection, extent, wanted)
+            ends, held = self._planned_ends(connection, extent, wanted, now_ns)
+        total = extent.event_count(extent.cut, ends[-1]) if ends else 0
+        # By size the number of events is a guess; by others, what comes meanwhile is for later.
+        while tally.event_count < total or wanted.rule.keep_bytes is not None:
             cut, held, _ = self.cut_once(wanted, now_ns)
             if cut is None:
                 break
@@ -207,7 +214,7 @@ class Pruner:
         tally = _Tally()
         with self._database.read() as connection:
             extent, before = read_extent(connection), pages_of(connection)
-            self._check_names(connection, extent, wanted)
+            self._check(connection, extent, wanted)
             ends, held = self._planned_ends(connection, extent, wanted, now_ns)
         if wanted.keep_open and ends:
             with folded_beside(self._database, self._lifecycle, None, progress) as (connection, _):
@@ -331,12 +338,14 @@ class Pruner:
         events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None
         return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
 
-    def _check_names(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:
-        """Refuse to give up what is not there.
+    def _check(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:
+        """Refuse to prune what was shipped from another journal, and to give up what is not there.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it is so.
         """
+        if wanted.shipped is not None:
+            check_shipped(connection, extent, wanted.shipped)
         known = {*checkpoints(connection, extent), *self._lifecycle.names}
         known.update(fold.names[0] for fold in self._own_folds())
         for name in wanted.give_up:
@@ -365,13 +374,6 @@ class Pruner:
             ends = ends[:count]
         may_go = [end for end in ends if held is None or end <= held.position]
         return may_go, held if len(may_go) < len(ends) else None
-
-    def _event_count_due(
-        self, connection: apsw.Connection, extent: Extent, wanted: Wanted, now_ns: int
-    ) -> int:
-        """Return how many events would go, if no open session holds them back."""
-        ends, _ = self._planned_ends(connection, extent, wanted, now_ns)
-        return extent.event_count(extent.cut, ends[-1]) if ends else 0
 
 
 class Step(NamedTuple):

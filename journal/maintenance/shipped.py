@@ -1,6 +1,7 @@
 """What was shipped, so that it may be pruned: the range of a shipped file, held against ours."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from journal.file.blocks import GENESIS, digest_at
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta
+from journal.file.paths import absolute
 
 
 class Shipped(NamedTuple):
@@ -119,8 +121,10 @@ def _digest_at(connection: apsw.Connection, extent: Extent, position: int) -> st
     return GENESIS if position == 0 else digest_at(connection, extent, position)
 
 
-def shipped_of(shipped: Path | None, file: Path | None) -> Shipped | None:
+def shipped_of(
+    shipped: str | PathLike[str] | None, file: str | PathLike[str] | None
+) -> Shipped | None:
     """Return what a manifest or a shipped file says; None where neither is given."""
     if shipped is not None:
-        return shipped_by_manifest(shipped)
-    return None if file is None else shipped_by_file(file)
+        return shipped_by_manifest(Path(shipped))
+    return None if file is None else shipped_by_file(absolute(file))

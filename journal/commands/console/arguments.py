@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 import journal
 from journal.commands.console.output import one_line
-from journal.commands.console.typed_times import EXPECTED, epoch_ns_typed
+from journal.commands.console.typed_times import EXPECTED, epoch_ns_typed, span_ns_typed
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any, Any]
@@ -20,6 +20,8 @@ else:
     _ParamType = click.ParamType  # generic since click 8.5
 
 _SHOWN_MAX = 60
+_SPAN_NS_MAX = 10_000 * 366 * 86_400 * 1_000_000_000
+_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]+))?\s*(?:([kKmMgGtT])(i)?)?[bB]?")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -183,6 +185,41 @@ as_of_option = click.option(
     "Times as for `journal events --since`.",
 )
 """As `as_of`."""
+
+
+class SpanType(_ParamType):
+    """A span of time."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it in nanoseconds."""
+        span_ns = None
+        with suppress(ValueError):
+            span_ns = span_ns_typed(value)
+        if span_ns is None or span_ns > _SPAN_NS_MAX:
+            expected = "like 30d, '1d 12h' or 90s, at most 10,000 years"
+            self.fail(f"{_shown(value)} is not a span of time (expected {expected})", param, ctx)
+        return span_ns
+
+
+class SizeType(_ParamType):
+    """A size, in bytes or a larger unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it in bytes."""
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            expected = "a number and a unit, like 500MB, 1.5GB or 64MiB; without one, bytes"
+            self.fail(f"{_shown(value)} is not a size (expected {expected})", param, ctx)
+        whole, below, prefix, binary = found.groups()
+        unit = (1_024 if binary else 1_000) ** " kmgt".index((prefix or " ").lower())
+        return int(whole) * unit + int((below or "0")[:9]) * unit // 10 ** len((below or "0")[:9])
+
 
 _ID_DIGITS = 32
 _PREFIX_DIGITS_MIN = 4

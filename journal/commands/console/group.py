@@ -21,6 +21,7 @@ _NEEDED = (
     "journal.file.connections",
     "journal.file.ndjson",
     "journal.journal",
+    "journal.maintenance.pruning",
     "journal.maintenance.recovering",
     "journal.maintenance.shipping",
     "journal.maintenance.verifying",

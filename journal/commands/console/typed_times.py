@@ -58,8 +58,8 @@ def epoch_ns_typed(text: str, now_ns: int) -> int:
     if calendar and (calendar["day"] or calendar["h"]):
         return _calendar_ns(calendar, now_ns)
     if typed.startswith("+"):
-        return now_ns + _span_ns(typed[1:])
-    return now_ns - _span_ns(typed.removeprefix("-").removesuffix("ago"))
+        return now_ns + span_ns_typed(typed[1:])
+    return now_ns - span_ns_typed(typed.removeprefix("-").removesuffix("ago"))
 
 
 def _calendar_ns(found: re.Match[str], now_ns: int) -> int:
@@ -75,7 +75,12 @@ def _calendar_ns(found: re.Match[str], now_ns: int) -> int:
     return (moment - _EPOCH) // timedelta(seconds=1) * _S + int((found["ns"] or "").ljust(9, "0"))
 
 
-def _span_ns(text: str) -> int:
+def span_ns_typed(text: str) -> int:
+    """Return the span of time that a text means, as "2h" or "1d 12h", in nanoseconds.
+
+    Raises:
+        ValueError: it means none.
+    """
     parts = list(_SPAN_PART.finditer(text))
     if not parts or "".join(part[0] for part in parts) != text.rstrip():
         raise ValueError(f"{text!r} is no span of time")

@@ -1,0 +1,292 @@
+"""Retention: pruning by itself, a little at a time. Nothing that goes wrong fails an append."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disks import Disk, io_error
+from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
+from support import activated, lines_of, numbered, texts
+
+from journal import Journal, Projection, Retention, SessionId, parse_event
+from journal.events import AnyEvent
+from journal.maintenance import retention
+
+LINES = lines_of("mixed/events.ndjson")
+
+
+def without_late_ones(lines: list[str]) -> list[AnyEvent]:
+    """Leave out what comes after an end: under an id that is forgotten by then it would be new."""
+    events, over = [], set()
+    for event in map(parse_event, lines):
+        if event.session_id not in over and event.stream_id not in over:
+            events.append(event)
+            if event.event_type in ("session_closed", "session_timed_out", "session_expired"):
+                over.add(event.session_id)
+            elif event.event_type in ("stream_completed", "stream_failed", "stream_cancelled"):
+                over.add(event.stream_id)
+    return events
+
+
+EVENTS = without_late_ones(LINES)[:1_500]
+
+
+@pytest.fixture(autouse=True)
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path / "whole.db", durability="normal") as journal:
+        yield journal
+
+
+def cut_of(journal: Journal) -> int:
+    return next(iter(journal.read()), (journal.last_position + 1,))[0] - 1
+
+
+def appended(journal: Journal, events: list[AnyEvent], size: int) -> list[int]:
+    """Append in batches, and return how many events the journal has after each."""
+    counts = []
+    for first in range(0, len(events), size):
+        journal.append_events(events[first : first + size])
+        assert journal.retention_failure is None
+        counts.append(journal.event_count())
+    return counts
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 70, 400])
+def test_no_more_is_kept_than_the_rule_says_and_what_a_block_has(
+    path: Path, whole: Journal, size: int
+) -> None:
+    events = EVENTS[: 300 if size == 1 else 1_500]
+    whole.append_events(events)
+    with Journal.open(path, durability="normal", retention=Retention(keep_events=120)) as journal:
+        counts = appended(journal, events, size)
+        assert max(counts) < 120 + 2 * BLOCK + size
+        assert 120 <= counts[-1] < 120 + 2 * BLOCK
+        check_against(journal, whole, cut_of(journal))
+    check_closed(path)
+
+
+def test_lines_are_pruned_as_they_come(path: Path, whole: Journal) -> None:
+    lines = texts(EVENTS)
+    whole.append_ndjson(lines)
+    with Journal.open(path, durability="normal", retention=Retention(keep_events=120)) as journal:
+        journal.append_ndjson(lines)
+        assert journal.retention_failure is None
+        assert journal.event_count() < 120 + 2 * BLOCK
+        check_against(journal, whole, cut_of(journal))
+    check_closed(path)
+
+
+def test_by_age_and_by_size(path: Path) -> None:
+    with Journal.open(path, retention=Retention(keep_age=timedelta(days=1))) as journal:
+        appended(journal, EVENTS[:120], 30)
+        assert journal.event_count() == 120 - 100  # they are of another year
+    with Journal.open(path, retention=Retention(keep_bytes=300_000)) as journal:
+        appended(journal, EVENTS, 50)
+        assert path.stat().st_size <= 330_000 or journal.event_count() < BLOCK
+    check_closed(path)
+
+
+def test_a_file_with_much_to_prune_is_brought_down_in_steps(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events(EVENTS)
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        retention_steps = 0
+        while journal.event_count() > 200:
+            before = journal.event_count()
+            journal.append_events(EVENTS[:1])
+            assert journal.event_count() <= before
+            retention_steps += 1
+        assert journal.retention_failure is None
+    check_closed(path)
+
+
+def test_one_step_takes_no_more_than_some_blocks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
+    with Journal.open(path) as journal:
+        journal.append_events(EVENTS)
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        for number in range(1, 5):
+            journal.append_events(EVENTS[:1])
+            assert cut_of(journal) == number * BLOCK
+        journal.append_events(EVENTS[:220])
+        assert cut_of(journal) == (4 + 5) * BLOCK  # in proportion
+    check_closed(path)
+
+
+def test_open_sessions_and_names_hold_it_back_if_that_is_wanted(path: Path) -> None:
+    is_open = SessionId.new()
+    with Journal.open(path) as journal:
+        journal.append_events([activated(is_open)])
+        with journal._database.write() as connection:
+            connection.execute("INSERT INTO checkpoint VALUES ('reader', 'subscription', 1, 60, 1)")
+    others = numbered(SessionId.new(), range(600))
+    keep_open = Retention(keep_events=10, keep_open=True, give_up=("reader",))
+    with Journal.open(path, retention=keep_open) as journal:
+        assert appended(journal, others[:300], 60)[-1] == 301
+    with Journal.open(path, retention=Retention(keep_events=10)) as journal:
+        assert appended(journal, others[:60], 60)[-1] == 361 - 50
+    with Journal.open(path, retention=Retention(keep_events=10, give_up=("reader",))) as journal:
+        assert appended(journal, others, 60)[-1] < 10 + 2 * BLOCK
+    check_closed(path)
+
+
+def test_keys_are_forgotten_by_age(path: Path) -> None:
+    keeping = Retention(keep_events=10, forget_keys_older_than=timedelta(0))
+    with Journal.open(path, retention=keeping) as journal:
+        for number in range(10):
+            journal.append_events(EVENTS[number * 30 : number * 30 + 30], key=str(number))
+        assert journal.retention_failure is None
+    left = {key for (key,) in rows(path, "SELECT key FROM append_key")}
+    assert "9" in left
+    assert not left & {"0", "1", "2", "3", "4"}
+
+
+def test_an_applications_projection_is_kept_up(path: Path, whole: Journal) -> None:
+    counts: Projection[int] = Projection("counts", 1, 0, lambda state, _: state + 1)
+    whole.append_events(EVENTS)
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        journal.register(counts)
+        appended(journal, EVENTS, 70)
+        assert journal.event_count() < 200
+        assert journal.state("counts") == 1_500
+        (report,) = journal.rebuild(["counts"], check=True)
+        assert (report.since, report.change_count) == (1, 0)
+    check_closed(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"keep_events": 1, "keep_bytes": 1},
+        {"keep_events": -1},
+        {"keep_age": 5},
+        {"keep_events": 1, "forget_keys_older_than": 1},
+    ],
+)
+def test_what_is_no_retention_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Retention(**values)
+
+
+def test_a_file_that_is_only_read_has_none(path: Path) -> None:
+    Journal.open(path).close()
+    with pytest.raises(ValueError, match="retention"):
+        Journal.open(path, read_only=True, retention=Retention(keep_events=1))
+
+
+# What goes wrong
+
+
+def failing(*_: Any) -> None:
+    raise LookupError("no")
+
+
+def test_whatever_goes_wrong_fails_no_append_and_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        monkeypatch.setattr("journal.maintenance.cutting.move_bases", failing)
+        for first in range(0, 600, 60):
+            assert journal.append_events(EVENTS[first : first + 60]) == (first + 1, first + 60)
+        assert isinstance(journal.retention_failure, LookupError)
+        assert journal.event_count() == 600
+        monkeypatch.undo()
+        small_blocks(monkeypatch)
+        appended(journal, EVENTS[600:], 60)
+        assert journal.event_count() < 200
+    check_closed(path)
+
+
+def test_a_projection_that_fails_holds_it_back(path: Path) -> None:
+    bad: Projection[int] = Projection("bad", 1, 0, failing)
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        journal.register(bad)
+        with journal._database.write() as connection:
+            connection.execute("INSERT INTO checkpoint VALUES ('bad', 'projection', 1, 0, 1)")
+        assert appended(journal, EVENTS[:600], 60)[-1] == 600
+    check_closed(path)
+
+
+def test_who_else_writes_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_WAIT_MS", 1)
+    with (
+        Journal.open(path, retention=Retention(keep_events=10)) as journal,
+        Journal.open(path) as other,
+    ):
+        cut_once = journal._retainer._pruner.cut_once  # type: ignore[union-attr]
+        begun, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with other._database.write():
+                begun.set()
+                done.wait(20)
+
+        def while_held(*arguments: Any, **options: Any) -> Any:
+            holder = threading.Thread(target=hold)
+            holder.start()
+            begun.wait(20)
+            try:
+                return cut_once(*arguments, **options)
+            finally:
+                done.set()
+                holder.join()
+
+        monkeypatch.setattr(journal._retainer._pruner, "cut_once", while_held)  # type: ignore[union-attr]
+        assert journal.append_events(EVENTS[:120]) == (1, 120)
+        assert type(journal.retention_failure).__name__ == "BusyError"
+        monkeypatch.undo()
+        small_blocks(monkeypatch)
+        appended(journal, EVENTS[120:240], 60)
+        assert journal.event_count() < 10 + 2 * BLOCK
+    check_closed(path)
+
+
+def test_an_operation_of_the_disk_that_fails_while_it_prunes_fails_no_append(
+    tmp_path: Path,
+) -> None:
+    """Each operation after the append's own commit fails once; the next appends succeed."""
+    for number in range(1, 60, 3):
+        path = tmp_path / f"{number}.db"
+        with Disk() as disk:
+            journal = Journal.open(path, retention=Retention(keep_events=50))
+            journal.append_events(EVENTS[:40])
+            retainer = journal._retainer
+            assert retainer is not None
+            after_append = retainer.after_append
+            count = [0]
+
+            def fail_once(what: str, *_: Any) -> None:
+                count[0] += 1
+                if count[0] == number:
+                    raise io_error(what)
+
+            def watched(event_count: int) -> None:
+                disk.before = fail_once
+                try:
+                    after_append(event_count)
+                finally:
+                    disk.before = lambda *_: None
+
+            retainer.after_append = watched  # type: ignore[method-assign]
+            for first in range(40, 400, 60):
+                expected = (first + 1, first + 60)
+                assert journal.append_events(EVENTS[first : first + 60]) == expected
+            journal.close()
+        check_closed(path)
+        assert len(rows(path, "SELECT seq FROM event")) < 200

@@ -68,19 +68,10 @@ class SharedCommits:
         self._database.check_open()
         if append.is_nothing:
             return NOTHING
-        me = threading.get_ident()
-        appended = None
-        if self._alone == me:  # in a signal's handler, in the middle of an append of its thread
+        if self._alone == threading.get_ident():
+            # in a signal's handler, in the middle of an append of its thread
             return self._appender.append(append)
-        try:
-            with self._lock:
-                if self._is_free():
-                    self._alone = me
-            if self._alone == me:
-                appended = self._appender.append(append)
-        finally:
-            if self._alone == me:
-                self._alone = None
+        appended = self._append_alone(append)
         if appended is not None:
             if self.after_commit is not None:
                 self.after_commit(len(append.records))
@@ -96,6 +87,18 @@ class SharedCommits:
             if not self.take_out(ticket):
                 ticket._wait()
             raise
+
+    def _append_alone(self, append: Append) -> Appended | None:
+        """Append, if it meets nobody; else return None."""
+        me = threading.get_ident()
+        try:
+            with self._lock:
+                if self._is_free():
+                    self._alone = me
+            return self._appender.append(append) if self._alone == me else None
+        finally:
+            if self._alone == me:
+                self._alone = None
 
     def submit(self, append: Append, notify: Notify | None = None) -> Ticket:
         """Hand in an append, for the journal's own thread to commit.

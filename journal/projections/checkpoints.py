@@ -15,7 +15,6 @@ import apsw
 from pydantic_core import to_json
 
 from journal.errors import DamagedError
-from journal.events.ids import SessionId
 from journal.file.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from journal.file.extent import Extent
 from journal.file.names import has_unfolded_kinds
@@ -77,16 +76,6 @@ def combined(digests: Iterable[str]) -> str:
     So what a base has can be changed row by row, without reading the others.
     """
     return f"{reduce(xor, (int(digest, 16) for digest in digests), 0):064x}"
-
-
-def streams_before(connection: apsw.Connection, session_id: SessionId) -> list[int]:
-    """Return the streams of a session that go on after the cut."""
-    rows: Any = connection.execute(
-        "SELECT b.stream FROM base_stream AS b JOIN session AS s ON s.id = b.session"
-        " WHERE s.uuid = ? AND b.state IS NOT NULL",
-        (session_id.bytes,),
-    ).fetchall()
-    return [key for (key,) in rows]
 
 
 def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:

@@ -15,10 +15,9 @@ from journal.file.extent import Extent, missing_event
 from journal.file.names import uuids
 from journal.file.reading import Reader
 from journal.file.selecting import COLUMNS, events_before
-from journal.projections.checkpoints import streams_before
 
-# One pass over the events, and a temporary b-tree of SQLite's for the streams. Those that had events
-# before a cut may have none of the session after it.
+# One pass over the events, and a temporary b-tree of SQLite's for the streams. Those that had
+# events before a cut may have none of the session after it.
 _SHARED_SQL = """
 SELECT json_group_array(id) FROM (
     SELECT stream.id AS id
@@ -78,7 +77,7 @@ def all_rows(
         return None
     found = {row[0]: row for row in reader.session_rows(connection, session_id)}
     own = Counter(row[3] for row in found.values() if row[3] is not None)
-    own.update(dict.fromkeys(streams_before(connection, session_id), 0))
+    own.update(dict.fromkeys(_streams_before(connection, session_id), 0))
     for key, uuid in uuids(connection, "stream", own):
         count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
         count -= events_before(connection, "stream", key)
@@ -89,3 +88,13 @@ def all_rows(
             rows = reader.stream_rows(connection, StreamId.from_bytes(uuid))
             found.update((row[0], row) for row in rows)
     return [found[position] for position in sorted(found)]
+
+
+def _streams_before(connection: apsw.Connection, session_id: SessionId) -> list[int]:
+    """Return the streams of a session that go on after the cut."""
+    rows: Any = connection.execute(
+        "SELECT b.stream FROM base_stream AS b JOIN session AS s ON s.id = b.session"
+        " WHERE s.uuid = ? AND b.state IS NOT NULL",
+        (session_id.bytes,),
+    ).fetchall()
+    return [key for (key,) in rows]

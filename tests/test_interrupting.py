@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of PO
 NAMES = ["SIGINT", "SIGTERM", "SIGHUP"]
 
 APPENDED_NOTHING = "interrupted: appended no events from 0 bytes"
+NOTHING_PRUNED = "interrupted: no events pruned, the rest is left\n"
 
 
 @pytest.fixture
@@ -95,13 +96,17 @@ def test_what_waits_for_a_lock_ends_too(path, name):
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     for delay in (0, 0.5):
-        for arguments in [["label", path, "a name"], ["rebuild", path]]:
+        for arguments in [
+            ["label", path, "a name"],
+            ["rebuild", path],
+            ["prune", path, "--before", 9],
+        ]:
             process = started(*arguments)
             time.sleep(delay)
             process.send_signal(getattr(signal, name))
             result = ended(process)
             assert result[:2] == (130, b"")
-            assert result.err in ("", "interrupted: the old rows stay\n")
+            assert result.err in ("", "interrupted: the old rows stay\n", NOTHING_PRUNED)
     other.close()
     assert stored(path) == activated(1)
 
@@ -394,7 +399,12 @@ def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(p
     """Of a KeyboardInterrupt while a model is made, older pydantic prints that it panics."""
     make(path, activated(1), label="a name")
     ending = [arguments for arguments in printing(path) if "--follow" not in arguments]
-    for arguments in [*ending, ["append", path, os.devnull], ["rebuild", path]]:
+    for arguments in [
+        *ending,
+        ["append", path, os.devnull],
+        ["rebuild", path],
+        ["prune", path, "--before", 9],
+    ]:
         result = ended(start(*arguments, program=["-c", LOADED]), b"")
         assert result.err.splitlines()[-1] == "loaded:", (arguments, result.err)
 

@@ -851,6 +851,7 @@ def test_what_is_no_journal_is_left_alone(tmp_path, path):
         assert run_here(name, path, *arguments) == expected
         expected = (1, b"", f"Error: {empty}: is empty, not a journal\n")
         assert run_here(name, empty, *arguments) == expected
+    assert run("prune", path, "--before", 9) == (1, b"", f"Error: {path}: does not exist\n")
     assert run("rebuild", path, "--check") == (1, b"", f"Error: {path}: does not exist\n")
     assert [found.name for found in tmp_path.iterdir()] == ["empty.db"]
     assert empty.read_bytes() == b""

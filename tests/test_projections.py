@@ -60,7 +60,6 @@ from journal.events import AnyEvent
 from journal.file import lock_waits
 from journal.file.extent import Extent
 from journal.projections import RebuildReport, catching_up, lifecycle_states, rebuilding, tables
-from journal.projections.as_of import AsOf
 from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
 from journal.projections.own_states import OwnStates
 
@@ -556,10 +555,10 @@ def note_folded(note: Callable[[Step], None]) -> None:
     fold_next = tables.fold_next
 
     def noting(
-        connection: apsw.Connection, states: Any, extent: Extent, end: int, as_of: AsOf = None
+        connection: apsw.Connection, states: Any, extent: Extent, end: int, *which: Any
     ) -> None:
         before = states.position
-        fold_next(connection, states, extent, end, as_of)
+        fold_next(connection, states, extent, end, *which)
         if states.position != before:
             note((states._schema, before, states.position))
 

@@ -39,13 +39,14 @@ def wait_for_locks(connection: apsw.Connection, timeout_ms: int) -> None:
     Not by SQLite's own busy timeout, which would sleep through an interrupt (Ctrl-C).
     """
     deadline = 0.0
-    lasting = Wait(connection.filename)
+    path = connection.filename  # the function must not hold the connection, which holds it
+    lasting = Wait(path)
 
     def wait(attempts: int) -> bool:
         nonlocal deadline, lasting
         if attempts == 0:
             deadline = time.monotonic() + timeout_ms / 1000
-            lasting = Wait(connection.filename)
+            lasting = Wait(path)
         time.sleep(min(attempts + 1, WAIT_MS_MAX) / 1000)
         now = time.monotonic()
         lasting.goes_on(now)

@@ -63,15 +63,18 @@ main()
 """
 
 
-_EAGER = """
+_PROGRESS = """
 from journal.__main__ import main
 from journal.commands.console import progress
-progress._SECONDS_BEFORE = progress._INTERVAL_SECONDS = 0.0
+progress._SECONDS_BEFORE = progress._INTERVAL_SECONDS = float("{}")
 main()
 """
 
-EAGER = ("-c", _EAGER)
+EAGER = ("-c", _PROGRESS.format(0))
 """A `program` that shows its progress from the first moment on."""
+
+CALM = ("-c", _PROGRESS.format("inf"))
+"""A `program` that shows none, however busy the machine is."""
 
 
 def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
@@ -105,6 +108,19 @@ def ended(process: subprocess.Popen[bytes], given: bytes | None = None) -> Ended
     assert "Traceback" not in text, text
     assert "Exception ignored" not in text, text
     return Ended(process.returncode, out or b"", text)
+
+
+def all_of(terminal: int) -> bytes:
+    """Return what is written to a terminal until its other side is closed; close it, too."""
+    seen = b""
+    try:
+        while chunk := os.read(terminal, 65_536):
+            seen += chunk
+    except OSError:
+        pass  # Linux says so when the other side is closed
+    finally:
+        os.close(terminal)
+    return seen
 
 
 def run(*arguments: Any, given: bytes | None = None, **options: Any) -> Ended:

@@ -30,6 +30,7 @@ from commands_support import (
     STREAM,
     THOUSAND,
     activated,
+    all_of,
     ended,
     environment,
     give,
@@ -877,7 +878,7 @@ def on_terminal(*arguments):
     ours, theirs = pty.openpty()
     process = start(*arguments, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    seen = _all_of(ours).decode().replace("\r\n", "\n")
+    seen = all_of(ours).decode().replace("\r\n", "\n")
     assert ended(process).code == 0
     return seen
 
@@ -1122,7 +1123,7 @@ def test_a_large_file_shows_its_progress_on_a_terminal(path, tmp_path):
         program=EAGER,
     )
     os.close(theirs)
-    seen = _all_of(ours)
+    seen = all_of(ours)
     assert ended(process).code == 3
 
     assert re.search(rb"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left", seen)
@@ -1142,7 +1143,7 @@ def test_a_pipe_shows_how_many_and_how_fast_on_a_terminal(path):
     give(process, THOUSAND * 3)
     until(holds(path, 3_000))
     process.stdin.close()
-    seen = _all_of(ours)
+    seen = all_of(ours)
     process.wait(timeout=60)
 
     assert re.search(rb"\r\d[\d,]* events, [\d,]+ events/s", seen)
@@ -1168,18 +1169,6 @@ def test_append_reads_from_a_terminal(path):
     assert result.code == 0
     assert result.err.startswith("reading events from the terminal, one per line, until its end")
     assert stored(path) == activated(1)
-
-
-def _all_of(terminal):
-    seen = b""
-    try:
-        while chunk := os.read(terminal, 65_536):
-            seen += chunk
-    except OSError:
-        pass  # Linux says so when the other side is closed
-    finally:
-        os.close(terminal)
-    return seen
 
 
 # Help, completion, start

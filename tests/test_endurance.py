@@ -224,7 +224,7 @@ def append_until_told(channel: Channel, path: Path, seed: int) -> int:
     durability: Any = "full" if seed == 0 else "normal"
     with Journal.open(path, durability=durability) as journal:
         channel.meet()
-        while not is_told(channel):
+        while not is_told(channel) or not count:
             events = random_events(draw.choice([1, 1, 1, 3, 30]), seed=draw.getrandbits(32))
             events.append(activated(SessionId(f"{draw.randrange(SESSIONS):032x}")))
             appended = journal.append_events(events)

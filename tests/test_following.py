@@ -9,17 +9,7 @@ from subprocess import Popen
 
 import pytest
 from commands_support import SESSION, activated, ended, make, start
-from test_file_goes_away import (
-    delete,
-    delete_everything,
-    delete_the_shm,
-    edit,
-    remove_the_folder,
-    rename,
-    replace_by_another_journal,
-    replace_by_rename,
-    rotate,
-)
+from test_file_goes_away import WAYS, delete_the_wal, edit, replace_the_shm
 
 import journal
 
@@ -41,17 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "take_away",
-    [
-        delete,
-        delete_everything,
-        rename,
-        rotate,
-        replace_by_rename,
-        replace_by_another_journal,
-        remove_the_folder,
-        delete_the_shm,
-        edit,
-    ],
+    [*(way for way in WAYS if way not in (delete_the_wal, replace_the_shm)), edit],
     ids=lambda function: function.__name__,
 )
 def test_following_ends_with_a_sentence(path: Path, take_away: Callable[[Path], None]) -> None:

@@ -254,7 +254,7 @@ def test_the_child_of_a_fork_that_waited_in_vain_is_refused_at_once(
         for _ in range(2):
             with pytest.raises(BusyError, match="forked while another thread was using a journal"):
                 Journal.open(path)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 30  # others wait for a minute
         return 0
 
     journal = Journal.open(path)

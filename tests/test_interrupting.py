@@ -128,7 +128,7 @@ def test_the_complete_lines_that_were_read_are_committed(path, name):
         give(process, some)
         until(taken(process))  # and what was taken before is in good hands
     process.send_signal(getattr(signal, name))
-    process.wait(timeout=30)  # while the pipe is still open
+    process.wait(timeout=60)  # while the pipe is still open
     result = ended(process)
 
     assert result.code == 130
@@ -254,12 +254,10 @@ def last_position(opened):
     thing = Thing()
     seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
     del thing
-    time.sleep(30)
+    time.sleep(300)  # far longer than a test waits
 journal.Journal.last_position = property(last_position)
 """
-    began = time.monotonic()
     assert scripted(code, "events", path, "--follow") == (130, b"", "")
-    assert time.monotonic() - began < 20
 
 
 def test_a_failure_to_close_after_a_signal_is_no_failure(path):
@@ -444,7 +442,7 @@ def test_whenever_appending_is_interrupted_what_it_says_is_in_the_file(tmp_path,
             given += len(some)
             time.sleep(draw.choice([0, 0, 0.01, 0.05]))
         process.send_signal(getattr(signal, draw.choice(NAMES)))
-        process.wait(timeout=30)  # while the pipe is still open
+        process.wait(timeout=60)  # while the pipe is still open
         result = ended(process)
         assert result.code == 130
         found = stored(path) if path.exists() else b""

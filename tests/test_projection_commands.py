@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from commands_support import (
+    CALM,
     DATA,
     EAGER,
     MIXED,
@@ -24,6 +25,7 @@ from commands_support import (
     SESSION,
     STREAM,
     activated,
+    all_of,
     ended,
     environment,
     make,
@@ -102,7 +104,7 @@ def event(kind, at, session=SESSION, **fields):
     return json.dumps({**head, **fields, "timestamp": at}).encode()
 
 
-def on_terminals(*commands, columns=80, rows=50, program=("-m", "journal"), **variables):
+def on_terminals(*commands, columns=80, rows=50, program=CALM, **variables):
     """Run several at the same time, each on a terminal; return what they wrote, if they did well.
 
     Where a line was written over, as progress is, all of it is there, with the "\\r" between.
@@ -121,20 +123,8 @@ def on_terminals(*commands, columns=80, rows=50, program=("-m", "journal"), **va
         process = start(*command, stdout=theirs, stderr=theirs, env=env, program=program)
         running.append((ours, process))
         os.close(theirs)
-    seen = [_all_of(ours).decode().replace("\r\n", "\n") for ours, _ in running]
+    seen = [all_of(ours).decode().replace("\r\n", "\n") for ours, _ in running]
     assert [ended(process).code for _, process in running] == [0] * len(commands)
-    return seen
-
-
-def _all_of(terminal):
-    seen = b""
-    try:
-        while chunk := os.read(terminal, 65_536):
-            seen += chunk
-    except OSError:
-        pass  # Linux says so when the other side is closed
-    finally:
-        os.close(terminal)
     return seen
 
 
@@ -732,7 +722,7 @@ def test_an_interrupted_rebuild_leaves_the_old_rows_and_nothing_else(large, path
     process.send_signal(number)
     other.execute("ROLLBACK")
     code, out, _ = ended(process)
-    seen += _all_of(ours)
+    seen += all_of(ours)
 
     assert (code, out) == (-number if name == "SIGKILL" else 130, b"")
     if name != "SIGKILL":

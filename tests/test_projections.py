@@ -873,7 +873,7 @@ def test_a_stale_projection_is_folded_in_memory_while_another_holds_the_lock(
     with locked_by_a_process(path, journal):
         began = time.monotonic()
         assert answers(journal) == expected
-        assert time.monotonic() - began < 10  # others wait for a minute
+        assert time.monotonic() - began < 30  # others wait for a minute
         assert stored(path) == before
 
     assert answers(journal) == expected
@@ -1149,7 +1149,7 @@ def test_beside_a_rebuild_writers_write_and_readers_see_whole_states_only(
 
     def look_with_sql() -> int:
         looks, latest = 0, 2_000
-        while not stop.is_set():
+        while not stop.is_set() or not looks:
             ((count, least, position),) = query(path, sql)
             assert count == least == position >= latest
             looks, latest = looks + 1, position
@@ -1157,7 +1157,7 @@ def test_beside_a_rebuild_writers_write_and_readers_see_whole_states_only(
 
     def look_through_the_journal(reader: Journal) -> int:
         looks = 0
-        while not stop.is_set():
+        while not stop.is_set() or not looks:
             committed = reader.last_position
             assert len(reader.sessions()) >= committed
             looks += 1
@@ -1165,7 +1165,7 @@ def test_beside_a_rebuild_writers_write_and_readers_see_whole_states_only(
 
     def append() -> int:
         count = 0
-        while not stop.is_set():
+        while not stop.is_set() or not count:
             journal.append_events(new_sessions(2))
             count += 2
             time.sleep(0.001)
@@ -1670,7 +1670,7 @@ def rebuild_until_told(channel: Channel, path: Path, seed: int) -> int:
     rebuilt = 0
     with Journal.open(path, durability="normal") as journal:
         channel.meet()
-        while not channel._connection.poll():
+        while not channel._connection.poll() or not rebuilt:
             if draw.random() < 0.3:  # so that rows are replaced
                 change(
                     path, "UPDATE projection_session SET priority_threshold = 7 WHERE session = 2"

@@ -347,7 +347,7 @@ def read_and_reopen(channel: Channel, path: Path, read_only: bool) -> int:
     """Open and read again and again until told to stop; return how often."""
     channel.meet()
     times, seen = 0, 0
-    while not channel._connection.poll():
+    while not channel._connection.poll() or not times:
         with Journal.open(path, read_only=read_only) as journal:
             positions = [position for position, _ in journal.read()]
         assert positions == list(range(1, len(positions) + 1))
@@ -489,7 +489,7 @@ def read_without_end(channel: Channel, path: Path, session: SessionId) -> int:
     count = 0
     with Journal.open(path, read_only=True) as journal:
         channel.send("ready")
-        while not channel._connection.poll():
+        while not channel._connection.poll() or not count:
             journal.get_events_for_session(session)
             count += 1
     return count

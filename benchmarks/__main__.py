@@ -27,6 +27,7 @@ from benchmarks import (
     pruning,
     reading,
     recovering,
+    shipping,
     verifying,
     written,
 )
@@ -45,6 +46,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "rebuild": folding.rebuild,
     "verify": verifying.verify,
     "prune": pruning.prune,
+    "ship": shipping.ship,
     "large-file": reading.large_file,
     "commands": commands.commands,
     "recover": recovering.recover,

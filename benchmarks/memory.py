@@ -1,8 +1,7 @@
 """The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
 
-HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or
-`rebuild`: the projections of FILE as it is, `verify`: all of it, or `recover`: it, into another one
-beside it.
+HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or what is
+done to FILE as it is: `rebuild`, `verify`, `recover`, `ship`.
 """
 
 import resource
@@ -55,6 +54,12 @@ def verify(path: Path) -> None:
     assert journal.verify(path, full=True).sound
 
 
+def ship(path: Path) -> None:
+    """Ship a file."""
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(path.with_suffix(".out.db"), force=True)
+
+
 def append(how: str, path: Path, count: int, seed: int) -> None:
     """Append so many events."""
     lines = mixed_lines(count, seed)
@@ -74,6 +79,8 @@ if __name__ == "__main__":
         verify(Path(sys.argv[2]))
     elif sys.argv[1] == "recover":
         recover(Path(sys.argv[2]))
+    elif sys.argv[1] == "ship":
+        ship(Path(sys.argv[2]))
     else:
         append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

@@ -55,6 +55,8 @@ REQUIRED = {
     "prune-short": 0.5,
     "prune-many": None,
     **dict.fromkeys(("retention-short", "retention-steady", "retention-many")),
+    "ship": 1.5,
+    "memory-ship": 1.1,
     "open": 1.5,
     "open-read-only": 1.5,
     "session": None,

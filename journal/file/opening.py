@@ -123,10 +123,8 @@ def open_copy(path: Path) -> apsw.Connection:
         _harden(connection)
         check_identity(connection, path)
         check_objects(connection)
-        connection.execute(
-            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY;"
-            f"PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KIB}"
-        )
+        connection.execute(f"PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.pragma("journal_mode", "memory")
     except BaseException:
         connection.close()
         raise

@@ -1,6 +1,7 @@
 """What becomes of a copy before it is shipped: it is checked, folded, explained and closed."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import apsw
@@ -9,14 +10,23 @@ from journal import errors
 from journal._resources import text_of
 from journal.file import forking
 from journal.file.blocks import Tail
+from journal.file.connections import translated
 from journal.file.creating import add_missing_kinds
 from journal.file.extent import read_extent
 from journal.file.identity import meta, set_meta
+from journal.file.opening import open_reader
+from journal.file.paths import uri_of
 from journal.file.schema import events_view_sql, flat_events_view_sql
 from journal.maintenance.block_check import Progress, check_blocks
 from journal.maintenance.file_check import check_sqlite
 from journal.maintenance.findings import Findings
-from journal.maintenance.manifest import Shipment, read_shipment, write_manifest
+from journal.maintenance.manifest import (
+    Counts,
+    Shipment,
+    read_counts,
+    read_shipment,
+    write_manifest,
+)
 from journal.projections.catching_up import catch_up_copy
 from journal.projections.lifecycle_states import LifecycleFold
 from journal.projections.tables import have_our_shape, make_tables, make_views
@@ -25,6 +35,8 @@ Report = Callable[[float], None]
 """Is told how much of a step is done, from 0.0 to 1.0."""
 
 _TABLES = ("README", "manifest")
+_ANALYSIS_ROWS = 1_000  # of each index: more would take as long as making one
+_SLICE_SECONDS = 0.05
 
 # SQLite should not know that the tables of names are small: it would begin with them and look up
 # the events one by one where a query asks for all. Nor are samples of texts to be left.
@@ -34,20 +46,53 @@ DROP TABLE IF EXISTS sqlite_stat4
 """
 
 
-def check_events(connection: apsw.Connection, source: Path, report: Report) -> None:
-    """Write the last block so that it covers all events, and hold every event against its block.
+def check(connection: apsw.Connection, copy: Path, source: Path, report: Report) -> Counts:
+    """Write the last block so that it covers all events, and hold everything against it.
+
+    Every event is held against its block. Meanwhile SQLite looks at every page, in a thread of its
+    own: it needs Python for none of that.
+
+    Returns:
+        how many events there are of each kind.
 
     Raises:
-        DamagedError: one is not what was appended.
+        DamagedError: something in it is not what was appended.
     """
     with forking.inside_sqlite(), connection:
         extent = read_extent(connection)
         Tail(connection, extent).write_open(connection, extent.last)
-    found = Findings(source)
-    connection.execute("BEGIN")
-    check_blocks(connection, extent, found, progress=_share_of(report))
-    connection.execute("COMMIT")
-    _refuse(found)
+    beside = open_reader(uri_of(copy, mode="ro"), copy)
+    found, found_beside = Findings(source), Findings(source)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            counted = pool.submit(_look_at_pages, beside, found_beside)
+            try:
+                connection.execute("BEGIN")
+                check_blocks(connection, extent, found, progress=_share_of(report))
+                connection.execute("COMMIT")
+            except BaseException:
+                beside.interrupt()
+                raise
+            while not counted.done():  # on Windows no Ctrl-C ends a wait without an end
+                try:
+                    wait([counted], timeout=_SLICE_SECONDS)
+                except BaseException:
+                    beside.interrupt()
+                    raise
+            counts = counted.result()
+    finally:
+        beside.close()
+    for each in (found, found_beside):
+        if each.count:
+            first = each.first[0]
+            raise errors.DamagedError(source, f"is damaged: {first.text}", first.position)
+    return counts
+
+
+def _look_at_pages(connection: apsw.Connection, found: Findings) -> Counts:
+    check_sqlite(connection, found)
+    with forking.inside_sqlite(), translated(found.path):
+        return read_counts(connection)
 
 
 def fold(connection: apsw.Connection, report: Report) -> None:
@@ -60,19 +105,8 @@ def fold(connection: apsw.Connection, report: Report) -> None:
     catch_up_copy(connection, LifecycleFold(), _share_of(report))
 
 
-def check_pages(connection: apsw.Connection, source: Path) -> None:
-    """Have SQLite look at everything, before the read indexes are there, which take it long.
-
-    Raises:
-        DamagedError: it finds something.
-    """
-    found = Findings(source)
-    check_sqlite(connection, found)
-    _refuse(found)
-
-
 def close_for_good(
-    connection: apsw.Connection, path: Path, *, indexes: bool, report: Report
+    connection: apsw.Connection, path: Path, counts: Counts, *, indexes: bool, report: Report
 ) -> Shipment:
     """Say in the file that it is a closed copy, and add what its readers need.
 
@@ -87,7 +121,7 @@ def close_for_good(
         _make_views(connection, flat=indexes)
     _make_indexes(connection, wanted=indexes, report=report)
     with forking.inside_sqlite(), connection:
-        shipment = read_shipment(connection, path, read_indexes=indexes)
+        shipment = read_shipment(connection, path, counts, read_indexes=indexes)
         write_manifest(connection, shipment)
     with forking.inside_sqlite():
         connection.execute("PRAGMA incremental_vacuum").fetchall()  # a page with each step
@@ -123,14 +157,9 @@ def _make_indexes(connection: apsw.Connection, *, wanted: bool, report: Report) 
                 connection.execute(statement)
         report((done + 1) / steps)
     with forking.inside_sqlite():
-        connection.execute("ANALYZE")  # which reads every index through
+        connection.pragma("analysis_limit", _ANALYSIS_ROWS)
+        connection.execute("ANALYZE")
         connection.execute(_FORGET_SQL)
-
-
-def _refuse(found: Findings) -> None:
-    if found.count:
-        first = found.first[0]
-        raise errors.DamagedError(found.path, f"is damaged: {first.text}", first.position)
 
 
 def _share_of(report: Report) -> Progress:

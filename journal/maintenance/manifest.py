@@ -3,17 +3,18 @@
 import json
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import apsw
 from pydantic import BaseModel, ConfigDict
 
 from journal._version import VERSION
+from journal.errors import DamagedError
 from journal.events.timestamps import Timestamp
 from journal.file.blocks import digest_at
 from journal.file.extent import read_extent
-from journal.file.info import read_info
+from journal.file.identity import meta
 from journal.file.paths import beside
 
 SUFFIX: Final = ".manifest.json"
@@ -22,6 +23,14 @@ SUFFIX: Final = ".manifest.json"
 _ABSENT_SQL = """
 SELECT first_seq, last_seq, reason, counts, min_timestamp, max_timestamp
 FROM absent ORDER BY first_seq
+"""
+
+_COUNTS_SQL = """
+SELECT name, count, smallest, largest FROM kind JOIN (
+    SELECT kind, count(*) AS count, min(timestamp) AS smallest, max(timestamp) AS largest
+    FROM event GROUP BY kind
+) ON kind = code
+ORDER BY code
 """
 
 _OF_THE_FILE_ITSELF = {"file_bytes", "sha256"}
@@ -88,38 +97,73 @@ class Shipment(BaseModel):
         return {"file": self.path.name, **values}
 
 
-def read_shipment(connection: apsw.Connection, path: Path, *, read_indexes: bool) -> Shipment:
+class Counts(NamedTuple):
+    """What it takes a pass over all events to know."""
+
+    by_kind: dict[str, int]
+    smallest_ns: int | None
+    largest_ns: int | None
+
+
+def read_counts(connection: apsw.Connection) -> Counts:
+    """Count the events of each kind, and find the smallest and the largest timestamp."""
+    rows: Any = connection.execute(_COUNTS_SQL).fetchall()
+    by_kind: dict[str, int] = {}
+    for name, count, _, _ in rows:  # a kind that was kept whole before it was known has two codes
+        by_kind[name] = by_kind.get(name, 0) + count
+    smallest = min((row[2] for row in rows), default=None)
+    return Counts(by_kind, smallest, max((row[3] for row in rows), default=None))
+
+
+def read_shipment(
+    connection: apsw.Connection, path: Path, counts: Counts, *, read_indexes: bool
+) -> Shipment:
     """Return what a file holds, all but its own size and SHA-256, which it does not have yet.
 
     Raises:
         DamagedError: what it says of itself is.
     """
-    info = read_info(connection, path)
     extent = read_extent(connection)
-    is_empty = info.event_count == 0
+    last = extent.last
+    is_empty = extent.event_count(0, last) == 0
+    first = connection.execute("SELECT min(seq) FROM event").get
+    head = None if is_empty else digest_at(connection, extent, last)
     return Shipment(
         path=path,
-        journal_id=info.journal_id,
-        label=info.label,
+        journal_id=_journal_id(connection),
+        label=meta(connection, "label"),
         shipped_at=Timestamp.from_epoch_ns(time.time_ns()),
-        event_count=info.event_count,
-        first_position=info.first_position,
-        last_position=info.last_position,
-        first_timestamp=info.first_timestamp,
-        last_timestamp=info.last_timestamp,
-        session_count=info.session_count,
-        stream_count=info.stream_count,
-        counts_by_kind=info.counts_by_kind,
+        event_count=extent.event_count(0, last),
+        first_position=first,
+        last_position=last or None,
+        first_timestamp=_timestamp(counts.smallest_ns),
+        last_timestamp=_timestamp(counts.largest_ns),
+        session_count=connection.execute("SELECT count(*) FROM session").get,
+        stream_count=connection.execute("SELECT count(*) FROM stream").get,
+        counts_by_kind=counts.by_kind,
         digest_before=None if is_empty else digest_at(connection, extent, extent.first - 1),
-        head=info.head,
+        head=None if head is None else f"{last}:{head}",
         absent=tuple(_absent(connection)),
         read_indexes=read_indexes,
-        format_version=info.format_version,
+        format_version=connection.pragma("user_version"),
         library_version=VERSION,
         sqlite_version=apsw.sqlite_lib_version(),
         file_bytes=0,
         sha256="",
     )
+
+
+def _journal_id(connection: apsw.Connection) -> UUID:
+    text = meta(connection, "journal_id")
+    try:
+        return UUID(text)
+    except (ValueError, TypeError, AttributeError) as error:
+        what = f"is damaged: its journal_id is {text!r}"
+        raise DamagedError(connection.filename, what) from error
+
+
+def _timestamp(epoch_ns: int | None) -> Timestamp | None:
+    return None if epoch_ns is None else Timestamp.from_epoch_ns(epoch_ns)
 
 
 def _absent(connection: apsw.Connection) -> list[AbsentRange]:
@@ -130,8 +174,8 @@ def _absent(connection: apsw.Connection) -> list[AbsentRange]:
             last_position=last,
             reason=reason,
             counts_by_kind=None if counts is None else json.loads(counts),
-            first_timestamp=None if smallest is None else Timestamp.from_epoch_ns(smallest),
-            last_timestamp=None if largest is None else Timestamp.from_epoch_ns(largest),
+            first_timestamp=_timestamp(smallest),
+            last_timestamp=_timestamp(largest),
         )
         for first, last, reason, counts, smallest, largest in rows
     ]

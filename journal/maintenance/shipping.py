@@ -20,12 +20,12 @@ from journal.file.identity import meta
 from journal.file.opening import open_copy, open_reader
 from journal.file.paths import absolute, beside, uri_of
 from journal.maintenance.copying import copy_moment
-from journal.maintenance.finishing import Report, check_events, check_pages, close_for_good, fold
+from journal.maintenance.finishing import Report, check, close_for_good, fold
 from journal.maintenance.manifest import SUFFIX, Shipment
 from journal.maintenance.targets import check_target, put_in_place, target_error, work_folder
 from journal.projections.rebuilding import Progress
 
-_COPIED, _CHECKED, _FOLDED, _LOOKED_AT, _INDEXED = 0.12, 0.45, 0.52, 0.6, 0.95
+_COPIED, _CHECKED, _FOLDED, _INDEXED = 0.1, 0.55, 0.6, 0.95
 """Roughly, how much of the time has passed when each of these is done."""
 
 _LABEL_BYTES_MAX: Final = 100
@@ -121,12 +121,10 @@ def _made(
     with _told_of(database.path, target):
         connection = open_copy(copy)
         try:
-            check_events(connection, database.path, part(_COPIED, _CHECKED))
+            counts = check(connection, copy, database.path, part(_COPIED, _CHECKED))
             fold(connection, part(_CHECKED, _FOLDED))
-            check_pages(connection, database.path)
-            report(_LOOKED_AT)
             shipment = close_for_good(
-                connection, copy, indexes=indexes, report=part(_LOOKED_AT, _INDEXED)
+                connection, copy, counts, indexes=indexes, report=part(_FOLDED, _INDEXED)
             )
         finally:
             connection.close()

@@ -1,0 +1,90 @@
+"""Shipping: against VACUUM INTO, the same indexes, and one read of the rows, and what it holds."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import apsw
+
+from benchmarks.measure import Figure, Settings, in_turns
+from benchmarks.memory import Peak
+from benchmarks.workload import expected, mixed_lines, remove, verify
+from journal import Journal
+from journal._resources import text_of
+
+
+def ship(settings: Settings) -> list[Figure]:
+    """Ship a million mixed events that are folded, and hold the memory against a third of them."""
+    count = settings.size(1_000_000, 6_000)
+    path = _made(settings, count)
+    verify(path, expected(mixed_lines(count, settings.seed)))
+    out, floor_out = settings.folder / "out.db", settings.folder / "floor.db"
+    seconds, peer_seconds = in_turns(
+        settings.repeat, partial(_ship_seconds, path, out), partial(_floor_seconds, path, floor_out)
+    )
+    verify(out, expected(mixed_lines(count, settings.seed)))
+    figure = Figure(
+        name="ship",
+        peer_name="VACUUM INTO, the same indexes, one read of the rows",
+        unit="s",
+        ours=seconds,
+        peer=peer_seconds,
+        required=1.5,
+        sense="at most",
+        details={"mb": out.stat().st_size / 1e6, "live_mb": path.stat().st_size / 1e6},
+    )
+    return [figure, _memory(settings, path, count)]
+
+
+def _made(settings: Settings, count: int) -> Path:
+    path = settings.folder / f"{count}.journal"
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_ndjson(mixed_lines(count, settings.seed))
+        journal.sessions()
+    return path
+
+
+def _ship_seconds(path: Path, out: Path) -> float:
+    with Journal.open(path, read_only=True) as journal:
+        began = perf_counter()
+        journal.ship(out, force=True)
+        return perf_counter() - began
+
+
+def _floor_seconds(path: Path, out: Path) -> float:
+    """Return how long apsw alone takes, which checks nothing and syncs nothing."""
+    remove(out)
+    source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    began = perf_counter()
+    source.execute("VACUUM INTO ?", (str(out),))
+    source.close()
+    file = apsw.Connection(str(out))
+    file.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")
+    file.execute(text_of("journal.maintenance", "read_indexes.sql"))
+    found = 0
+    for _ in file.execute("SELECT * FROM event"):
+        found += 1
+    file.close()
+    seconds = perf_counter() - began
+    assert found
+    return seconds
+
+
+def _memory(settings: Settings, path: Path, count: int) -> Figure:
+    """Compare the memory of shipping many events with that of a third."""
+    peaks = []
+    for each in (path, _made(settings, count // 3)):
+        command = [sys.executable, "-m", "benchmarks.memory", "ship", str(each), "0", "0"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(Peak.model_validate_json(done.stdout).peak_mb)
+    return Figure(
+        name="memory-ship",
+        peer_name="a third of the events",
+        unit="MB",
+        ours=peaks[:1],
+        peer=peaks[1:],
+        required=1.1,
+        sense="at most",
+    )

@@ -26,7 +26,7 @@ from journal.maintenance.salvaging import Salvage
 from journal.maintenance.targets import check_room, check_target, put_in_place, work_folder
 from journal.maintenance.verifying import Verification, verify
 from journal.maintenance.wal_frames import lay_over
-from journal.maintenance.writing import close_copy, write_salvaged
+from journal.maintenance.writing import close_copy, fold_copy, write_salvaged
 
 Progress = Callable[[int, int], None]
 """Is told how many pages of the damaged file are done, and how many it has."""
@@ -308,11 +308,15 @@ def _is_intact(image: Path, new: Path) -> bool:
 
 
 def _closed(new: Path, report: _Report) -> Verification:
-    """Make a closed copy of a file that was made, and verify it."""
+    """Make a closed copy of a file that was made, verify it, and fold it if it is sound."""
     with suppress(apsw.CorruptError, errors.DamagedError):  # verifying finds the same
         close_copy(new)
-    report.begin(1.0)
-    return verify(new, full=True, progress=report)
+    report.begin(0.9)
+    verification = verify(new, full=True, progress=report)
+    if verification.sound:  # not before: verifying would fold it once more
+        report.begin(1.0)
+        fold_copy(new, report)
+    return verification
 
 
 def _salvaged(image: Path, page_size: int, report: _Report) -> Salvage:

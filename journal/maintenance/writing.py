@@ -10,24 +10,14 @@ from uuid import UUID, uuid4
 
 import apsw
 
-from journal import limits
 from journal._version import VERSION
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
 from journal.file.blocks import GENESIS
-from journal.file.extent import read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
 from journal.file.schema import schema_sql
+from journal.maintenance.finishing import fold
 from journal.maintenance.salvaging import Salvage
-from journal.projections.checkpoints import (
-    base_digest,
-    beginning_of,
-    copy_base,
-    is_stale,
-    stored_checkpoint,
-    write_checkpoints,
-)
-from journal.projections.lifecycle_states import LifecycleFold
-from journal.projections.tables import delete_rows, fold_next, have_our_shape, make_tables
+from journal.projections.checkpoints import base_digest
 
 _STEPS_BETWEEN_SIGNALS: Final = 200_000
 
@@ -95,6 +85,8 @@ UPDATE kept_block AS k SET
 WHERE state <> 'proven'
 """
 """Who looks for a time must not pass over the events that are there."""
+
+_WITHOUT_WAL_SQL: Final = "DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')"
 
 _BLOCK_COLUMNS: Final = (
     "first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
@@ -343,11 +335,11 @@ def _write_rebuilt(scratch: apsw.Connection, salvage: Salvage) -> None:
 
 
 def close_copy(new: Path) -> None:
-    """Make a closed copy of a file that is complete: folded, and with what is lost in a table."""
+    """Make a closed copy of a file that is complete, with what it lacks in a table."""
     with closing(_opened(new)) as connection:
         connection.execute("BEGIN")
         set_meta(connection, "closed", "recover")
-        connection.execute("DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')")
+        connection.execute(_WITHOUT_WAL_SQL)
         if connection.table_exists("main", "recovered"):
             has_ranges = connection.execute(
                 "SELECT count(*) FROM recovered WHERE what IN ('unproven', 'lost')"
@@ -363,29 +355,15 @@ def close_copy(new: Path) -> None:
                 " FROM absent WHERE reason = 'lost'"
             )
         connection.execute("COMMIT")
-        _fold(connection)
 
 
-def _fold(connection: apsw.Connection) -> None:
-    """Bring the built-in projections up to the last event."""
-    fold = LifecycleFold()
-    connection.execute("BEGIN")
-    extent = read_extent(connection)
-    if not have_our_shape(connection):
-        make_tables(connection)
-    stored = stored_checkpoint(connection, fold, extent.last)
-    if stored is None or is_stale(stored, fold, extent):
-        delete_rows(connection, fold)
-        begun = beginning_of(connection, fold, extent)
-        if begun.schema == "base":
-            copy_base(connection, fold, "main")
-        position, since = begun.position, begun.since
-    else:
-        position, since = stored.position, stored.since
-    states = fold.states(connection, "main", position)
-    while states.position < extent.last:
-        end = min(states.position + limits.FOLD_EVENTS_MAX, extent.last)
-        fold_next(connection, states, extent, end)
-        states.write()
-    write_checkpoints(connection, fold, extent.last, since)
-    connection.execute("COMMIT")
+def fold_copy(new: Path, progress: Callable[[int, int], None]) -> None:
+    """Bring the built-in projections of a closed copy up to the last event.
+
+    Args:
+        new: the copy.
+        progress: is called with the thousandths that are done, and 1,000.
+    """
+    with closing(_opened(new)) as connection:
+        fold(connection, lambda share: progress(int(1_000 * share), 1_000))
+        connection.execute(_WITHOUT_WAL_SQL)

@@ -27,7 +27,13 @@ class JournalError(Exception):
     """The base of every error that this package raises on purpose.
 
     Errors can be pickled and copied, with their attributes, text and notes.
+
+    Of an error that `Journal.append_events` or a ticket raises, `outcome` says what has become of
+    the append: see `journal.store.Outcome`. So it does of whatever else ends an append, such as a
+    `KeyboardInterrupt` or an `asyncio.CancelledError`. None where no append was begun.
     """
+
+    outcome: Any = None
 
     __str__ = Exception.__str__  # not that of OSError, which would begin with "[Errno 2]"
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         SessionStatus,
         StreamStatus,
     )
-    from journal.store import Appended, LinesAppended, RecordedEvent, RejectedLine
+    from journal.store import Appended, LinesAppended, Outcome, RecordedEvent, RejectedLine
 
 
 class Journal:
@@ -299,7 +299,8 @@ class Journal:
             ReadOnlyError, StorageFullError: as they say; nothing was written.
             OverloadedError: more appends wait than `waiting_max` of `open` allows; nothing was
                 written.
-            CommitFailedError: whether it was written is known only after opening the file again.
+            CommitFailedError: whether it was written is not known; `resolve` tells it from the
+                error's `outcome`.
         """
         return self._commits.append(self._append_of(events, expected_versions, key))
 
@@ -322,6 +323,25 @@ class Journal:
             OverloadedError: more appends wait than `waiting_max` of `open` allows.
         """
         return self._commits.submit(self._append_of(events, expected_versions, key))
+
+    def resolve(self, outcome: Outcome) -> Outcome:
+        """Return what has become of an append whose outcome was unknown.
+
+        It is the answer of the file, by the row that says how far its writer had come, and final:
+        it is given when all that the -wal has is in the file and on the disk. The journal may be
+        another one than that which appended, opened later or in another process. The outcome stays
+        unknown where the file has no such row: it was restored, recovered or made anew, or opened
+        many times since.
+
+        Args:
+            outcome: the `outcome` of an error or of a ticket; one that is known is returned as it
+                is.
+
+        Raises:
+            ReadOnlyError: the journal is open for reading only.
+            StorageError, CommitFailedError: the disk does not take it yet.
+        """
+        return self._appender.resolve(outcome)
 
     def append_ndjson(
         self,

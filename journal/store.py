@@ -22,11 +22,17 @@ class Outcome(NamedTuple):
     """What has become of an append.
 
     "committed": its events are in the journal, at `positions`. "rejected": they are not, and will
-    not be. "unknown": a commit failed half-way; if it took, they are at `positions`.
+    not be. "unknown": a commit failed half-way; if it took, they are at `positions`, and
+    `Journal.resolve` tells, by `token` and `number`, which name the commit.
     """
 
     state: Literal["committed", "rejected", "unknown"]
-    positions: Appended | None
+    positions: Appended | None = None
+    token: str | None = None
+    number: int | None = None
+
+
+REJECTED = Outcome("rejected")
 
 
 class RecordedEvent(NamedTuple):

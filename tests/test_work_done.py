@@ -48,6 +48,7 @@ def test_known_sessions_are_not_looked_up(tmp_path):
         "PRAGMA",
         "INSERT",
         "INSERT",
+        "UPDATE",  # how far this writer has come
         "COMMIT",
     ]
 

@@ -2,13 +2,21 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
 import apsw
 
-from journal.errors import ConcurrencyError, DamagedError, JournalError, KeyConflictError
+from journal.errors import (
+    CommitFailedError,
+    ConcurrencyError,
+    DamagedError,
+    JournalError,
+    KeyConflictError,
+    StorageFullError,
+)
 from journal.events.codecs import Record
 from journal.events.ids import SessionId
 from journal.events.records import content_digest, encode
@@ -18,7 +26,8 @@ from journal.file.chain_heads import ROWS_AT_ONCE, Head, Heads
 from journal.file.connections import Database
 from journal.file.extent import read_extent
 from journal.file.names import codes_to_append, kinds_of
-from journal.store import Appended, check_arguments
+from journal.file.writers import Writer, committed_number
+from journal.store import REJECTED, Appended, Outcome, check_arguments
 
 _RECORDS_AT_ONCE = 10_000
 _DIGEST_DIGITS = 64
@@ -72,6 +81,11 @@ class Appender:
         self._database = database
         self._tip: _Tip | None = None
         self._generation = -1
+        self._writer = Writer()
+        self._is_ready = False
+        self._is_in_doubt = False
+        self._failures = 0
+        self._unknown: set[str] = set()
         if not database.read_only:
             with database.read() as connection:
                 check_open_block(connection)
@@ -83,11 +97,40 @@ class Appender:
             ConcurrencyError, KeyConflictError: as `EventStore.append_events`.
             JournalError: those of `Database.write`.
         """
-        with self._database.write() as connection:
-            (result,) = self.append_in(connection, (append,))
-            if isinstance(result, JournalError):
-                raise result
+        attempt: Outcome | None = None
+        try:
+            self.make_ready()
+            with self._database.write() as connection:
+                (result,) = self.append_in(connection, (append,))
+                if isinstance(result, JournalError):
+                    raise result  # noqa: TRY301 (it has to end the transaction)
+                attempt = self.attempt(result)
+        except BaseException as error:
+            note_outcome(error, self.outcome_after(error, attempt))
+            raise
         return result
+
+    def make_ready(self) -> None:
+        """Make the row that tells of a commit that fails whether it took.
+
+        Raises:
+            JournalError: those of `Database.write`.
+        """
+        if not self._is_ready or self._is_to_be_renewed():
+            with self._database.write() as connection:
+                self._renew_where_needed()
+                self._writer.make(connection)
+            self._is_ready = True
+
+    def _is_to_be_renewed(self) -> bool:
+        """Tell whether it is not certain that the latest attempt took: its row is to stay so."""
+        return self._is_in_doubt and self._failures != self._database.failures
+
+    def _renew_where_needed(self) -> None:
+        if self._is_to_be_renewed():
+            self._is_ready = False
+            self._writer.renew()
+        self._is_in_doubt = False
 
     def append_in(
         self, connection: apsw.Connection, appends: Sequence[Append]
@@ -100,6 +143,7 @@ class Appender:
         Raises:
             JournalError, apsw.Error: the transaction is to be rolled back.
         """
+        self._renew_where_needed()
         tip = self._current_tip(connection)
         position = tip.position
         accepted: list[Sequence[Record]] = []
@@ -123,9 +167,40 @@ class Appender:
                 new_keys[key] = appended, digest
             results.append(appended)
         self._write(connection, tip, accepted, new_keys)
-        if not (accepted or new_keys) and any(isinstance(result, Appended) for result in results):
+        if accepted or new_keys:
+            self._writer.attempt(connection, tip.position)
+            self._is_in_doubt, self._failures = True, self._database.failures
+        elif any(isinstance(result, Appended) for result in results):
             self._database.sync(connection)
         return results
+
+    def attempt(self, positions: Appended) -> Outcome:
+        """Return what is to be said of an append if its commit fails; before that is tried."""
+        return Outcome("unknown", positions, self._writer.token, self._writer.number)
+
+    def outcome_after(self, error: BaseException, attempt: Outcome | None) -> Outcome:
+        """Return what has become of an append that ended with an error.
+
+        `attempt` is None where its commit was not tried.
+        """
+        if attempt is None or isinstance(error, StorageFullError):
+            return REJECTED
+        if not isinstance(error, CommitFailedError):  # an interrupt, before or after the commit
+            with suppress(Exception), self._database.read() as connection:
+                return _decided(attempt, committed_number(connection, str(attempt.token)))
+        self._unknown.add(str(attempt.token))
+        return attempt
+
+    def resolve(self, outcome: Outcome) -> Outcome:
+        """Return what has become of an append, by what the file says; see `Journal.resolve`.
+
+        Raises:
+            JournalError: those of `Database.write`.
+        """
+        if outcome.state != "unknown" or outcome.token is None:
+            return outcome
+        with self._database.settled() as connection:
+            return _decided(outcome, committed_number(connection, outcome.token))
 
     def _write(
         self,
@@ -150,11 +225,12 @@ class Appender:
         Raises:
             JournalError: those of `Database.write`; the journal is complete without it.
         """
-        if self._tip is None:
+        if self._tip is None and not self._is_ready:
             return
         with self._database.write() as connection:
             tip = self._current_tip(connection)
             tip.tail.write_open(connection, tip.position)
+            self._writer.remove(connection, self._unknown)
 
     def seal_block(self, connection: apsw.Connection) -> None:
         """Seal the block at the end, in a transaction in which all of it is to be pruned."""
@@ -177,6 +253,21 @@ class Appender:
             self._tip = _Tip(connection)
             self._generation = self._database.generation
         return self._tip
+
+
+def _decided(attempt: Outcome, committed: int | None) -> Outcome:
+    """Return what has become of an attempt, by the number of the latest one that took."""
+    if committed is None or attempt.number is None:
+        return attempt
+    if committed >= attempt.number:
+        return Outcome("committed", attempt.positions)
+    return REJECTED
+
+
+def note_outcome(error: BaseException, outcome: Outcome) -> None:
+    """Have an error say what has become of the append that it ended."""
+    with suppress(AttributeError):  # not every exception of others has attributes
+        error.outcome = outcome  # type: ignore[attr-defined]
 
 
 class _Conditions:

@@ -39,7 +39,7 @@ class Database:
     see half a transaction.
 
     `generation` changes whenever something that was read or written through `write` may no longer
-    be true: another process wrote, or a transaction was rolled back.
+    be true: another process wrote, or a transaction was rolled back. `failures` counts the latter.
     """
 
     def __init__(self, path: Path, *, read_only: bool, durability: Durability) -> None:
@@ -47,6 +47,7 @@ class Database:
         self.path = path
         self.read_only = read_only
         self.generation = 0
+        self.failures = 0
         self.durability = durability
         self._pid = os.getpid()
         self._readers: list[apsw.Connection] = []
@@ -202,14 +203,65 @@ class Database:
         Raises:
             ReadOnlyError, ClosedError, BusyError, StorageFullError, StorageError: nothing was
                 written.
-            CommitFailedError: whether it was written is known after reopening; until then every
-                further write raises this, too.
+            CommitFailedError: whether it was written is known once the -wal is settled, which the
+                next write begins with; until that succeeds, every further write raises this, too.
         """
         holding, writer = self._to_write_with()
         with holding.writing(wait_ms, self.path):
             self.check_open()
             holding.check_is_current(self.path)
+            if self._failed_commit:
+                writer = self._open_again(holding, writer)
             yield from self._transaction(writer if through is None else through, holding, wait_ms)
+
+    @contextmanager
+    def settled(self) -> Iterator[apsw.Connection]:
+        """Lend a connection for reading, once all that it sees is in the file for good.
+
+        Nobody writes while the block lasts.
+
+        Raises:
+            JournalError: those of `write`.
+        """
+        holding, writer = self._to_write_with()
+        with holding.writing(BUSY_TIMEOUT_MS, self.path):
+            self.check_open()
+            holding.check_is_current(self.path)
+            if self._failed_commit:
+                self._open_again(holding, writer)
+            else:
+                with self._inside():
+                    self._settle(writer)
+            with self.read() as connection:
+                yield connection
+
+    def _open_again(self, holding: Holding, failed: apsw.Connection) -> apsw.Connection:
+        """Open the writing connection anew and settle the -wal, after a commit that failed.
+
+        Raises:
+            CommitFailedError: the cause has not gone.
+        """
+        try:
+            with self._inside():
+                holding.check_may_be_opened(self.path)
+                writer = open_writer(self.path, self.durability)
+                self._writer = writer
+                failed.close()
+                if self._checkpoints is not None:
+                    writer.set_wal_hook(self._checkpoints.after_commit)
+                self._settle(writer)
+        except errors.JournalError as error:
+            raise errors.CommitFailedError(
+                self.path, f"an earlier commit failed, and the cause has not gone: {error}"
+            ) from error
+        self._failed_commit = False
+        self._data_version = None
+        return writer
+
+    def _settle(self, writer: apsw.Connection) -> None:
+        error = None if self._checkpoints is None else self._checkpoints.settle(writer)
+        if error is not None:
+            raise error
 
     def check_may_write(self) -> None:
         """Make sure that this thread could begin to write, and wait for others to do so.
@@ -275,8 +327,6 @@ class Database:
     def _transaction(
         self, writer: apsw.Connection, holding: Holding, wait_ms: int
     ) -> Iterator[apsw.Connection]:
-        if self._failed_commit:
-            raise errors.CommitFailedError(self.path, "an earlier commit failed: open it again")
         with self._inside():
             try:
                 self._begin(writer, wait_ms)
@@ -293,6 +343,7 @@ class Database:
                 if begins_wal:
                     holding.has_foreign_writes()  # has a look, to know this -wal from the last one
             except BaseException:
+                self.failures += 1
                 self.generation += 1
                 if writer.in_transaction:  # SQLite has ended it itself after some errors
                     writer.execute("ROLLBACK")

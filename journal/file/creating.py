@@ -11,7 +11,8 @@ from journal.events.kinds import KINDS
 from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, is_blank, set_meta
 from journal.file.names import kinds_of
-from journal.file.schema import events_view_sql, schema_sql
+from journal.file.objects import ADDED_TABLES
+from journal.file.schema import events_view_sql, schema_sql, table_sql
 from journal.file.wal import mark_wal
 
 
@@ -61,6 +62,14 @@ def add_missing_kinds(connection: apsw.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def add_missing_tables(connection: apsw.Connection) -> None:
+    """Make the tables that an earlier version of this format did not have."""
+    for name in ADDED_TABLES:
+        sql = "SELECT count(*) FROM main.sqlite_schema WHERE name = ?"
+        if not connection.execute(sql, (name,)).get:
+            connection.execute(table_sql(name).replace("TABLE", "TABLE IF NOT EXISTS", 1))
 
 
 def _missing(connection: apsw.Connection) -> list[str]:

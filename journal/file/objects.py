@@ -19,6 +19,9 @@ _OTHERS_TABLES = re.compile(r"projection_[a-z_]+|sqlite_stat\d|sqlite_sequence")
 _KNOWN_INDEXES = re.compile(r"sqlite_autoindex_.*|read_[a-z_]+")
 
 _OBJECTS_SQL = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
+ADDED_TABLES = ("writer",)
+"""What earlier versions of the format did not have; opening a file for writing makes them."""
+
 _COLUMNS_SQL = (
     'SELECT name, upper(type), "notnull", pk, hidden FROM pragma_table_xinfo(?, ?) ORDER BY cid'
 )
@@ -40,9 +43,12 @@ def check_objects(connection: apsw.Connection) -> None:
             here[name] = kind
     for name, kind in types.items():
         found = here.get(name, "missing")
-        if found != kind and (kind, found) != ("view", "missing"):  # nothing here needs the views
+        may_be_missing = kind == "view" or name in ADDED_TABLES  # nothing here needs the views
+        if found != kind and not (may_be_missing and found == "missing"):
             raise _refused(connection, f"{name} is not a {kind}: it is {found}")
     for name, wanted in columns.items():
+        if name not in here:
+            continue
         found_columns: Any = connection.execute(_COLUMNS_SQL, (name, "main")).fetchall()
         if found_columns[: len(wanted)] != wanted or any(row[4] for row in found_columns):
             raise _refused(connection, f"the table {name} has other columns than the journal's")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import apsw
 
-from journal.file.creating import add_missing_kinds, create_journal
+from journal.file.creating import add_missing_kinds, add_missing_tables, create_journal
 from journal.file.identity import FORMAT_VERSION, check_identity, check_not_closed, is_blank
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.migrations import migrate
@@ -70,6 +70,7 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
             "PRAGMA secure_delete = ON"
         )
         connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
+        add_missing_tables(connection)
         add_missing_kinds(connection)
     except BaseException:
         connection.close()

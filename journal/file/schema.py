@@ -48,6 +48,12 @@ def id_text_sql() -> str:
     return " ".join(text.replace("s.uuid", "uuid").split())
 
 
+def table_sql(name: str) -> str:
+    """Return the statement that makes a table."""
+    begin = f"CREATE TABLE {name} ("
+    return begin + schema_sql().split(begin, 1)[1].split(";\n", 1)[0]
+
+
 def _kinds_sql() -> str:
     return "".join(
         f"        WHEN k.name = '{kind.name}' THEN\n"

@@ -163,6 +163,16 @@ CREATE TABLE append_key (
     used_at    INTEGER NOT NULL          -- nanoseconds since 1970
 );
 
+-- How far each opening of the journal for writing has come in appending. A row changes in the same
+-- transaction as what it tells of, and goes when that journal is closed in good order. May be
+-- missing: files of earlier versions have no such table.
+CREATE TABLE writer (
+    id         INTEGER PRIMARY KEY,      -- larger than those of the rows before it
+    token      TEXT    NOT NULL,         -- 32 random hexadecimal digits, of that opening
+    commit_no  INTEGER NOT NULL,         -- the number of its latest transaction that appended
+    last_seq   INTEGER NOT NULL          -- position of the last event at that time
+);
+
 CREATE TRIGGER event_is_never_updated BEFORE UPDATE ON event
 BEGIN SELECT RAISE(ABORT, 'events never change'); END;
 

@@ -108,6 +108,10 @@ class Checkpoints:
         wal = beside(self._holding.path, "-wal")
         return not wal.exists() or not wal.stat().st_size
 
+    def settle(self, writer: apsw.Connection) -> Exception | None:
+        """Decide what becomes of what the -wal holds; return what prevents it."""
+        return self._try(settle, writer)
+
     def at_the_end(self, writer: apsw.Connection) -> Exception | None:
         """Bring what there is into the file, if nobody uses it just now; return what prevents it.
 

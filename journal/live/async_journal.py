@@ -15,7 +15,7 @@ from journal.errors import ClosedError, JournalError
 from journal.events.ids import SessionId, StreamId
 from journal.events.unknown import AnyEvent
 from journal.events.values import SessionState, StreamState
-from journal.file.appending import append_of
+from journal.file.appending import append_of, note_outcome
 from journal.file.opening import Durability
 from journal.file.paths import absolute
 from journal.journal import Journal
@@ -23,7 +23,7 @@ from journal.live.tickets import Ticket
 from journal.projections.as_of import AsOf
 from journal.projections.listing import SessionOrder, StreamOrder
 from journal.projections.results import SessionStatus, StreamStatus
-from journal.store import Appended, RecordedEvent
+from journal.store import REJECTED, Appended, RecordedEvent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -164,7 +164,7 @@ class AsyncJournal:
             if not commits.take_out(ticket):
                 await waker.wait_for(ticket)
             waker.forget(ticket)
-            error.outcome = ticket.outcome  # type: ignore[attr-defined]
+            note_outcome(error, ticket.outcome or REJECTED)
             raise
         return ticket.wait()
 

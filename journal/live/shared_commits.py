@@ -14,11 +14,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import apsw
+
 from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
-from journal.file.appending import NOTHING, Append, Appender
+from journal.file.appending import NOTHING, Append, Appender, note_outcome
 from journal.file.connections import Database
 from journal.live.tickets import Notify, Ticket
-from journal.store import Appended
+from journal.store import REJECTED, Appended, Outcome
 
 BATCH_EVENTS_MAX = 1_000
 BATCH_SIZE_MAX = 4 * 1024 * 1024
@@ -83,9 +85,10 @@ class SharedCommits:
         try:
             self._hand_in(ticket)
             return ticket.wait()
-        except BaseException:
+        except BaseException as error:
             if not self.take_out(ticket):
                 ticket._wait()
+            note_outcome(error, ticket.outcome or REJECTED)
             raise
 
     def _append_alone(self, append: Append) -> Appended | None:
@@ -124,7 +127,8 @@ class SharedCommits:
                 return False
             with suppress(ValueError):  # it was not handed in yet
                 self._queue.remove(ticket)
-            ticket._settle(None, ClosedError(self._database.path, "the append was taken back"))
+            error = ClosedError(self._database.path, "the append was taken back")
+            ticket._fail(error, REJECTED)
             return True
 
     def close(self) -> None:
@@ -208,39 +212,48 @@ class SharedCommits:
     def _commit_some(self) -> None:
         """Commit a batch of what waits."""
         batch: list[Ticket] = []
-        results: list[Appended | JournalError] = []
+        results: list[Outcome | JournalError] = []
         began = time.monotonic()
         waited = 0.0
         try:
+            self._appender.make_ready()
             with self._database.write() as connection:
                 waited = time.monotonic() - began
                 batch = self._take()
-                results = self._appender.append_in(connection, [it._append for it in batch])
+                results = self._append_in(connection, batch)
         except BaseException as error:  # noqa: BLE001 (it is raised in those who wait)
             if results:  # the commit failed: nothing is tried again
-                _settle(batch, results, error)
+                self._settle(batch, results, error)
             elif batch:
                 self._commit_each(batch)
             else:
                 late = isinstance(error, BusyError)
                 batch = self._take_those_before(began) if late else self._take()
-                _settle(batch, [error] * len(batch))
+                self._settle(batch, [error] * len(batch))
         else:
-            _settle(batch, results)
+            self._settle(batch, results)
             if self.after_commit is not None:
                 self.after_commit(sum(len(ticket._append.records) for ticket in batch))
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)
 
+    def _append_in(
+        self, connection: apsw.Connection, batch: list[Ticket]
+    ) -> list[Outcome | JournalError]:
+        """Append a batch; return what is to be said of each append if the commit fails."""
+        results = self._appender.append_in(connection, [ticket._append for ticket in batch])
+        attempt = self._appender.attempt
+        return [it if isinstance(it, JournalError) else attempt(it) for it in results]
+
     def _commit_each(self, batch: list[Ticket]) -> None:
         """Commit each append alone: one of them cannot be written."""
         for ticket in batch:
             try:
-                result: Appended | BaseException = self._appender.append(ticket._append)
+                ticket._commit(self._appender.append(ticket._append))
             except BaseException as error:  # noqa: BLE001 (the same)
-                result = error
-            _settle([ticket], [result])
+                ticket._fail(error, getattr(error, "outcome", None) or REJECTED)
+        _notify(batch)
 
     def _take(self) -> list[Ticket]:
         """Take what goes into a batch out of the queue; what is too large is a batch by itself."""
@@ -264,18 +277,24 @@ class SharedCommits:
                 self._queue.remove(ticket)
         return late
 
+    def _settle(
+        self,
+        batch: list[Ticket],
+        results: Sequence[Outcome | BaseException],
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell what has become of appends; `error` is that of a commit in which they were."""
+        for ticket, result in zip(batch, results, strict=True):
+            if isinstance(result, BaseException):
+                ticket._fail(result, REJECTED)
+            elif error is not None:
+                ticket._fail(error, self._appender.outcome_after(error, result))
+            else:
+                ticket._commit(result.positions or NOTHING)
+        _notify(batch)
 
-def _settle(
-    batch: list[Ticket],
-    results: Sequence[Appended | BaseException],
-    error: BaseException | None = None,
-) -> None:
-    """Tell what has become of appends; `error` is that of a commit in which they were."""
-    for ticket, result in zip(batch, results, strict=True):
-        if isinstance(result, BaseException):
-            ticket._settle(None, result)
-        else:
-            ticket._settle(result, error)
+
+def _notify(batch: list[Ticket]) -> None:
     for notify in {ticket._notify for ticket in batch}:
         if notify is not None:
             notify([ticket for ticket in batch if ticket._notify is notify])

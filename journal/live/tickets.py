@@ -6,8 +6,8 @@ from copy import copy
 from pathlib import Path
 from threading import Lock
 
-from journal.errors import ClosedError, CommitFailedError, JournalError
-from journal.file.appending import Append
+from journal.errors import ClosedError, JournalError
+from journal.file.appending import Append, note_outcome
 from journal.store import Appended, Outcome
 
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
@@ -33,6 +33,7 @@ class Ticket:
         self._wake_up.acquire()
         self._positions: Appended | None = None
         self._error: BaseException | None = None
+        self._outcome: Outcome | None = None
 
     def wait(self) -> Appended:
         """Wait until the append is committed, and return the positions of its events.
@@ -45,25 +46,19 @@ class Ticket:
         """
         self._wait()
         if self._error is not None:
-            raise _own(self._error)
+            raise self._own(self._error)
         assert self._positions is not None  # noqa: S101 (for the type checker)
         return self._positions
 
     @property
     def positions(self) -> Appended | None:
         """Where the events are; None while that is not known, and where nothing was committed."""
-        return self._positions if self._error is None else None
+        return self._positions
 
     @property
     def outcome(self) -> Outcome | None:
         """What has become of the append; None while that is not known."""
-        if not self._is_known:
-            return None
-        if self._error is None:
-            return Outcome("committed", self._positions)
-        if isinstance(self._error, CommitFailedError):
-            return Outcome("unknown", self._positions)
-        return Outcome("rejected", None)
+        return self._outcome if self._is_known else None
 
     def _wait(self) -> None:
         if not self._is_known and os.getpid() != self._pid:  # what would commit it is in the parent
@@ -73,18 +68,28 @@ class Ticket:
             if self._wake_up.acquire(timeout=_SLICE_SECONDS):
                 self._wake_up.release()  # for the next one who waits
 
-    def _settle(self, positions: Appended | None, error: BaseException | None) -> None:
-        """Let those go on who wait."""
-        self._positions, self._error = positions, error
+    def _own(self, error: BaseException) -> BaseException:
+        """Return an error to raise in this thread, which no other thread raises, too."""
+        mine = error
+        if isinstance(error, JournalError):
+            mine = copy(error)
+            mine.__cause__ = error.__cause__
+        if self._outcome is not None:
+            note_outcome(mine, self._outcome)
+        return mine
+
+    def _commit(self, positions: Appended) -> None:
+        """Let those go on who wait: it is committed."""
+        self._positions = positions
+        self._settle(Outcome("committed", positions))
+
+    def _fail(self, error: BaseException, outcome: Outcome) -> None:
+        """Let those go on who wait: it ended with an error."""
+        self._error = error
+        self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._outcome = outcome
         self._append = _NOTHING_LEFT
         self._is_known = True
         self._wake_up.release()
-
-
-def _own(error: BaseException) -> BaseException:
-    """Return an error to raise in this thread, which no other thread raises, too."""
-    if not isinstance(error, JournalError):
-        return error
-    mine = copy(error)
-    mine.__cause__ = error.__cause__
-    return mine

@@ -85,7 +85,7 @@ class Journal:
         if retention is not None:
             from journal.maintenance.retention import Retainer  # noqa: PLC0415
 
-            self._retainer = Retainer(database, self._appender, self._pruner(), retention)
+            self._retainer = Retainer(self._appender, self._pruner(), retention)
             self._commits.after_commit = self._retainer.after_append
 
     @classmethod

@@ -387,19 +387,6 @@ class Database:
                 return False
             time.sleep(_READERS_PAUSE_SECONDS)
 
-    def settle(self) -> None:
-        """Decide what became of a commit that failed, as opening the file again does.
-
-        Raises:
-            BusyError, StorageError: it could not be decided, and nothing can be written.
-        """
-        if self._failed_commit and self._writer is not None and self._holding is not None:
-            with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
-                self._holding.check_is_current(self.path)
-                settle(self._writer, self._holding.path)
-                self.generation += 1
-                self._failed_commit = False
-
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""

@@ -2,15 +2,12 @@
 
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from journal import limits
-from journal.errors import JournalError
 from journal.file.appending import Appender
-from journal.file.connections import Database
 from journal.maintenance.prune_rules import rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
 
@@ -63,12 +60,9 @@ class Retention:
 class Retainer:
     """Prunes after appends, as a `Retention` says. Threads may share it."""
 
-    def __init__(
-        self, database: Database, appender: Appender, pruner: Pruner, retention: Retention
-    ) -> None:
+    def __init__(self, appender: Appender, pruner: Pruner, retention: Retention) -> None:
         self.failure: Exception | None = None
         """Why the latest step was not made; None: it was."""
-        self._database = database
         self._appender = appender
         self._pruner = pruner
         self._wanted = retention.wanted()
@@ -91,8 +85,6 @@ class Retainer:
             self.failure = None
         except Exception as error:  # noqa: BLE001 (whatever it was, the append has succeeded)
             self.failure = error
-            with suppress(JournalError):  # else the next append says so
-                self._database.settle()
         finally:
             self._lock.release()
 

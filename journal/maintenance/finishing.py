@@ -60,7 +60,8 @@ def check(connection: apsw.Connection, copy: Path, source: Path, report: Report)
     """
     with forking.inside_sqlite(), connection:
         extent = read_extent(connection)
-        Tail(connection, extent).write_open(connection, extent.last)
+        if meta(connection, "closed") is None:  # else nothing was appended since it was written
+            Tail(connection, extent).write_open(connection, extent.last)
     beside = open_reader(uri_of(copy, mode="ro"), copy)
     found, found_beside = Findings(source), Findings(source)
     try:

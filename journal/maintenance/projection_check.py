@@ -14,6 +14,7 @@ from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
 from journal.projections.tables import fold_next, have_our_shape, make_temporary
 
 _EVENTS_AT_ONCE: Final = 4_000
+_EVENTS_IN_MEMORY: Final = 40_000
 
 
 def check_projections(
@@ -83,7 +84,10 @@ def _is_folded(
         end = min(stored.position, states.position + _EVENTS_AT_ONCE)
         with found.noted("unfoldable", "event", states.position + 1):
             fold_next(connection, states, extent, end)
-            states.make_room()
+            if end % _EVENTS_IN_MEMORY < _EVENTS_AT_ONCE:
+                states.write()  # what never ends would otherwise stay in memory
+            else:
+                states.make_room()
         if states.position < end:
             return False
         if progress is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import apsw
 
+from journal.file import forking
 from journal.file.extent import Extent
 from journal.maintenance.file_check import shown
 from journal.maintenance.findings import Findings
@@ -32,10 +33,43 @@ def check_chains(
         found: takes what is wrong.
         after: look only at the events after this position; None: at all, and at all heads.
     """
+    if after is None and _are_right(connection, owner, extent):
+        return
     checked = _Chains(connection, owner, extent, found, after)
     checked.check()
     if after is None:
         checked.check_others()
+
+
+_RIGHT_SQL = """
+SELECT count(*) FILTER (WHERE following IS NULL) IS (SELECT count(*) FROM {owner})
+    AND NOT count(*) FILTER (WHERE link IS NOT before AND NOT (
+        before IS NULL AND typeof(link) = 'integer' AND link BETWEEN 1 AND :cut))
+    AND NOT count(*) FILTER (WHERE following IS NULL AND NOT ifnull(
+        h.last_seq = e.seq AND typeof(h.event_count) = 'integer'
+        AND h.event_count BETWEEN 1 AND h.last_seq
+        AND typeof(ifnull(b.events_before, 0)) = 'integer'
+        AND h.event_count - ifnull(b.events_before, 0) = e.number, 0))
+FROM (
+    SELECT {owner} AS key, seq, {owner}_prev AS link, lag(seq) OVER chain AS before,
+        lead(seq) OVER chain AS following, row_number() OVER chain AS number
+    FROM event WHERE seq > :cut AND typeof({owner}) = 'integer'
+    WINDOW chain AS (PARTITION BY {owner} ORDER BY seq)
+) AS e
+    LEFT JOIN {owner} AS h ON e.following IS NULL AND h.id = e.key
+    LEFT JOIN base_{owner} AS b ON e.following IS NULL AND b.{owner} = e.key
+"""
+"""Whether every link and head is right. To say which one is not takes three times as long."""
+
+
+def _are_right(connection: apsw.Connection, owner: Owner, extent: Extent) -> bool:
+    """Tell whether there is nothing to be found, as far as one statement can tell."""
+    try:
+        with forking.inside_sqlite():
+            sql = _RIGHT_SQL.format(owner=owner)
+            return bool(connection.execute(sql, {"cut": extent.cut}).get)
+    except apsw.Error:  # whoever looks closer says which
+        return False
 
 
 class _Chains:

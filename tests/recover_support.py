@@ -91,7 +91,7 @@ def share(damaged: Path, out: Path, lines: list[str]) -> float:
     try:
         return recovered(damaged, out, lines).event_count / len(lines)
     except DamagedError as error:
-        assert "nothing of a journal" in str(error)
+        assert "nothing of a journal" in str(error), str(error)
         assert not out.exists()
         return 0.0
 

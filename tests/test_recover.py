@@ -364,6 +364,19 @@ def test_a_wal_of_another_journal_does_not_count(crashed: Path, out: Path, sound
         assert (found.with_wal, found.proven_count) == (False, 600)
 
 
+def test_an_open_block_that_events_follow_far_behind_counts_as_sealed(
+    crashed: Path, out: Path
+) -> None:
+    with closing(apsw.Connection(str(crashed))) as file:
+        file.execute("DELETE FROM block WHERE first_seq > 401")
+        file.execute("UPDATE block SET sealed = 0 WHERE first_seq = 401")
+        file.execute("UPDATE session SET last_seq = 1 WHERE id = 1")  # so that pages are read
+
+    found = recovered(crashed, out, EVENTS)
+
+    assert (found.event_count, found.proven_count) == (590, 500)
+
+
 def test_frames_that_were_never_committed_do_not_count(crashed: Path, out: Path) -> None:
     wal = crashed.with_name("a.db-wal")
     content = wal.read_bytes()

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import apsw
 
+from journal import limits
 from journal._version import VERSION
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
 from journal.file.blocks import GENESIS
@@ -85,6 +86,12 @@ UPDATE kept_block AS k SET
 WHERE state <> 'proven'
 """
 """Who looks for a time must not pass over the events that are there."""
+
+_SEALED_SQL: Final = """
+UPDATE kept_block SET sealed = 1
+WHERE (first_seq - 1) / :size <> (SELECT max(seq) FROM chosen) / :size
+"""
+"""An older version of a row may say that a block is open that events follow by now."""
 
 _WITHOUT_WAL_SQL: Final = "DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')"
 
@@ -187,6 +194,7 @@ def write_salvaged(salvage: Salvage, new: Path) -> None:
         for owner in ("session", "stream"):
             scratch.execute(_HEADS_SQL.format(owner=owner), {"cut": salvage.cut})
         scratch.execute(_WIDER_TIMES_SQL)
+        scratch.execute(_SEALED_SQL, {"size": limits.BLOCK_EVENTS_MAX})
         scratch.execute(f"INSERT INTO new.block SELECT {_BLOCK_COLUMNS} FROM kept_block")
         _write_kinds(scratch, salvage)
         scratch.execute(_KEYS_SQL, {"last": salvage.last_position})

@@ -27,6 +27,7 @@ from benchmarks import (
     pruning,
     reading,
     recovering,
+    sharing,
     shipping,
     verifying,
     written,
@@ -52,6 +53,9 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "recover": recovering.recover,
     "import": importing.importing,
     "others": beside.others,
+    "sharing": sharing.sharing,
+    "fairness": sharing.fairness,
+    "lag": sharing.lag,
 }
 if beside.HAS_PEER:
     SCENARIOS |= {

@@ -67,6 +67,12 @@ REQUIRED = {
     "beside-sqlite3-steady": None,
     "beside-ndjson-short": None,
     "beside-sqlite3-short": None,
+    "threads-64": 4,
+    "tasks-64": 10,
+    "syncs-64": 1 / 20,
+    "fairness-64": None,
+    "lag": 1.0,
+    "lag-slow-sync": 1.0,
     **dict.fromkeys(
         (
             *(f"command-events{filters}" for filters in EVENT_FILTERS),

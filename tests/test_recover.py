@@ -122,7 +122,7 @@ def test_the_events_of_a_destroyed_page_are_missing_and_nothing_else(path: Path,
         (["projection_session", "projection_stream", "checkpoint"], set()),
         (["session", "sqlite_autoindex_stream_1", "kind", "sqlite_schema"], {"ids", "heads"}),
     ],
-    ids=" ".join,
+    ids=lambda it: " ".join(sorted(it)),
 )
 def test_what_is_there_twice_or_can_be_made_again_costs_no_event(
     path: Path, out: Path, names: list[str], rebuilt: set[str]

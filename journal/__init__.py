@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from journal.errors import KeyConflictError as KeyConflictError
     from journal.errors import LineRejectedError as LineRejectedError
     from journal.errors import NewerFormatError as NewerFormatError
+    from journal.errors import NotAClosedCopyError as NotAClosedCopyError
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
     from journal.errors import OverloadedError as OverloadedError
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from journal.events.values import StreamState as StreamState
     from journal.journal import Journal as Journal
     from journal.live.async_journal import AsyncJournal as AsyncJournal
+    from journal.maintenance.continuing import continue_copy as continue_copy
     from journal.maintenance.findings import Finding as Finding
     from journal.maintenance.recovering import Recovery as Recovery
     from journal.maintenance.recovering import recover as recover
@@ -98,6 +100,7 @@ _HOMES = {
     "KeyConflictError": "errors",
     "LineRejectedError": "errors",
     "NewerFormatError": "errors",
+    "NotAClosedCopyError": "errors",
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
     "OverloadedError": "errors",
@@ -136,6 +139,7 @@ _HOMES = {
     "AsyncJournal": "live.async_journal",
     "Retention": "maintenance.retention",
     "InMemoryEventStore": "memory",
+    "continue_copy": "maintenance.continuing",
     "Finding": "maintenance.findings",
     "Recovery": "maintenance.recovering",
     "recover": "maintenance.recovering",

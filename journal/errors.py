@@ -3,7 +3,7 @@
     JournalError
       opening    UnsafeSQLiteError, JournalNotFoundError, PathIsDirectoryError, AccessDeniedError,
                  NotADatabaseError, NotAJournalError, NewerFormatError, ClosedCopyError,
-                 FileReplacedError, StaleWalError
+                 NotAClosedCopyError, FileReplacedError, StaleWalError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError,
                  OverloadedError
@@ -151,14 +151,26 @@ class ClosedCopyError(PathOSError, PermissionError):
     """The file is a copy that was made for good, by shipping or recovering: nobody appends to it.
 
     Otherwise a position would mean one event here and another one in the journal. Open it with
-    read_only=True. `made_by` is "ship", "delta" or "recover".
+    read_only=True, or make a journal of it with `continue_copy`. `made_by` is "ship", "delta" or
+    "recover".
     """
 
     usual_errno = EROFS
 
     def __init__(self, path: str | Path, made_by: str) -> None:
-        super().__init__(path, f"is a closed copy, made by {made_by}: open it read-only")
+        super().__init__(
+            path,
+            f"is a closed copy, made by {made_by}: open it read-only, or make a journal that goes "
+            "on from it (journal continue)",
+        )
         self.made_by = made_by
+
+
+class NotAClosedCopyError(PathError, ValueError):
+    """The file is a journal itself, not a copy of one to go on from: append to it."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, "is no closed copy, but a journal itself: append to it")
 
 
 class NewerFormatError(PathError, ValueError):

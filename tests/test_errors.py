@@ -30,6 +30,7 @@ EXAMPLES: list[JournalError] = [
     errors.NotAJournalError(PATH, "is not a journal"),
     errors.NewerFormatError(PATH, expected=1, found=2),
     errors.ClosedCopyError(PATH, "delta"),
+    errors.NotAClosedCopyError(PATH),
     errors.FileReplacedError(PATH, "was moved or deleted"),
     errors.StaleWalError(PATH, "is of another journal"),
     errors.InvalidEventError("missing field 'session_id'", 7),

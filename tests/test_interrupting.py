@@ -74,11 +74,14 @@ def printing(path):
         ["verify", path],
         ["verify", path, "--full", "--json"],
         ["ship", path, path.with_name("copy.db"), "--force"],
+        ["continue", path.with_name("shipped.db"), path.with_name("new.db"), "--force"],
     ]
 
 
 def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
     make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
+    with journal.Journal.open(path, read_only=True) as opened:
+        opened.ship(path.with_name("shipped.db"))
     for turn, delay in enumerate((0, 0.5)):
         processes = [started(*arguments, stdout=full_pipe) for arguments in printing(path)]
         time.sleep(delay)

@@ -43,6 +43,7 @@ PUBLIC = [
     "KeyConflictError",
     "LineRejectedError",
     "NewerFormatError",
+    "NotAClosedCopyError",
     "NotADatabaseError",
     "NotAJournalError",
     "OverloadedError",
@@ -84,6 +85,7 @@ PUBLIC = [
     "UnsafeSQLiteError",
     "Verification",
     "WrongTargetError",
+    "continue_copy",
     "parse_event",
     "recover",
     "verify",
@@ -92,9 +94,9 @@ PUBLIC = [
 # What methods return and nobody makes, by where it can be imported from for annotations.
 RETURNED = {
     "store": "Appended Outcome RecordedEvent LinesAppended RejectedLine",
-    "file": "JournalInfo LineAppender",
+    "file": "JournalInfo LineAppender Origin",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
-    "maintenance": "Shipment AbsentRange PruneReport",
+    "maintenance": "Shipment AbsentRange Continued PruneReport",
     "live": "Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }

@@ -12,6 +12,7 @@ from journal._version import VERSION
 from journal.commands.anomalies import anomalies
 from journal.commands.append import append
 from journal.commands.console.group import JournalGroup
+from journal.commands.continue_ import continue_
 from journal.commands.events import events
 from journal.commands.info import info
 from journal.commands.kinds import kinds
@@ -55,13 +56,14 @@ def cli(*, debug: bool) -> None:
     """Append events to a journal, one SQLite file, and see what sessions and streams have become.
 
     Data goes to standard output, everything else to standard error. Only `append` makes a
-    journal, only `append`, `label`, `prune` and `rebuild` write to one; `ship` makes a closed copy.
+    journal, only `append`, `label`, `prune` and `rebuild` write to one; `ship` makes a closed copy,
+    and `continue` a journal that goes on from one.
     """
 
 
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label, verify, ship, recover, prune),
+    *(info, label, verify, ship, continue_, recover, prune),
 ):
     cli.add_command(_command)

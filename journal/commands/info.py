@@ -69,6 +69,7 @@ def _page(found: "JournalInfo", look: Look) -> list[str]:
         "Journal": str(found.journal_id),
         "Created": made,
         **({} if found.closed_by is None else {"Closed by": told(found.closed_by, _TEXT_MAX)}),
+        **({"Goes on": _origins_text(found)} if found.origins else {}),
         "Format": f"{found.format_version}, {counted(found.sealed_block_count, 'sealed block')}",
         **({} if found.head is None else {"Head": found.head}),
     }
@@ -80,6 +81,15 @@ def _page(found: "JournalInfo", look: Look) -> list[str]:
             room = max(_ROWS_MIN, look.height - _PROMPT_LINES - taken - len(["", "header"]))
         page += ["", *_kinds_table(found.counts_by_kind, look.width, room)]
     return page
+
+
+def _origins_text(found: "JournalInfo") -> str:
+    """Return which journal it goes on from, the last one where there are several."""
+    last = found.origins[-1]
+    label = "" if last.label is None else f"{told(last.label, _TEXT_MAX)}, "
+    text = f"from {label}{last.journal_id}, after position {last.last_position}"
+    others = len(found.origins) - 1
+    return f"{text} (and {counted(others, 'journal')} before)" if others else text
 
 
 def _events_text(found: "JournalInfo") -> str:

@@ -6,3 +6,4 @@ returns of a file are to be imported from here.
 
 from journal.file.info import JournalInfo as JournalInfo
 from journal.file.ndjson import LineAppender as LineAppender
+from journal.file.origins import Origin as Origin

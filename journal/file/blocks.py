@@ -227,9 +227,10 @@ class Tail:
         self._content: Content | None = None
         self._rows: list[BlockRow] = []
         self._data_size = 0
-        if block is not None and not block.sealed:
+        # One in which a text was redacted stays as it is.
+        if block is not None and not block.sealed and block.salt is not None:
             self.first = block.first
-            self._salt = block.salt or ""
+            self._salt = block.salt
             self._has_row = True
             self._data_size = connection.execute(
                 "SELECT ifnull(sum(length(data)), 0) FROM event WHERE seq >= ?", (self.first,)

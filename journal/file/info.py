@@ -12,6 +12,7 @@ from journal.errors import DamagedError
 from journal.events.timestamps import Timestamp
 from journal.file.blocks import digest_at
 from journal.file.extent import Extent, read_extent
+from journal.file.origins import Origin, read_origins
 from journal.file.paths import beside, resolved
 
 _POSITIONS_AT_ONCE = 100_000
@@ -23,6 +24,7 @@ class JournalInfo(BaseModel):
 
     Sizes are in bytes; `first_timestamp` and `last_timestamp` are the smallest and the largest, not
     those of the first and the last event. `closed_by` is what made the file, if it is a closed
+    copy. `origins` are the ranges of positions that came from other journals, if it goes on from a
     copy. `head` is the digest at the last position, as POSITION:DIGEST: noted elsewhere, it lets
     `verify` find out later whether the history up to there is still the same. `absent_count` is how
     many positions have no event any more. Positions, times and `head` are None while there are no
@@ -35,6 +37,7 @@ class JournalInfo(BaseModel):
     journal_id: UUID
     label: str | None
     closed_by: str | None
+    origins: tuple[Origin, ...]
     created_at: Timestamp
     library_version: str
     format_version: int
@@ -105,6 +108,7 @@ def _read_info(
         journal_id=UUID(meta["journal_id"]),
         label=meta.get("label"),
         closed_by=meta.get("closed"),
+        origins=read_origins(connection),
         created_at=Timestamp.parse(meta["created_at"]),
         library_version=meta["library_version"],
         format_version=connection.pragma("user_version"),

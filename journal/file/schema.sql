@@ -16,6 +16,8 @@
 --   label                what people call the journal, as they named a device; may be missing
 --   closed               'ship', 'delta' or 'recover': the file is a copy made by that, and nobody
 --                        appends to it; missing in a journal
+--   redacted             JSON array: which texts were redacted, how, and in how many events; missing
+--                        where none was
 --   wal_id               a name for the -wal that the last changes went through; may be missing
 --   wal_follows          the wal_id that was there before
 --   session_mark         the largest session.id that was ever given, where rows of session were
@@ -72,7 +74,8 @@ CREATE TABLE event (
 -- The events in ranges of at most 1000 positions, each range with a digest of what its events
 -- mean. A block is sealed once and for all at every thousandth position, or earlier when its data
 -- reaches a mebibyte. The one at the end may be open: its row is made with its first event, covers
--- what was there when it was last written, and is written again when the journal is closed.
+-- what was there when it was last written, and is written again when the journal is closed. Where a
+-- journal goes on from a copy, the last block of that is sealed as it is.
 CREATE TABLE block (
     first_seq        INTEGER PRIMARY KEY,-- position of its first event
     last_seq         INTEGER NOT NULL,   -- position of the last event that it covers, inclusive
@@ -171,6 +174,20 @@ CREATE TABLE writer (
     token      TEXT    NOT NULL,         -- 32 random hexadecimal digits, of that opening
     commit_no  INTEGER NOT NULL,         -- the number of its latest transaction that appended
     last_seq   INTEGER NOT NULL          -- position of the last event at that time
+);
+
+-- Where ranges of positions came from, in a journal that goes on from a copy of another one: their
+-- events were appended to that, and have there a position of its own. Positions that no range has
+-- were given by this journal. A block lies in one range, or in none.
+CREATE TABLE origin (
+    first_seq         INTEGER PRIMARY KEY,-- of the range, inclusive
+    last_seq          INTEGER NOT NULL,  -- inclusive
+    journal_id        TEXT    NOT NULL,  -- of the journal that it was appended to, a UUID
+    branch            TEXT    NOT NULL,  -- which of two histories of that, where they parted; ''
+    label             TEXT,              -- what that was called; NULL: nothing
+    source_first_seq  INTEGER NOT NULL,  -- the position there of what is at first_seq here
+    declared_at       TEXT    NOT NULL,  -- when this row was written, RFC 3339
+    check_digest      TEXT    NOT NULL   -- SHA-256 over the JSON array of the columns before
 );
 
 CREATE TRIGGER event_is_never_updated BEFORE UPDATE ON event

@@ -16,6 +16,7 @@ from journal.file.decoding import Page, decode_rows
 from journal.file.extent import Extent
 from journal.file.identity import meta
 from journal.file.names import KnownNames, uuids
+from journal.file.origins import copied_up_to
 from journal.maintenance.findings import Findings
 
 Progress = Callable[[int, int], None]
@@ -112,7 +113,8 @@ class _Pass:
         self._connection = connection
         self._extent = extent
         self._found = found
-        self._closed: str | None = None
+        self._redacted_up_to = 0
+        self._unproven_up_to = 0
         self._kinds: dict[int, str] = {}
         self._count = self._proven = self._redacted = self._uncovered = 0
 
@@ -122,7 +124,10 @@ class _Pass:
             rows: Any = self._connection.execute("SELECT code, name FROM kind")
             self._kinds = {code: name for code, name in rows if isinstance(name, str)}
         with found.noted("meta", "meta"):
-            self._closed = meta(self._connection, "closed")
+            closed_by = meta(self._connection, "closed")
+            copied = copied_up_to(self._connection)
+            self._redacted_up_to = copied if closed_by is None else extent.last
+            self._unproven_up_to = extent.last if closed_by == "recover" else copied
         begins = extent.cut if after is None else max(after, extent.cut)
         position = 0 if after is None else begins
         if after is None:
@@ -195,7 +200,7 @@ class _Pass:
         """Look at what lies between two blocks; return the digest at its end, if it is known."""
         extent = self._extent
         count = extent.event_count(after, up_to)
-        if count and self._closed != "recover":
+        if count and up_to > self._unproven_up_to:
             text = f"no block covers the events from position {after + 1} to {up_to}"
             self._found.add("block-missing", "block", after + 1, text)
         self._take_uncovered(after, up_to)
@@ -215,7 +220,8 @@ class _Pass:
         if not seen.is_complete:
             self._uncovered += seen.event_count
             return
-        if is_redacted is not (block.salt is None) or (is_redacted and self._closed is None):
+        may_be_redacted = last <= self._redacted_up_to
+        if is_redacted is not (block.salt is None) or (is_redacted and not may_be_redacted):
             text = f"the block from position {first} to {last} says that a text in it was redacted"
             found.add("block-redacted", "block", first, f"{text}, in a file that no one redacted")
             return

@@ -13,6 +13,7 @@ from journal.events.timestamps import Timestamp
 from journal.file.checkpoints import read_checkpoints
 from journal.file.extent import ABSENT_SQL, Absence, Extent, read_extent
 from journal.file.names import FileKind, kinds_of
+from journal.file.origins import read_origins
 from journal.maintenance.findings import Findings, Severity
 from journal.projections.checkpoints import base_digest
 
@@ -129,6 +130,24 @@ def _wrong_counts(counts: str | None, absence: Absence) -> str | None:
     if sum(by_kind.values()) > absence.last - absence.first + 1:
         return "counts more events than it has positions"
     return None
+
+
+def check_origins(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
+    """Make sure that what came from other journals is what was written down when it came."""
+    with found.noted("origin", "origin"):
+        origins = read_origins(connection)
+        if origins and origins[-1].last_position > extent.last:
+            text = f"positions up to {origins[-1].last_position} came from another journal, and"
+            text += f" the last one is {extent.last}"
+            found.add("origin", "origin", extent.last, text)
+        for origin in origins:
+            end = origin.last_position
+            sql = "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1"
+            last: Any = connection.execute(sql, (end,)).get
+            if isinstance(last, int) and last > end:
+                text = f"the block with position {end} goes on after it, where what came from"
+                text += " another journal ends"
+                found.add("origin", "block", end, text)
 
 
 def check_bases(connection: apsw.Connection, extent: Extent, found: Findings) -> None:

@@ -23,6 +23,7 @@ from journal.maintenance.file_check import (
     check_ids,
     check_kinds,
     check_meta,
+    check_origins,
     check_sqlite,
     extent_of,
 )
@@ -208,6 +209,7 @@ def _look(
         check_ids(connection, found)
         check_keys(connection, extent, found)
         check_bases(connection, extent, found)
+        check_origins(connection, extent, found)
     for owner in OWNERS:
         check_chains(connection, owner, extent, found, after=begins)
     if full:

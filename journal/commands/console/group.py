@@ -21,6 +21,7 @@ _NEEDED = (
     "journal.file.connections",
     "journal.file.ndjson",
     "journal.journal",
+    "journal.maintenance.continuing",
     "journal.maintenance.pruning",
     "journal.maintenance.recovering",
     "journal.maintenance.shipping",

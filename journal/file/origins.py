@@ -1,0 +1,99 @@
+"""Where events were appended first: ranges of positions that came from another journal.
+
+A journal that goes on from a copy has them, and a position in one means an event of that journal.
+"""
+
+import hashlib
+import time
+from typing import Any
+from uuid import UUID
+
+import apsw
+from pydantic import BaseModel, ConfigDict
+
+from journal.errors import DamagedError
+from journal.events.timestamps import text_from_epoch_ns
+
+ORIGINS_SQL = """
+SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq, check_digest,
+    json_array(first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at)
+FROM origin ORDER BY first_seq
+"""
+"""The last column is what `check_digest` is over; FORMAT.md specifies it."""
+
+_INSERT_SQL = """
+INSERT INTO origin
+    (first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at, check_digest)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class Origin(BaseModel):
+    """A range of positions, both ends inclusive, that came from another journal.
+
+    There it was called `label`, if anything, and its events have the positions from
+    `source_first_position` on. `branch` is "" but where two histories of that journal parted.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    first_position: int
+    last_position: int
+    journal_id: UUID
+    branch: str
+    label: str | None
+    source_first_position: int
+
+
+def read_origins(connection: apsw.Connection) -> tuple[Origin, ...]:
+    """Return the ranges that came from other journals, in order.
+
+    Raises:
+        DamagedError: one is not what it was when it was written.
+    """
+    found: list[Origin] = []
+    rows: Any = connection.execute(ORIGINS_SQL)
+    for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
+        end = found[-1].last_position if found else 0
+        is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest
+        if not is_right or not _is_range(end, first, last, source_first):
+            what = f"is damaged: its row about where position {first} came from"
+            raise DamagedError(connection.filename, what, first)
+        origin = Origin(
+            first_position=first,
+            last_position=last,
+            journal_id=UUID(journal_id),
+            branch=branch,
+            label=label,
+            source_first_position=source_first,
+        )
+        found.append(origin)
+    return tuple(found)
+
+
+def _is_range(end: int, first: int, last: Any, source_first: Any) -> bool:
+    """Tell whether positions are those of a range that follows the one that ends at `end`."""
+    return type(last) is type(source_first) is int and end < first <= last and source_first >= 1
+
+
+def write_origin(connection: apsw.Connection, origin: Origin) -> None:
+    """Write a range into the file."""
+    columns = (
+        origin.first_position,
+        origin.last_position,
+        str(origin.journal_id),
+        origin.branch,
+        origin.label,
+        origin.source_first_position,
+        text_from_epoch_ns(time.time_ns()),
+    )
+    marks = ", ".join("?" * len(columns))
+    text: Any = connection.execute(f"SELECT json_array({marks})", columns).get
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    connection.execute(_INSERT_SQL, (*columns, digest))
+
+
+def copied_up_to(connection: apsw.Connection) -> int:
+    """Return the last position that came from another journal, as a copy of it; 0 for none."""
+    found: Any = connection.execute("SELECT max(last_seq) FROM origin").get
+    return found if isinstance(found, int) else 0

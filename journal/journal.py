@@ -701,6 +701,8 @@ class Journal:
         manifest: bool = False,
         indexes: bool = True,
         force: bool = False,
+        redact: Mapping[str, str] | None = None,
+        secret: bytes | None = None,
         progress: Progress | None = None,
     ) -> Shipment:
         """Make one complete, checked and closed copy of the journal, for reading anywhere.
@@ -718,6 +720,13 @@ class Journal:
                 NAME.manifest.json.
             indexes: have indexes by session, stream, id and time in it, which add some 75 % to it.
             force: replace a file that is there.
+            redact: texts that the copy is not to have, as methods by KIND.FIELD: "blank" leaves
+                nothing of a text, "mask" as many asterisks as it had characters, "hash" its
+                HMAC-SHA-256 in hexadecimal digits, so that equal texts stay equal. "unknown":
+                "blank" leaves of events of kinds that this version does not know only what every
+                event has. What may have kept such texts is left out: states of projections of your
+                own, bases, idempotency keys of those events, and tables that are not the journal's.
+            secret: the key of the hashes. It is in no file: keep it, or make a new one each time.
             progress: is called with the number of events done and the number there are; copying,
                 checking and indexing all count.
 
@@ -725,6 +734,8 @@ class Journal:
             what the file holds, and its size and SHA-256.
 
         Raises:
+            ValueError: `redact` names what is no text of a known kind, or no method; or a hash
+                has no secret.
             TargetExistsError, WrongTargetError, PathIsDirectoryError: the file may not be made.
             StorageFullError, AccessDeniedError, StorageError: it cannot be made; there was not
                 enough room, say.
@@ -739,6 +750,8 @@ class Journal:
             manifest=manifest,
             indexes=indexes,
             force=force,
+            redact=redact,
+            secret=secret,
             progress=progress,
         )
 

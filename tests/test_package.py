@@ -96,7 +96,7 @@ RETURNED = {
     "store": "Appended Outcome RecordedEvent LinesAppended RejectedLine",
     "file": "JournalInfo LineAppender Origin",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
-    "maintenance": "Shipment AbsentRange Continued PruneReport",
+    "maintenance": "Shipment AbsentRange Continued PruneReport Redaction",
     "live": "Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }

@@ -8,7 +8,7 @@ import click
 import journal
 from journal.commands.console.arguments import FileType, json_option
 from journal.commands.console.output import Output, counted, one_line
-from journal.commands.console.progress import FoldProgress
+from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import told
 from journal.errors import JournalError
 
@@ -37,7 +37,7 @@ def continue_(path: Path, new: Path, *, label: str | None, force: bool, as_json:
     is called. It is verified before it gets its name; COPY stays as it is.
     """
     output = Output()
-    progress = FoldProgress()
+    progress = CountProgress()
     try:
         made = journal.continue_copy(path, new, label=label, force=force, progress=progress.take)
     except JournalError:  # some are ValueErrors, too

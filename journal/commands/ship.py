@@ -8,17 +8,27 @@ import click
 import journal
 from journal.commands.console.arguments import FileType, journal_argument, json_option
 from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.policies import SECRET_VARIABLE, policy_of, secret_of
 from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import told
+from journal.errors import JournalError
 
 if TYPE_CHECKING:
-    from journal.maintenance import Shipment
+    from journal.maintenance import Redaction, Shipment
 
 _EPILOG = """\b
 Example:
   journal ship tests.db copy.db
   journal ship tests.db /media/stick --manifest
   journal ship tests.db copy.db --no-indexes --force --json
+  journal ship tests.db copy.db --redact stream_failed.error=blank
+  journal ship tests.db copy.db --policy texts.toml --secret-file secret
+
+\b
+A policy is TOML or JSON, with as many texts as need be:
+  stream_failed.error = "hash"
+  priority_threshold_adjusted.reason = "mask"
+  unknown = "blank"
 """
 
 
@@ -30,9 +40,33 @@ Example:
 )
 @click.option("--no-indexes", is_flag=True, help="Leave out the indexes for reading.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--redact",
+    "redact",
+    multiple=True,
+    metavar="KIND.FIELD=METHOD",
+    help="Redact a text: blank, mask (only its length is left) or hash (equal texts stay equal)."
+    " unknown=blank empties events of unknown kinds. May be repeated.",
+)
+@click.option("--policy", metavar="FILE", type=FileType(), help="Many of these, in TOML or JSON.")
+@click.option(
+    "--secret-file",
+    metavar="FILE",
+    type=FileType(),
+    help=f"What keys the hashes; or {SECRET_VARIABLE} in the environment. It is never in the copy.",
+)
 @json_option
 def ship(
-    path: Path, dest: str, *, manifest: bool, no_indexes: bool, force: bool, as_json: bool
+    path: Path,
+    dest: str,
+    *,
+    manifest: bool,
+    no_indexes: bool,
+    force: bool,
+    redact: tuple[str, ...],
+    policy: Path | None,
+    secret_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a complete, checked and closed copy of JOURNAL, while others go on writing to it.
 
@@ -43,7 +77,12 @@ def ship(
 
     The indexes for reading find sessions, streams and times at once, and add some 75 % to the file.
     The manifest has size and SHA-256, and tells what the file must hold.
+
+    Redacted texts are nowhere in the copy, and what else may have kept them is left out: states of
+    projections of your own, and idempotency keys. Blocks without such an event still prove theirs.
     """
+    texts = policy_of(redact, policy)
+    secret = secret_of(secret_file, texts)
     output = Output()
     progress = CountProgress()
     try:
@@ -53,8 +92,14 @@ def ship(
                 manifest=manifest,
                 indexes=not no_indexes,
                 force=force,
+                redact=texts,
+                secret=secret,
                 progress=progress.take,
             )
+    except JournalError:  # some are ValueErrors, too
+        raise
+    except ValueError as error:
+        raise click.UsageError(one_line(str(error))) from error
     finally:
         progress.clear()
     if as_json:
@@ -76,9 +121,17 @@ def _summary(found: "Shipment", *, manifest: bool) -> list[str]:
         "Shipped": one_line(str(found.path)),
         **({} if found.label is None else {"Label": told(found.label)}),
         "Events": events,
+        **({} if found.redacted is None else {"Redacted": _redacted_text(found.redacted)}),
         **({} if found.head is None else {"Head": found.head}),
         "Size": size_text(found.file_bytes),
         "SHA-256": found.sha256,
         **({"Manifest": one_line(str(found.manifest_path))} if manifest else {}),
     }
     return [f"{name:<12}{value}" for name, value in facts.items()]
+
+
+def _redacted_text(found: "Redaction") -> str:
+    """Return what was redacted, how, and in how many events."""
+    return "; ".join(
+        f"{it.field} ({it.method}) in {counted(it.event_count, 'event')}" for it in found.texts
+    )

@@ -78,6 +78,12 @@ def check_is_table(connection: apsw.Connection, name: str) -> None:
         raise _refused(connection, f"{name} is not a table")
 
 
+def our_columns() -> dict[str, list[str]]:
+    """Return the columns of each table that the package makes; none for its views."""
+    types, columns, _, _ = _expected()
+    return {name: [column[0] for column in columns.get(name, ())] for name in types}
+
+
 def _refused(connection: apsw.Connection, what: str) -> DamagedError:
     shown = what if what.isprintable() else ascii(what)
     return DamagedError(connection.filename, f"is damaged: {shown[:300]}")

@@ -23,6 +23,12 @@ def schema_sql() -> str:
     return before + _kinds_sql() + _KINDS_END + rest.split(_KINDS_END, 1)[1]
 
 
+def trigger_sql(name: str) -> str:
+    """Return the statement that makes a trigger."""
+    begin, end = f"CREATE TRIGGER {name} ", "END;"
+    return begin + schema_sql().split(begin, 1)[1].split(end, 1)[0] + end
+
+
 def events_view_sql() -> str:
     """Return the statement that makes the view `events`, with every kind that is known."""
     return EVENTS_VIEW + schema_sql().split(EVENTS_VIEW, 1)[1]

@@ -7,3 +7,4 @@ from journal.maintenance.continuing import Continued as Continued
 from journal.maintenance.manifest import AbsentRange as AbsentRange
 from journal.maintenance.manifest import Shipment as Shipment
 from journal.maintenance.pruning import PruneReport as PruneReport
+from journal.maintenance.redaction import Redaction as Redaction

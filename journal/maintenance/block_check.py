@@ -241,7 +241,7 @@ class _Pass:
         """Look at what follows the last block, and whether that may still be open."""
         found, last = self._found, self._extent.last
         count = self._extent.event_count(position, last)
-        if count and (block is None or block.sealed) and self._closed != "recover":
+        if count and (block is None or block.sealed) and last > self._unproven_up_to:
             text = f"no block covers the events from position {position + 1} to {last}"
             found.add("block-missing", "block", position + 1, text)
         elif block is not None and not block.sealed:

@@ -15,6 +15,7 @@ from journal.file.extent import ABSENT_SQL, Absence, Extent, read_extent
 from journal.file.names import FileKind, kinds_of
 from journal.file.origins import read_origins
 from journal.maintenance.findings import Findings, Severity
+from journal.maintenance.redaction import parsed_texts
 from journal.projections.checkpoints import base_digest
 
 _REASONS: Final = ("pruned", "before delta", "lost")
@@ -46,6 +47,7 @@ def check_meta(connection: apsw.Connection, found: Findings) -> None:
             if key in facts and not str(facts[key]).isdecimal():
                 text = f"{key} in meta is {facts[key]!r}, which it cannot be"
                 found.add("meta", "meta", None, text, "derived")
+        parsed_texts(connection)
         if facts.get("closed") not in _CLOSED_BY:
             text = f"closed in meta is {facts['closed']!r}, which it cannot be"
             found.add("meta", "meta", None, text, "derived")

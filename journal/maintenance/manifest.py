@@ -16,6 +16,7 @@ from journal.file.blocks import digest_at
 from journal.file.extent import read_extent
 from journal.file.identity import meta
 from journal.file.paths import beside
+from journal.maintenance.redaction import Redaction, read_redaction
 
 SUFFIX: Final = ".manifest.json"
 """What the name of a manifest has after that of its file."""
@@ -79,6 +80,8 @@ class Shipment(BaseModel):
     head: str | None
     """The digest at the last position, as POSITION:DIGEST."""
     absent: tuple[AbsentRange, ...]
+    redacted: Redaction | None
+    """None: every text is the one that was appended."""
     read_indexes: bool
     format_version: int
     library_version: str
@@ -144,6 +147,7 @@ def read_shipment(
         digest_before=None if is_empty else digest_at(connection, extent, extent.first - 1),
         head=None if head is None else f"{last}:{head}",
         absent=tuple(_absent(connection)),
+        redacted=read_redaction(connection),
         read_indexes=read_indexes,
         format_version=connection.pragma("user_version"),
         library_version=VERSION,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath, sep
 from pathlib import Path
@@ -22,6 +22,8 @@ from journal.file.paths import absolute, beside, uri_of
 from journal.maintenance.copying import copy_moment
 from journal.maintenance.finishing import Report, check, close_for_good, fold
 from journal.maintenance.manifest import SUFFIX, Shipment
+from journal.maintenance.redacting import copy_redacted
+from journal.maintenance.redaction import Policy
 from journal.maintenance.targets import check_target, put_in_place, target_error, work_folder
 from journal.projections.rebuilding import Progress
 
@@ -39,9 +41,12 @@ def ship(
     manifest: bool,
     indexes: bool,
     force: bool,
+    redact: Mapping[str, str] | None,
+    secret: bytes | None,
     progress: Progress | None,
 ) -> Shipment:
     """Make a closed copy of a journal; see `Journal.ship`."""
+    policy = Policy(redact or {}, secret)
     is_folder = _names_folder(dest)
     with database.read() as connection:
         extent = read_extent(connection)
@@ -63,12 +68,12 @@ def ship(
     with work_folder(target) as folder:
         copy = folder / "copy"
         try:
-            shipment = _made(database, copy, target, indexes=indexes, report=report)
+            shipment = _made(database, copy, target, policy, indexes=indexes, report=report)
         except errors.DamagedError:
             # Another library in this process may have dropped the mark that keeps the -wal from
             # beginning anew under a reader: copy it again before believing it.
             copy.unlink(missing_ok=True)
-            shipment = _made(database, copy, target, indexes=indexes, report=report)
+            shipment = _made(database, copy, target, policy, indexes=indexes, report=report)
         if is_folder:  # its name says what it has, which may be more by now
             target = target_of(shipment.first_position, shipment.last_position)
         with _told_of_system(target):
@@ -106,7 +111,13 @@ def file_name(label: str | None, journal_id: str, first: int | None, last: int |
 
 
 def _made(
-    database: Database, copy: Path, target: Path, *, indexes: bool, report: Report
+    database: Database,
+    copy: Path,
+    target: Path,
+    policy: Policy,
+    *,
+    indexes: bool,
+    report: Report,
 ) -> Shipment:
     """Make the copy, complete and checked.
 
@@ -117,7 +128,10 @@ def _made(
     def part(begins: float, ends: float) -> Report:
         return lambda share: report(begins + (ends - begins) * share)
 
-    copy_moment(database, copy, target, part(0.0, _COPIED))
+    if policy.methods:
+        copy_redacted(database, copy, target, policy, part(0.0, _COPIED))
+    else:
+        copy_moment(database, copy, target, part(0.0, _COPIED))
     with _told_of(database.path, target):
         connection = open_copy(copy)
         try:

@@ -31,7 +31,7 @@ from journal.file.objects import our_columns
 from journal.file.opening import open_copy
 from journal.file.schema import trigger_sql
 from journal.maintenance.copying import copy_moment
-from journal.maintenance.finishing import Report, check_events
+from journal.maintenance.finishing import Report, check
 from journal.maintenance.redaction import UNKNOWN, Policy, RedactedTexts, add_texts
 from journal.maintenance.targets import work_folder
 from journal.projections.lifecycle_states import LifecycleFold
@@ -94,7 +94,7 @@ def copy_redacted(
         copy_moment(database, original, aside, _part(report, 0.0, _COPIED))
         connection = open_copy(original)
         try:
-            check_events(connection, database.path, _part(report, _COPIED, _CHECKED))
+            check(connection, original, database.path, _part(report, _COPIED, _CHECKED))
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()  # MEMORY could get large
             _Redacting(connection, policy).run(_part(report, _CHECKED, _REDACTED))
         finally:

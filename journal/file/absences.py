@@ -14,12 +14,34 @@ import apsw
 
 from journal.events.timestamps import Timestamp
 from journal.file.blocks import GENESIS
-from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent
 from journal.file.names import kinds_of
 
 Forgotten = Mapping[str, Mapping[str, int]]
 """How many "sessions" and "streams" nothing is left of, by the states that they ended in."""
+
+
+class Figures(NamedTuple):
+    """Figures of the events of one kind in a range."""
+
+    kind: int
+    event_count: int
+    min_timestamp_ns: int
+    max_timestamp_ns: int
+    last_session: int
+    """The largest number of a session."""
+    last_stream: int | None
+
+
+def figures_of(connection: apsw.Connection, first: int, last: int) -> list[Figures]:
+    """Return figures of the events in a range, both ends inclusive."""
+    rows: Any = connection.execute(
+        "SELECT kind, count(*), min(timestamp), max(timestamp), max(session), max(stream)"
+        " FROM event WHERE seq BETWEEN ? AND ? GROUP BY kind",
+        (first, last),
+    )
+    return [Figures(*row) for row in rows]
+
 
 _BEFORE_SQL = """
 SELECT first_seq, counts, min_timestamp, max_timestamp, digest_before, forgotten
@@ -48,7 +70,6 @@ def prune_events(
     connection: apsw.Connection,
     extent: Extent,
     up_to: int,
-    rows: list[StoredEvent],
     forgotten: Forgotten,
     now_ns: int,
 ) -> dict[str, int]:
@@ -58,7 +79,6 @@ def prune_events(
         connection: in a transaction.
         extent: where the events begin and end.
         up_to: the last position that is pruned; a sealed block ends there.
-        rows: the events.
         forgotten: what nothing is left of once they are gone.
         now_ns: the time, nanoseconds since 1970.
 
@@ -66,13 +86,10 @@ def prune_events(
         how many events there were of each kind.
     """
     total: Counter[str] = Counter()
-    start = 0
-    for first, last in _ranges(extent, up_to):
-        end = start + last - first + 1
-        is_last = end == len(rows)
-        counts = _declare(connection, rows[start:end], forgotten if is_last else {}, now_ns)
-        total.update(counts)
-        start = end
+    ranges = list(_ranges(extent, up_to))
+    for number, (first, last) in enumerate(ranges, 1):
+        is_last = number == len(ranges)
+        total.update(_declare(connection, first, last, forgotten if is_last else {}, now_ns))
     connection.execute("DELETE FROM event WHERE seq > ? AND seq <= ?", (extent.cut, up_to))
     connection.execute("DELETE FROM block WHERE first_seq <= ?", (up_to,))
     return dict(total)
@@ -91,16 +108,19 @@ def _ranges(extent: Extent, up_to: int) -> Iterator[tuple[int, int]]:
 
 
 def _declare(
-    connection: apsw.Connection, rows: list[StoredEvent], forgotten: Forgotten, now_ns: int
+    connection: apsw.Connection, first: int, last: int, forgotten: Forgotten, now_ns: int
 ) -> dict[str, int]:
     """Write that a range is pruned, in one row with what was pruned just before it."""
-    first, last = rows[0][0], rows[-1][0]
     found: Any = connection.execute(_BEFORE_SQL, (first - 1,)).fetchone()
     before = _Row(first, "{}", None, None, _digest_at(connection, first - 1), None)
     if found is not None:
         before = _Row(*found)
-    counts = _counts(connection, rows)
-    times = [row[4] for row in rows]
+    kinds = kinds_of(connection)
+    figures = figures_of(connection, first, last)
+    counts: Counter[str] = Counter()
+    for each in figures:
+        counts[kinds[each.kind].name] += each.event_count
+    times = [time for each in figures for time in (each.min_timestamp_ns, each.max_timestamp_ns)]
     times += [one for one in before[2:4] if one is not None]
     columns = (
         before.first,
@@ -117,15 +137,6 @@ def _declare(
     marks = ", ".join("?" * len(columns))
     text: Any = connection.execute(f"SELECT json_array({marks})", columns).get
     connection.execute(_WRITE_SQL, (*columns, hashlib.sha256(text.encode()).hexdigest()))
-    return counts
-
-
-def _counts(connection: apsw.Connection, rows: list[StoredEvent]) -> dict[str, int]:
-    """Return how many events there are of each kind."""
-    kinds = kinds_of(connection)
-    counts: Counter[str] = Counter()
-    for code, count in Counter([row[1] for row in rows]).items():
-        counts[kinds[code].name] += count
     return dict(counts)
 
 

@@ -244,6 +244,11 @@ class Appender:
             self._tip.streams.forget(streams)
 
     @property
+    def knows_heads(self) -> bool:
+        """Whether it has looked at the heads of sessions and streams."""
+        return self._tip is not None
+
+    @property
     def open_block(self) -> int:
         """The position at which the block at the end begins; 0 before the first append."""
         return 0 if self._tip is None else self._tip.tail.first

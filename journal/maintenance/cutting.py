@@ -6,11 +6,10 @@ from uuid import UUID
 
 import apsw
 
-from journal.file.absences import prune_events
+from journal.file.absences import figures_of, prune_events
 from journal.file.appending import Appender
 from journal.file.checkpoints import Checkpoint, read_checkpoints
-from journal.file.extent import Extent
-from journal.file.reading import rows_between
+from journal.file.extent import Extent, missing_event
 from journal.projections.bases import Forgotten, has_base, move_bases
 from journal.projections.catching_up import bring_up_here
 from journal.projections.checkpoints import beginning_of
@@ -76,12 +75,16 @@ class Cutter:
                     beginning_of(connection, fold, extent)
         if up_to == extent.last:
             self._appender.seal_block(connection)
-        rows = rows_between(connection, extent, extent.cut, up_to)
+        figures = figures_of(connection, extent.first, up_to)
+        if sum(each.event_count for each in figures) != extent.event_count(extent.cut, up_to):
+            raise missing_event(connection, extent, extent.cut, up_to)
         bring_up_here(connection, self.lifecycle, extent, up_to)
-        forgotten = move_bases(connection, extent, up_to, rows, folds)
+        forgotten = move_bases(
+            connection, extent, up_to, figures, folds, with_uuids=self._appender.knows_heads
+        )
         sql = "SELECT count(*) FROM block WHERE first_seq <= ?"
         block_count: int = connection.execute(sql, (up_to,)).get
-        counts = prune_events(connection, extent, up_to, rows, forgotten.states, now_ns)
+        counts = prune_events(connection, extent, up_to, forgotten.states, now_ns)
         self._appender.forget(forgotten.sessions, forgotten.streams)
         self._own_cut = up_to
         return Cut(counts, block_count, forgotten)

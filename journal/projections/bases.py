@@ -14,9 +14,12 @@ import apsw
 from pydantic_core import to_json
 
 from journal.errors import DamagedError, FoldError
+from journal.file.absences import Figures
 from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent
 from journal.file.identity import meta, set_meta
+from journal.file.reading import rows_between
+from journal.file.selecting import COLUMNS
 from journal.projections.checkpoints import combined, is_stale, row_digest, stored_checkpoint
 from journal.projections.lifecycle import (
     ENDED_STATES,
@@ -38,11 +41,38 @@ from journal.projections.tables import storable
 NOT_FOLDED = "not folded"
 """Stands for the state of what had only events of unknown kinds."""
 
+# In the statements below, the sessions that began after the last cut and up to the next one have
+# the numbers above :old_session up to :new_session, and few others have; likewise the streams.
+
+_KEPT_SQL = """
+SELECT s.id FROM session AS s LEFT JOIN projection_session AS p ON p.session = s.id
+WHERE s.id > :old_session AND s.id <= :new_session
+    AND NOT (s.last_seq <= :up_to AND ifnull(p.state IN ('Completed', 'Failed'), FALSE))
+UNION ALL
+SELECT p.session FROM stream AS t CROSS JOIN projection_stream AS p ON p.stream = t.id
+WHERE t.id > :old_stream AND t.id <= :new_stream AND t.last_seq > :up_to
+"""
+"""The sessions that are not over, and those that have a stream with events after the cut."""
+
+_SHARED_SQL = """
+SELECT DISTINCT e.session, p.session
+FROM event AS e LEFT JOIN projection_stream AS p ON p.stream = e.stream
+WHERE e.seq > :after AND e.seq <= :up_to AND e.stream IS NOT NULL AND p.session IS NOT e.session
+"""
+
+_OVER_SESSION = (
+    "session > :old_session AND session <= :new_session"
+    " AND session NOT IN (SELECT value FROM json_each(:kept))"
+)
+_OVER = {
+    "stream": f"stream > :old_stream AND stream <= :new_stream AND {_OVER_SESSION}",
+    "session": _OVER_SESSION,
+}
+"""Which of the stored states are over."""
+
 _HEADS_SQL = {
-    "session": "SELECT s.id, s.uuid, s.last_seq, s.id, p.state FROM session AS s"
-    " LEFT JOIN projection_session AS p ON p.session = s.id",
-    "stream": "SELECT s.id, s.uuid, s.last_seq, p.session, p.state FROM stream AS s"
-    " LEFT JOIN projection_stream AS p ON p.stream = s.id",
+    "session": "SELECT id, uuid, last_seq FROM session WHERE id",
+    "stream": "SELECT id, uuid, last_seq FROM stream WHERE id",
 }
 _OLD_SQL = {
     "session": "SELECT session, events_before, NULL, state FROM base_session WHERE session",
@@ -78,8 +108,10 @@ def move_bases(
     connection: apsw.Connection,
     extent: Extent,
     up_to: int,
-    rows: list[StoredEvent],
+    figures: list[Figures],
     folds: Iterable[LifecycleFold | OwnFold],
+    *,
+    with_uuids: bool,
 ) -> Forgotten:
     """Move the bases from the cut to a later position, and forget what nothing will be left of.
 
@@ -89,8 +121,9 @@ def move_bases(
         connection: in the transaction that prunes the events.
         extent: where the events begin and end.
         up_to: the position.
-        rows: the events from the cut to there.
+        figures: those of the events from the cut to there.
         folds: the projections, the built-in ones first.
+        with_uuids: whether to return the UUIDs of what is forgotten.
 
     Raises:
         DamagedError: an event, or what is stored of those before it, is damaged.
@@ -99,11 +132,11 @@ def move_bases(
     kept: set[str] = set()
     for fold in folds:
         if isinstance(fold, LifecycleFold):
-            forgotten = _Move(connection, extent, up_to, fold).made(rows)
+            forgotten = _Move(connection, extent, up_to, fold, with_uuids=with_uuids).made(figures)
             kept.update(fold.names)
         elif has_base(connection, fold.names[0], fold.version, extent):
             with suppress(FoldError):  # it is folded from the cut on, when it can be
-                _move_own(connection, fold, extent, up_to, rows)
+                _move_own(connection, fold, extent, up_to)
                 kept.update(fold.names)
     for (name,) in connection.execute("SELECT projection FROM base").fetchall():
         if name not in kept:
@@ -117,11 +150,10 @@ def _move_own(
     fold: OwnFold,
     extent: Extent,
     up_to: int,
-    rows: list[StoredEvent],
 ) -> None:
     name = fold.names[0]
     states = fold.states(connection, "base", extent.cut)
-    states.fold(rows)
+    states.fold(rows_between(connection, extent, extent.cut, up_to))
     keys = to_json(states.changed_keys).decode()
     sql = (
         "SELECT key, state FROM base_state"
@@ -148,10 +180,10 @@ def _write_base(
 
 
 _Head = tuple[Any, ...]
-"""A session or a stream by now: its key, its UUID, the position of its latest event, the session
-that it belongs to, and its state; of the latter two what is stored, or None. There are many."""
+"""A session or a stream by now: its key, its UUID, the position of its latest event. There are
+many, and making a tuple with names takes as long as reading it."""
 
-_, _UUID, _LAST, _OWNER, _STATE = range(5)
+_UUID, _LAST = 1, 2
 
 
 class _Old(NamedTuple):
@@ -166,8 +198,15 @@ class _Move:
     """One move of the base of the built-in projections."""
 
     def __init__(
-        self, connection: apsw.Connection, extent: Extent, up_to: int, fold: LifecycleFold
+        self,
+        connection: apsw.Connection,
+        extent: Extent,
+        up_to: int,
+        fold: LifecycleFold,
+        *,
+        with_uuids: bool,
     ) -> None:
+        self._with_uuids = with_uuids
         self._connection = connection
         self._extent = extent
         self._up_to = up_to
@@ -178,13 +217,13 @@ class _Move:
         self._digests: dict[str, list[str]] = {"session": [], "stream": []}
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
-    def made(self, rows: list[StoredEvent]) -> Forgotten:
+    def made(self, figures: list[Figures]) -> Forgotten:
         """Make it, and return what is forgotten."""
         if not self._has_base:
             for table in ("session", "stream"):
                 sql = f"UPDATE base_{table} SET state = NULL WHERE state IS NOT NULL"
                 self._connection.execute(sql)
-        rows = self._without_what_is_over(rows)
+        rows = self._forget_what_is_over(figures)
         states = self._fold.states(self._connection, "base", self._extent.cut)
         states.fold(rows)
         owners = self._move_streams(states, rows)
@@ -199,43 +238,50 @@ class _Move:
                 self._connection.execute("DELETE FROM base WHERE projection = ?", (name,))
         return self._forgotten
 
-    def _without_what_is_over(self, rows: list[StoredEvent]) -> list[StoredEvent]:
+    def _forget_what_is_over(self, figures: list[Figures]) -> list[StoredEvent]:
         """Forget the sessions of which it is known without folding; return the others' events.
 
-        They have ended, and nothing follows of them and of their streams, so by now they are what
-        they are at the cut. One that shares a stream with another session is left to the fold.
+        They began after the last cut and have ended, and nothing follows of them and of their
+        streams, so by now they are what they are at the cut. One that shares a stream with another
+        session is left to the fold. As most are of this kind, it is done by ranges of numbers.
         """
+        values: dict[str, Any] = {"after": self._extent.cut, "up_to": self._up_to}
         stored = stored_checkpoint(self._connection, self._fold, self._extent.last)
         if stored is None or is_stale(stored, self._fold, self._extent):
-            return rows
-        _, _, of_sessions, of_streams, _, _ = zip(*rows, strict=True)
-        pairs = set(zip(of_streams, of_sessions, strict=True))
-        sessions = self._heads("session", set(of_sessions))
-        streams = self._heads("stream", set(of_streams) - {None})
-        over = {
-            key: head
-            for key, head in sessions.items()
-            if head[_LAST] <= self._up_to and head[_STATE] in ENDED_STATES
-        }
-        for stream, session in pairs:
-            if stream is None:
+            return self._rows("TRUE", values)
+        values["new_session"] = max(each.last_session for each in figures)
+        values["new_stream"] = max(each.last_stream or 0 for each in figures)
+        for table in ("session", "stream"):
+            sql = f"SELECT ifnull(max({table}), 0) FROM base_{table}"
+            values[f"old_{table}"] = self._connection.execute(sql).get
+        kept = {key for (key,) in self._connection.execute(_KEPT_SQL, values)}
+        for pair in self._connection.execute(_SHARED_SQL, values):
+            kept.update(key for key in pair if key is not None)
+        values["kept"] = _json(kept)
+        for table, condition in _OVER.items():
+            over = f"projection_{table} WHERE {condition}"
+            sql = f"SELECT state, count(*) FROM {over} GROUP BY 1"
+            counts: Any = self._connection.execute(sql, values).fetchall()
+            if not counts:
                 continue
-            head = streams[stream]
-            if head[_OWNER] != session:
-                over.pop(session, None)
-                over.pop(head[_OWNER], None)
-            elif head[_LAST] > self._up_to:
-                over.pop(session, None)
-        for session in self._with_streams_left(over):
-            del over[session]
-        if not over:
-            return rows
-        gone = {key: head for key, head in streams.items() if head[_OWNER] in over}
-        others = self._keys_of_streams(over) - gone.keys()
-        gone |= self._heads("stream", others)
-        self._forget("stream", {key: head[_STATE] for key, head in gone.items()}, gone)
-        self._forget("session", {key: head[_STATE] for key, head in over.items()}, over)
-        return [row for row in rows if row[2] not in over]
+            self._forgotten.states[f"{table}s"].update(dict(counts))
+            self._write_mark(table)
+            rows = f"FROM {table} WHERE id IN (SELECT {table} FROM {over})"
+            if self._with_uuids:
+                uuids: Any = self._connection.execute(f"SELECT uuid {rows}", values)
+                self._uuids(table).extend(uuid for (uuid,) in uuids)
+            self._connection.execute(f"DELETE {rows}", values)
+            self._connection.execute(f"DELETE FROM {over}", values)
+        return self._rows(
+            "(session <= :old_session OR session IN (SELECT value FROM json_each(:kept)))", values
+        )
+
+    def _rows(self, condition: str, values: dict[str, Any]) -> list[StoredEvent]:
+        sql = f"SELECT {COLUMNS} FROM event WHERE seq > :after AND seq <= :up_to"
+        rows: list[Any] = self._connection.execute(
+            f"{sql} AND {condition} ORDER BY seq", values
+        ).fetchall()
+        return rows
 
     def _move_streams(self, states: LifecycleStates, rows: list[StoredEvent]) -> set[int]:
         """Move the streams that something happened to; return the sessions that they belong to."""
@@ -336,12 +382,9 @@ class _Move:
         """Delete the rows of what is forgotten, and count it by the states that it ended in."""
         if not gone:
             return
-        uuids = self._forgotten.sessions if table == "session" else self._forgotten.streams
-        uuids += [heads[key][_UUID] for key in gone]
+        self._uuids(table).extend(heads[key][_UUID] for key in gone)
         self._forgotten.states[f"{table}s"].update(state or NOT_FOLDED for state in gone.values())
-        mark = f"{table}_mark"
-        largest: int = self._connection.execute(f"SELECT max(id) FROM {table}").get
-        set_meta(self._connection, mark, str(max(largest, int(meta(self._connection, mark) or 0))))
+        self._write_mark(table)
         old = self._old(table, gone)
         self._digests[table] += _digests_of(table, old)
         for each, column, keys in (
@@ -353,13 +396,22 @@ class _Move:
                 sql = f"DELETE FROM {each} WHERE {column} IN (SELECT value FROM json_each(?))"
                 self._connection.execute(sql, (_json(keys),))
 
+    def _uuids(self, table: str) -> list[bytes]:
+        return self._forgotten.sessions if table == "session" else self._forgotten.streams
+
+    def _write_mark(self, table: str) -> None:
+        """Write the largest number that was ever given, before rows are deleted."""
+        mark = f"{table}_mark"
+        largest: int = self._connection.execute(f"SELECT max(id) FROM {table}").get
+        set_meta(self._connection, mark, str(max(largest, int(meta(self._connection, mark) or 0))))
+
     def _heads(self, table: str, keys: Collection[int]) -> dict[int, _Head]:
         """Return sessions or streams as they are by now.
 
         Raises:
             DamagedError: one is not there.
         """
-        sql = f"{_HEADS_SQL[table]} WHERE s.id IN (SELECT value FROM json_each(?))"
+        sql = f"{_HEADS_SQL[table]} IN (SELECT value FROM json_each(?))"
         rows: Any = self._connection.execute(sql, (_json(keys),))
         heads = {row[0]: row for row in rows}
         if len(heads) != len(keys):

@@ -229,6 +229,19 @@ def test_what_was_shipped_goes_and_nothing_else(path: Path, tmp_path: Path) -> N
     check_closed(path)
 
 
+def test_what_shipping_says_is_what_pruning_takes(path: Path, tmp_path: Path) -> None:
+    with journal.Journal.open(path) as opened:
+        shipment = opened.ship(tmp_path / "shipped.db", manifest=True)
+        opened.append_ndjson(LINES[:700])
+    copy = Path(shutil.copy(path, tmp_path / "copy.db"))
+    by_manifest = run_here("prune", path, "--shipped", shipment.manifest_path, "--json")
+    by_file = run_here("prune", copy, "--file", shipment.path, "--json")
+    for result, pruned in ((by_manifest, path), (by_file, copy)):
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["event_count"] == 5000
+        check_closed(pruned)
+
+
 def test_a_shipped_file_says_it_itself(path: Path, tmp_path: Path) -> None:
     file = Path(shutil.copy(path, tmp_path / "shipped.db"))
     rows(file, "INSERT INTO meta VALUES ('closed', 'ship')")

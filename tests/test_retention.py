@@ -190,10 +190,34 @@ def test_a_file_that_is_only_read_has_none(path: Path) -> None:
         Journal.open(path, read_only=True, retention=Retention(keep_events=1))
 
 
+def test_threads_that_share_commits_are_pruned_after_them(path: Path) -> None:
+    with Journal.open(path, durability="normal", retention=Retention(keep_events=100)) as journal:
+
+        def append() -> None:
+            session = SessionId.new()
+            for first in range(0, 300, 10):
+                journal.append_events(numbered(session, range(first, first + 10)))
+
+        threads = [threading.Thread(target=append) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        tickets = [journal.submit(EVENTS[first : first + 10]) for first in range(0, 300, 10)]
+        for thread in threads:
+            thread.join()
+        for ticket in tickets:
+            assert ticket.wait().first
+        assert journal.last_position == 1500
+        assert journal.append_events(EVENTS[:50]) == (1501, 1550)
+        assert journal.retention_failure is None
+        assert journal.event_count() < 100 + 3 * BLOCK
+        assert journal.rebuild(check=True)[0].change_count == 0
+    check_closed(path)
+
+
 # What goes wrong
 
 
-def failing(*_: Any) -> None:
+def failing(*_: Any, **__: Any) -> None:
     raise LookupError("no")
 
 

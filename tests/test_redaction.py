@@ -577,7 +577,7 @@ def redact_until_killed(_channel: Channel, path: Path, dest: Path, aside: str, s
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 of POSIX")
-@pytest.mark.parametrize("step", ["check_events", "_drop_others"])
+@pytest.mark.parametrize("step", ["check", "_drop_others"])
 def test_killed_at_any_step_it_leaves_no_file_of_that_name(
     tmp_path: Path, temporary_files: Path, step: str
 ) -> None:
@@ -597,7 +597,7 @@ def test_killed_at_any_step_it_leaves_no_file_of_that_name(
     assert parts_in(temporary_files) == []
 
 
-@pytest.mark.parametrize("step", ["check_events", "_drop_others", "copy_moment"])
+@pytest.mark.parametrize("step", ["check", "_drop_others", "copy_moment"])
 def test_an_interrupt_leaves_everything_as_it_was(
     source: Journal,
     tmp_path: Path,

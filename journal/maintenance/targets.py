@@ -10,13 +10,13 @@ import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from journal import errors
 from journal.file.paths import COMPANIONS, absolute, beside, may_make_files, resolved
+from journal.file.syncing import sync
 
 try:
     import fcntl
@@ -278,10 +278,7 @@ def _rename_to_new(file: Path, target: Path) -> None:
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
     try:
-        if sys.platform == "darwin":  # a plain fsync leaves it to the disk when it writes
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 

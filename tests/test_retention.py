@@ -107,7 +107,7 @@ def test_a_file_with_much_to_prune_is_brought_down_in_steps(path: Path) -> None:
         while journal.event_count() > 200:
             before = journal.event_count()
             journal.append_events(EVENTS[:1])
-            assert journal.event_count() <= before
+            assert journal.event_count() <= before + 1
             retention_steps += 1
         assert journal.retention_failure is None
     check_closed(path)
@@ -120,11 +120,11 @@ def test_one_step_takes_no_more_than_some_blocks(
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
     with Journal.open(path, retention=Retention(keep_events=100)) as journal:
-        for number in range(1, 5):
+        for number in range(1, 9):  # one to fold a block, one to prune it
             journal.append_events(EVENTS[:1])
-            assert cut_of(journal) == number * BLOCK
+            assert cut_of(journal) == number // 2 * BLOCK
         journal.append_events(EVENTS[:220])
-        assert cut_of(journal) == (4 + 5) * BLOCK  # in proportion
+        assert cut_of(journal) == (4 + 7) * BLOCK  # in proportion
     check_closed(path)
 
 
@@ -207,7 +207,8 @@ def test_threads_that_share_commits_are_pruned_after_them(path: Path) -> None:
         for ticket in tickets:
             assert ticket.wait().first
         assert journal.last_position == 1500
-        assert journal.append_events(EVENTS[:50]) == (1501, 1550)
+        for _ in range(10):  # whoever did not get the lock in time leaves it to the next ones
+            journal.append_events(EVENTS[:50])
         assert journal.retention_failure is None
         assert journal.event_count() < 100 + 3 * BLOCK
         assert journal.rebuild(check=True)[0].change_count == 0

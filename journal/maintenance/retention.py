@@ -14,6 +14,9 @@ from journal.maintenance.pruning import Pruner, Wanted
 _STEPS_SECONDS: Final = 0.005
 """After so long, no further step is made unless the append itself sealed several blocks."""
 
+_STEPS_A_BLOCK: Final = 3
+"""It takes two steps to fold a block and to prune it, and one for an application's projection."""
+
 _WAIT_MS: Final = 10
 """How long to wait for other writers: whoever seals the next block tries again."""
 
@@ -81,7 +84,7 @@ class Retainer:
         try:
             self._open_block = self._appender.open_block
             self._is_due = False
-            self._make_steps(1 + event_count // limits.BLOCK_EVENTS_MAX)
+            self._make_steps(1 + _STEPS_A_BLOCK * event_count // limits.BLOCK_EVENTS_MAX)
             self.failure = None
         except Exception as error:  # noqa: BLE001 (whatever it was, the append has succeeded)
             self.failure = error

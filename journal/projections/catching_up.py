@@ -86,7 +86,7 @@ def bring_up(
         events_max: how many events to fold at most; None: any number.
 
     Returns:
-        whether it has come so far.
+        whether it has come so far; with `events_max` whether it had, so that nothing was folded.
 
     Raises:
         FoldError, DamagedError: an event cannot be folded.
@@ -97,7 +97,7 @@ def bring_up(
     end = up_to if events_max is None else min(up_to, position + events_max)
     if stored is None or position < end:
         _fold_live(database, fold, end, None, wait_ms)
-    return end >= up_to
+    return events_max is None or position >= up_to
 
 
 def is_of_another_version(database: Database, fold: AnyFold) -> bool:

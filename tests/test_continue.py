@@ -406,3 +406,31 @@ def test_the_tables_of_the_new_file_are_the_journals(copy: Path, tmp_path: Path)
     connection = open_reader(str(made), made)
     check_objects(connection)
     connection.close()
+
+
+def continue_on_a_full_disk(_channel: Channel, copy: Path, folder: Path) -> dict[int, Any]:
+    """Have more and more room for the new journal; tell what was said each time."""
+    support.own_mounts()
+    support.mount_memory(folder, 2 * 1024 * 1024)
+    found: dict[int, Any] = {}
+    for free in range(0, 1_400_000, 140_000):
+        (folder / "filler").write_bytes(bytes(2 * 1024 * 1024 - 16_384 - free))
+        try:
+            found[free] = continue_copy(copy, folder / "new.db").event_count
+            (folder / "new.db").unlink()
+        except errors.StorageFullError as error:
+            found[free] = str(error)
+        assert names_in(folder) == ["filler"]
+        (folder / "filler").unlink()
+    return found
+
+
+def test_where_there_is_no_room_it_says_so_and_leaves_nothing(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+
+    found = [*support.run(continue_on_a_full_disk, copy, tmp_path / "small").values()]
+
+    assert isinstance(found[0], str)
+    assert isinstance(found[-1], int)
+    for said in found:
+        assert isinstance(said, int) or said.startswith(str(tmp_path / "small" / "new.db")), said

@@ -654,3 +654,37 @@ def test_its_progress_rises_to_the_end(source: Journal, tmp_path: Path) -> None:
     assert told == sorted(told)
     assert told[-1] == (44, 44)
     assert len(lines_of("kinds.ndjson")) > len({done for done, _ in told}) > 5
+
+
+def redact_on_a_full_disk(_channel: Channel, path: Path, aside: Path, dest: Path) -> dict[int, Any]:
+    """Have more and more room where the original is to be; tell what was said each time."""
+    support.own_mounts()
+    support.mount_memory(aside, 1024 * 1024)
+    tempfile.tempdir = str(aside)
+    found: dict[int, Any] = {}
+    for free in range(0, 800_000, 80_000):
+        filler = aside / "filler"
+        filler.write_bytes(bytes(1024 * 1024 - 16_384 - free))
+        try:
+            found[free] = ship(path, dest, ALL).event_count
+            dest.unlink()
+        except journal.StorageFullError as error:
+            found[free] = str(error)
+        filler.unlink()
+        assert parts_in(aside) == []
+        assert names_in(dest.parent) == []
+    return found
+
+
+def test_where_there_is_no_room_for_the_original_it_says_so(tmp_path: Path) -> None:
+    make(tmp_path / "a.db").close()
+    for name in ("aside", "out"):
+        (tmp_path / name).mkdir()
+
+    arguments = tmp_path / "a.db", tmp_path / "aside", tmp_path / "out" / "b.db"
+    found = [*support.run(redact_on_a_full_disk, *arguments).values()]
+
+    assert isinstance(found[0], str)
+    assert found[-1] == 44
+    for said in found:
+        assert said == 44 or said.startswith(str(tmp_path / "aside")), said

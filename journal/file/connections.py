@@ -513,7 +513,14 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (apsw.Error, UnicodeDecodeError) as error:
-        raise _journal_error(path, error) from error
+        raise _journal_error(path, _first(error)) from error
+
+
+def _first(error: Exception) -> Exception:
+    """Return what went wrong first: some errors end a transaction, which then cannot be ended."""
+    while isinstance(error, apsw.SQLError) and isinstance(error.__context__, apsw.Error):
+        error = error.__context__
+    return error
 
 
 def _journal_error(path: Path, error: Exception) -> errors.PathError:

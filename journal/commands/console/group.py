@@ -21,6 +21,7 @@ _NEEDED = (
     "journal.file.connections",
     "journal.file.ndjson",
     "journal.journal",
+    "journal.live.shared_commits",
     "journal.maintenance.continuing",
     "journal.maintenance.pruning",
     "journal.maintenance.recovering",

@@ -20,6 +20,7 @@ from journal import (
     JournalNotFoundError,
     SessionId,
 )
+from journal.file import foreign_writes
 
 EVENT = activated(SessionId.new())
 
@@ -261,6 +262,26 @@ def test_checkpoints_and_commits_of_others_are_no_foreign_writes(
             with Child(append_two, path) as child:
                 assert child.receive() == count + 2
             assert reader.event_count() == count + 2
+
+
+def test_a_checkpoint_that_ends_during_the_first_look_is_no_foreign_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def checkpointed(_shm: int) -> tuple[int, bytes, int, int]:
+        if not looks:  # after the time of change was asked
+            os.utime(path, ns=(1, 1))
+        looks.append(1)
+        return 5, b"salt", 5, 5
+
+    monkeypatch.setattr(foreign_writes, "read_wal_index", checkpointed)
+    path.touch()
+    with path.open("rb") as file:
+        seen = foreign_writes.ForeignWrites(file.fileno(), file.fileno())
+        assert not seen.are_found()
+        os.utime(path, ns=(2, 2))
+        assert seen.are_found()
 
 
 def append_two(_channel: Channel, path: Path) -> int:

@@ -23,7 +23,14 @@ from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
 from journal.file.process_locks import Holding, hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
-from journal.file.wal import Checkpoints, mark_wal, remove_empty_wal, settle, write_something
+from journal.file.wal import (
+    Checkpoints,
+    leave_wal,
+    mark_wal,
+    remove_empty_wal,
+    settle,
+    write_something,
+)
 
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
@@ -404,18 +411,21 @@ class Database:
         self._closed = True
         failure: errors.JournalError | None = None
         try:
-            with self._alone(_READING_WAIT_MS if self.read_only else _CLOSING_WAIT_MS):
+            wait_ms = _READING_WAIT_MS if self.read_only else _CLOSING_WAIT_MS
+            with self._alone(wait_ms) as is_alone:
                 for reader in (*self._readers, *self._given_away):
                     reader.close()
                 self._readers.clear()  # not before: an interrupt may come between
-                if self._writer is not None:
+                if self._writer is not None and is_alone:
                     failure = self._at_the_end(self._writer)
+                elif self._writer is not None:  # who is writing now brings the -wal into the file
+                    leave_wal(self._writer)
                 if self._holding is not None and self._holding.users == 1:
                     self._holding.unlock_shared()
                 if self._writer is not None:
                     self._writer.close()
                     self._writer = None
-                elif self._holding is not None and self._holding.is_last_to_look():
+                elif self._holding is not None and is_alone and self._holding.is_last_to_look():
                     remove_empty_wal(self._holding.path)
         except Exception:
             self._let_go()
@@ -439,14 +449,20 @@ class Database:
         return said
 
     @contextmanager
-    def _alone(self, wait_ms: int) -> Iterator[None]:
-        """Be the only one who writes, if that can be had soon; and be inside SQLite."""
+    def _alone(self, wait_ms: int) -> Iterator[bool]:
+        """Be the only one who writes, if that can be had soon; and be inside SQLite.
+
+        It lends whether that could be had.
+        """
         with ExitStack() as stack:
+            is_alone = True
             if self._holding is not None:
-                with suppress(errors.BusyError):
+                try:
                     stack.enter_context(self._holding.writing(wait_ms, self.path))
+                except errors.BusyError:
+                    is_alone = False
             stack.enter_context(self._inside())
-            yield
+            yield is_alone
 
     def _let_go(self) -> None:
         self._discard_copy()

@@ -30,7 +30,7 @@ class ForeignWrites:
         self._shm = shm
         self.wal_may_begin_anew = False
         """Whether all of the -wal was in the file at the last look."""
-        self._seen = self._look(None)
+        self._seen = self._settled(self._look(None))
         self._are_found = False
 
     def are_found(self, modified_ns: int | None = None) -> bool:
@@ -43,13 +43,18 @@ class ForeignWrites:
         now = self._look(modified_ns)
         if now == seen or self._are_found:
             return self._are_found
-        while now != (again := self._look(None)):  # until no checkpoint comes between
-            now = again
+        now = self._settled(now)
         if now.modified_ns not in (seen.modified_ns, self._seen.modified_ns):
             is_at_rest = now.backfilled == now.attempted  # no checkpoint is under way or cut short
             self._are_found = is_at_rest and now[1:] == seen[1:]
         self._seen = now
         return self._are_found
+
+    def _settled(self, now: _Look) -> _Look:
+        """Look until no checkpoint comes between the time of change and what the -shm says."""
+        while now != (again := self._look(None)):
+            now = again
+        return now
 
     def _look(self, modified_ns: int | None) -> _Look:
         if modified_ns is None:

@@ -123,8 +123,7 @@ class Checkpoints:
             can_settle = self.is_doubtful and self._holding.has_its_wal()
             failure = self._try(settle if can_settle else _empty_now, writer)
         if self.is_doubtful or self._holding.has_foreign_writes():
-            with suppress(apsw.ConnectionClosedError):  # by an interrupt: this is a repetition
-                writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            leave_wal(writer)
         return failure
 
     def _try(
@@ -185,6 +184,12 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value
 def mark_wal(connection: apsw.Connection) -> None:
     """Write what tells a -wal that begins with this transaction from every other one."""
     connection.execute(_MARK_SQL, (secrets.token_hex(_WAL_ID_BYTES),))
+
+
+def leave_wal(writer: apsw.Connection) -> None:
+    """Have a connection bring nothing of the -wal into the file when it is closed."""
+    with suppress(apsw.ConnectionClosedError):  # by an interrupt: this is a repetition
+        writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def settle(writer: apsw.Connection, path: Path) -> None:

@@ -238,6 +238,14 @@ def _use_everything() -> None:
             journal.info()
 
 
+def let_everybody_through(folder: Path) -> None:
+    """Let every user go into a folder that pytest has made for its own."""
+    for each in (folder, *folder.parents):
+        if each == Path(tempfile.gettempdir()):
+            return
+        each.chmod(0o755)
+
+
 def become_nobody() -> None:
     """Give up root's privilege of going everywhere."""
     if not hasattr(os, "geteuid"):

@@ -78,10 +78,14 @@ def printing(path):
     ]
 
 
-def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
-    make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
+def ship(path):
     with journal.Journal.open(path, read_only=True) as opened:
         opened.ship(path.with_name("shipped.db"))
+
+
+def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
+    make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
+    ship(path)
     for turn, delay in enumerate((0, 0.5)):
         processes = [started(*arguments, stdout=full_pipe) for arguments in printing(path)]
         time.sleep(delay)
@@ -399,12 +403,14 @@ main()
 def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(path):
     """Of a KeyboardInterrupt while a model is made, older pydantic prints that it panics."""
     make(path, activated(1), label="a name")
+    ship(path)
     ending = [arguments for arguments in printing(path) if "--follow" not in arguments]
     for arguments in [
         *ending,
         ["append", path, os.devnull],
         ["rebuild", path],
         ["prune", path, "--before", 9],
+        ["recover", path, "-o", path.with_name("recovered.db")],
     ]:
         result = ended(start(*arguments, program=["-c", LOADED]), b"")
         assert result.err.splitlines()[-1] == "loaded:", (arguments, result.err)

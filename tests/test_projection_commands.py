@@ -686,7 +686,7 @@ def test_rebuild_of_an_empty_journal(path):
 
     assert result.code == 0
     assert re.fullmatch(
-        r"rebuilt sessions and streams: no events in 0\.0 s, no earlier rows to compare with\n",
+        r"rebuilt sessions and streams: no events in \d\.\d s, no earlier rows to compare with\n",
         result.err,
     )
 
@@ -983,7 +983,7 @@ def test_help_says_the_exit_codes_of_rebuild():
     assert list(cli.commands) == [
         *("append", "events", "kinds", "sessions", "streams", "session"),
         *("anomalies", "projections", "rebuild", "info", "label"),
-        *("verify", "ship", "recover", "prune"),
+        *("verify", "ship", "continue", "recover", "prune"),
     ]
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import apsw
 import pytest
 from commands_support import run_here
-from support import Channel, Child, activated, become_nobody, bytes_in, check_file, names_in
+from support import (
+    Channel,
+    Child,
+    activated,
+    become_nobody,
+    bytes_in,
+    check_file,
+    let_everybody_through,
+    names_in,
+)
 
 from journal import Journal, JournalError, SessionId, StaleWalError
 
@@ -173,9 +182,8 @@ def test_it_is_refused_where_nothing_may_be_written_too(path: Path, backup: Path
 def open_as_nobody(_channel: Channel, path: Path) -> str:
     path.chmod(0o644)
     path.with_name("a.db-wal").chmod(0o644)
+    let_everybody_through(path.parent)
     path.parent.chmod(0o555)
-    for folder in path.parents[:4]:
-        folder.chmod(0o755)
     become_nobody()
     try:
         Journal.open(path, read_only=True).close()

@@ -11,7 +11,15 @@ from typing import Any
 import apsw
 import pytest
 import test_absent
-from support import Channel, Child, activated, become_nobody, lines_of, within
+from support import (
+    Channel,
+    Child,
+    activated,
+    become_nobody,
+    let_everybody_through,
+    lines_of,
+    within,
+)
 from verify_support import codes, execute, verified
 
 import journal
@@ -441,8 +449,7 @@ def test_it_works_where_nothing_may_be_written(path: Path, tmp_path: Path, has_w
     for one in folder.iterdir():
         one.chmod(0o444)
     folder.chmod(0o555)
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
-        above.chmod(0o755)
+    let_everybody_through(tmp_path)
     before = bytes_of(folder)
     try:
         with Child(_verify_as_nobody, str(folder / path.name)) as child:

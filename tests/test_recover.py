@@ -42,6 +42,7 @@ from journal import (
 )
 from journal.maintenance import recovering
 from journal.maintenance.pages import PageFile
+from journal.maintenance.redaction import read_redaction
 
 EVENTS = LINES[:600]
 
@@ -282,6 +283,30 @@ def test_what_was_recovered_with_losses_can_be_recovered_again(path: Path, out: 
 
 
 # The -wal
+
+
+def test_where_positions_came_from_and_what_was_redacted_comes_back(path: Path, out: Path) -> None:
+    shipped, gone_on = path.with_name("shipped.db"), path.with_name("on.db")
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(shipped, redact={"stream_failed.error": "blank"})
+    journal.continue_copy(shipped, gone_on)
+    with Journal.open(gone_on) as opened:
+        opened.append_ndjson(LINES[600:650])
+        origins = opened.info().origins
+        before = [text for _, text in opened.lines()]
+    assert origins
+    zero(gone_on, "sqlite_schema")
+
+    found = journal.recover(gone_on, out)
+
+    assert found.is_complete
+    with Journal.open(out, read_only=True) as opened:
+        assert opened.info().origins == origins
+        assert [text for _, text in opened.lines()] == before
+        assert read_redaction(opened.connection()) is not None
+    verification = journal.verify(out, full=True)
+    assert verification.sound
+    assert verification.redacted_count > 0
 
 
 @pytest.fixture

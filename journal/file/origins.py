@@ -17,9 +17,9 @@ from journal.events.timestamps import text_from_epoch_ns
 ORIGINS_SQL = """
 SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq, check_digest,
     json_array(first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at)
-FROM origin ORDER BY first_seq
+FROM {table} ORDER BY first_seq
 """
-"""The last column is what `check_digest` is over; FORMAT.md specifies it."""
+"""From `origin`, or a table like it. `check_digest` is over the last column: see FORMAT.md."""
 
 _INSERT_SQL = """
 INSERT INTO origin
@@ -52,7 +52,7 @@ def read_origins(connection: apsw.Connection) -> tuple[Origin, ...]:
         DamagedError: one is not what it was when it was written.
     """
     found: list[Origin] = []
-    rows: Any = connection.execute(ORIGINS_SQL)
+    rows: Any = connection.execute(ORIGINS_SQL.format(table="origin"))
     for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
         end = found[-1].last_position if found else 0
         is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest

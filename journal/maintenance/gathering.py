@@ -28,6 +28,8 @@ CREATE TABLE raw_base_session (session, events_before, state);
 CREATE TABLE raw_base_stream (stream, events_before, session, state);
 CREATE TABLE raw_checkpoint (name, type, version, position, since);
 CREATE TABLE raw_append_key (key, first_seq, last_seq, digest, used_at);
+CREATE TABLE raw_origin (first_seq, last_seq, journal_id, branch, label, source_first_seq,
+    declared_at, check_digest);
 CREATE TABLE raw_meta (key, value);
 """
 """`is_sound`: nothing speaks against the row but that no digest speaks for it. `raw_gap`: positions
@@ -53,6 +55,7 @@ _SHAPES: Final = {
     "raw_base_stream": (_NULL, _INT, _INT, _TEXT_OR_NULL),
     "raw_checkpoint": (_TEXT, _TEXT, _INT, _INT, _INT),
     "raw_append_key": (_TEXT, _INT_OR_NULL, _INT_OR_NULL, _TEXT, _INT),
+    "raw_origin": (_NULL, _INT, _TEXT, _TEXT, _TEXT_OR_NULL, _INT, _TEXT, _TEXT),
     "raw_meta": (_TEXT, _TEXT),
 }  # fmt: skip
 _ENTRY_SHAPES: Final = {"raw_id": (_BYTES, _INT), "raw_kind": (_TEXT, _TEXT, _INT)}

@@ -140,7 +140,7 @@ class Redaction(BaseModel):
     ranges: tuple[PositionRange, ...]
 
 
-_AS_TEXTS: Final = TypeAdapter(tuple[RedactedTexts, ...])
+AS_TEXTS: Final = TypeAdapter(tuple[RedactedTexts, ...])
 
 
 def read_redaction(connection: apsw.Connection) -> Redaction | None:
@@ -169,7 +169,7 @@ def parsed_texts(connection: apsw.Connection) -> tuple[RedactedTexts, ...] | Non
     """
     text = meta(connection, "redacted")
     try:
-        return None if text is None else _AS_TEXTS.validate_json(text)
+        return None if text is None else AS_TEXTS.validate_json(text)
     except ValidationError as error:
         what = f"is damaged: redacted in meta is {text!r:.100}, which it cannot be"
         raise DamagedError(connection.filename, what) from error

@@ -15,8 +15,10 @@ from journal._version import VERSION
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
 from journal.file.blocks import GENESIS
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
+from journal.file.origins import ORIGINS_SQL, Origin, write_origin
 from journal.file.schema import schema_sql
 from journal.maintenance.finishing import fold
+from journal.maintenance.redaction import AS_TEXTS
 from journal.maintenance.salvaging import Salvage
 from journal.projections.checkpoints import base_digest
 
@@ -190,6 +192,7 @@ def write_salvaged(salvage: Salvage, new: Path) -> None:
         scratch.execute("BEGIN")
         scratch.execute(_EVENTS_SQL)
         _write_absences(scratch, salvage)
+        _write_origins(scratch, salvage)
         _write_bases(scratch, salvage)
         for owner in ("session", "stream"):
             scratch.execute(_HEADS_SQL.format(owner=owner), {"cut": salvage.cut})
@@ -227,6 +230,7 @@ def _write_meta(connection: apsw.Connection, salvage: Salvage) -> None:
         "label": _checked(salvage.fact("label"), check_label),
         "session_mark": _checked(salvage.fact("session_mark"), int),
         "stream_mark": _checked(salvage.fact("stream_mark"), int),
+        "redacted": _checked(salvage.fact("redacted"), AS_TEXTS.validate_json),
     }
     for key, value in facts.items():
         if value is not None:
@@ -293,6 +297,26 @@ def _write_absence(scratch: apsw.Connection, row: list[Any]) -> None:
     text: Any = scratch.execute(f"SELECT json_array({', '.join('?' * 10)})", row).get
     digest = hashlib.sha256(text.encode()).hexdigest()
     scratch.execute(f"INSERT INTO new.absent VALUES ({', '.join('?' * 11)})", (*row, digest))
+
+
+def _write_origins(scratch: apsw.Connection, salvage: Salvage) -> None:
+    """Write which positions came from other journals, as far as digests prove it."""
+    end = 0
+    rows: Any = scratch.execute(ORIGINS_SQL.format(table="raw_origin")).fetchall()
+    for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
+        last_left = min(last, salvage.last_position)
+        is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest
+        if is_right and end < first <= last_left:
+            origin = Origin(
+                first_position=first,
+                last_position=last_left,
+                journal_id=UUID(journal_id),
+                branch=branch,
+                label=label,
+                source_first_position=source_first,
+            )
+            write_origin(scratch, origin)
+            end = last_left
 
 
 def _write_bases(scratch: apsw.Connection, salvage: Salvage) -> None:

@@ -48,8 +48,11 @@ def zero(path: Path, *names: str) -> None:
     fill_pages(path, pages_of(path, *names), lambda: bytes(PAGE))
 
 
-def recovered(damaged: Path, out: Path, lines: list[str]) -> Recovery:
+def recovered(damaged: Path, out: Path, lines: list[str], *, several: bool = False) -> Recovery:
     """Recover a file, and make sure of what must hold whatever was damaged.
+
+    Where `several` things were, one may have taken events of a block away, and another one changed
+    others of it: nothing proves these, so they may be wrong, and are said to be unproven.
 
     Raises:
         DamagedError: nothing was found.
@@ -67,7 +70,9 @@ def recovered(damaged: Path, out: Path, lines: list[str]) -> Recovery:
         got = dict(opened.lines())
         assert len(got) == found.event_count == opened.event_count()
         assert found.event_count == found.proven_count + found.unproven_count
-        assert all(lines[position - 1] == line for position, line in got.items())
+        wrong = {position for position, line in got.items() if lines[position - 1] != line}
+        unproven = {at for first, last in found.unproven for at in range(first, last + 1)}
+        assert wrong <= (unproven if several else set())
         assert [at for at, _ in opened.read()] == sorted(got)
         later = [line for line in got.values() if parse_event(line).timestamp > EARLIEST]
         since = opened.get_events_since(EARLIEST)
@@ -86,10 +91,10 @@ def recovered(damaged: Path, out: Path, lines: list[str]) -> Recovery:
     return found
 
 
-def share(damaged: Path, out: Path, lines: list[str]) -> float:
-    """Return how many of the events come back, of 1.0."""
+def share(damaged: Path, out: Path, lines: list[str], *, several: bool = False) -> float:
+    """Return how many of the events come back, of 1.0; see `recovered`."""
     try:
-        return recovered(damaged, out, lines).event_count / len(lines)
+        return recovered(damaged, out, lines, several=several).event_count / len(lines)
     except DamagedError as error:
         assert "nothing of a journal" in str(error), str(error)
         assert not out.exists()

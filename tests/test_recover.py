@@ -453,7 +453,7 @@ def try_at_random(sound: Path, folder: Path, draw: random.Random, seed: str) -> 
     path.write_bytes(content)
     with within(60, f"after {what} (seed {seed})"):
         try:
-            share(path, out, EVENTS)
+            share(path, out, EVENTS, several="," in what)
         except BaseException:
             print(f"after {what} (seed {seed})")
             raise
@@ -485,7 +485,7 @@ def test_nor_where_the_wal_is_damaged(crashed: Path, tmp_path: Path, seed: int) 
             is_damaged = draw.random() < 0.7
             Path(f"{crashed}{suffix}").write_bytes(damaged if is_damaged else content)
         with within(60, f"after {what} (seed {seed}, number {number})"):
-            share(crashed, tmp_path / "out.db", EVENTS)
+            share(crashed, tmp_path / "out.db", EVENTS, several=True)
 
 
 # What is refused, and what is left

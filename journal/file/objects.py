@@ -37,6 +37,8 @@ def check_objects(connection: apsw.Connection) -> None:
     here: dict[str, str] = {}
     rows: Any = connection.execute(_OBJECTS_SQL)
     for kind, name, table, sql in rows:
+        if not isinstance(name, str):
+            raise _refused(connection, f"{name!r} in its schema is no name")
         if table in types or _OTHERS_TABLES.fullmatch(str(table)):
             _check_object(connection, kind, name, sql)
         if kind in ("table", "view"):

@@ -18,10 +18,18 @@ _KEYS_SQL = "SELECT key, first_seq, last_seq, digest FROM append_key ORDER BY fi
 
 
 def check_keys(connection: apsw.Connection, extent: Extent, found: Findings) -> None:
-    """Make sure that keys stand for ranges that were appended, and for the events there.
+    """Make sure that keys stand for ranges that were appended, and for the events there."""
+    for key, position, text in wrong_keys(connection, extent, found):
+        found.add("key", "append_key", position, f"the key {key!r:.100} {text}")
+
+
+def wrong_keys(
+    connection: apsw.Connection, extent: Extent, found: Findings
+) -> Iterator[tuple[Any, int | None, str]]:
+    """Yield each key that contradicts the file, its first position, and what is wrong with it.
 
     A digest is computed again where all events of its range are in the file, and none is of a kind
-    that a newer version has stored by its fields.
+    that a newer version has stored by its fields. What cannot be read goes into `found`.
     """
     kinds: dict[int, FileKind] = {}
     with found.noted("kind", "kind"):
@@ -42,9 +50,8 @@ def check_keys(connection: apsw.Connection, extent: Extent, found: Findings) -> 
                 text = "was used for other events than those that are there"
             else:
                 end = last or end
-            if text:
-                position = first if isinstance(first, int) else None
-                found.add("key", "append_key", position, f"the key {key!r:.100} {text}")
+        if text:
+            yield key, first if isinstance(first, int) else None, text
 
 
 def _is_range(first: Any, last: Any, last_position: int) -> bool:

@@ -26,7 +26,7 @@ from journal.maintenance.salvaging import Salvage
 from journal.maintenance.targets import check_room, check_target, put_in_place, work_folder
 from journal.maintenance.verifying import Verification, verify
 from journal.maintenance.wal_frames import lay_over
-from journal.maintenance.writing import close_copy, fold_copy, write_salvaged
+from journal.maintenance.writing import close_copy, drop_wrong_keys, fold_copy, write_salvaged
 
 Progress = Callable[[int, int], None]
 """Is told how many pages of the damaged file are done, and how many it has."""
@@ -279,6 +279,8 @@ def _recovered(images: _Images, new: Path, source: Path, report: _Report) -> Rec
     if not best.event_count:
         raise errors.DamagedError(source, "has nothing of a journal in it that could be recovered")
     write_salvaged(best, new)
+    with suppress(errors.DamagedError):  # verifying finds the same
+        drop_wrong_keys(new)
     report.begin(0.8)
     verification = _closed(new, report)
     if not verification.sound:

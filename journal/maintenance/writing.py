@@ -14,10 +14,13 @@ from journal import limits
 from journal._version import VERSION
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
 from journal.file.blocks import GENESIS
+from journal.file.extent import read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
 from journal.file.origins import ORIGINS_SQL, Origin, write_origin
 from journal.file.schema import schema_sql
+from journal.maintenance.findings import Findings
 from journal.maintenance.finishing import fold
+from journal.maintenance.key_check import wrong_keys
 from journal.maintenance.redaction import AS_TEXTS
 from journal.maintenance.salvaging import Salvage
 from journal.projections.checkpoints import base_digest
@@ -208,6 +211,19 @@ def write_salvaged(salvage: Salvage, new: Path) -> None:
         if scratch.in_transaction:
             scratch.execute("ROLLBACK")
         scratch.execute("DETACH new")
+
+
+def drop_wrong_keys(new: Path) -> None:
+    """Delete the keys that stand for other events than those that are there: they were changed.
+
+    A program that repeats an append under one of them would get a wrong answer.
+    """
+    with closing(_opened(new)) as connection:
+        wrong = wrong_keys(connection, read_extent(connection), Findings(new))
+        keys = [(key,) for key, _, _ in wrong]
+        connection.execute("BEGIN")
+        connection.executemany("DELETE FROM append_key WHERE key = ?", keys)
+        connection.execute("COMMIT")
 
 
 def _opened(path: Path) -> apsw.Connection:

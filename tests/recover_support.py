@@ -74,7 +74,8 @@ def recovered(damaged: Path, out: Path, lines: list[str], *, several: bool = Fal
         unproven = {at for first, last in found.unproven for at in range(first, last + 1)}
         assert wrong <= (unproven if several else set())
         assert [at for at, _ in opened.read()] == sorted(got)
-        later = [line for line in got.values() if parse_event(line).timestamp > EARLIEST]
+        everything = [event for _, event in opened.read()]
+        later = [it.model_dump_json() for it in everything if it.timestamp > EARLIEST]
         since = opened.get_events_since(EARLIEST)
         assert [event.model_dump_json() for event in since] == later
         sessions = opened.sessions()

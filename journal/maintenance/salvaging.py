@@ -176,6 +176,8 @@ class Salvage:
             pairs = self.kinds.setdefault(code, [])
             if pair not in pairs:
                 pairs.append(pair)
+        for pairs in self.kinds.values():  # where nothing is proven, the first one counts
+            pairs.sort(key=lambda pair: pair[0] not in KINDS)
         codes: Any = self.scratch.execute("SELECT DISTINCT kind FROM raw_event").fetchall()
         lost = [code for (code,) in codes if code not in self.kinds]
         if lost:

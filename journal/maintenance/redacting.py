@@ -22,7 +22,7 @@ from journal.events.timestamps import text_from_epoch_ns
 from journal.events.wire import read_record
 from journal.file import forking
 from journal.file.blocks import ROWS_SQL, Content
-from journal.file.connections import Database
+from journal.file.connections import Database, translated
 from journal.file.decoding import NOT_DECODED, damaged
 from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta, set_meta
@@ -92,13 +92,16 @@ def copy_redacted(
     with work_folder(aside) as folder:
         original = folder / "original"
         copy_moment(database, original, aside, _part(report, 0.0, _COPIED))
-        connection = open_copy(original)
-        try:
-            check(connection, original, database.path, _part(report, _COPIED, _CHECKED))
-            connection.execute("PRAGMA journal_mode = DELETE").fetchall()  # MEMORY could get large
-            _Redacting(connection, policy).run(_part(report, _CHECKED, _REDACTED))
-        finally:
-            connection.close()
+        with translated(aside):
+            connection = open_copy(original)
+            try:
+                check(connection, original, database.path, _part(report, _COPIED, _CHECKED))
+                connection.execute(
+                    "PRAGMA journal_mode = DELETE"
+                ).fetchall()  # MEMORY may get large
+                _Redacting(connection, policy).run(_part(report, _CHECKED, _REDACTED))
+            finally:
+                connection.close()
         redacted = Database(original, read_only=True, durability="normal")
         try:
             copy_moment(redacted, copy, target, _part(report, _REDACTED, 1.0))

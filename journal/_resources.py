@@ -1,6 +1,9 @@
 """The files of this package that are not Python, found wherever the package itself is."""
 
+from functools import cache
 
+
+@cache
 def text_of(package: str, name: str) -> str:
     """Return a file beside the modules of a package, such as `schema.sql` of `journal.file`.
 

@@ -22,7 +22,16 @@ from uuid import UUID
 import apsw
 import pytest
 
-from journal import Journal, SessionActivated, SessionId, StreamId, StreamStarted, Timestamp, limits
+from journal import (
+    Journal,
+    SessionActivated,
+    SessionId,
+    StreamId,
+    StreamStarted,
+    Timestamp,
+    limits,
+    verify,
+)
 from journal.events import AnyEvent
 from journal.events.canonical import canonical_json
 from journal.file import blocks
@@ -236,6 +245,8 @@ def _use_everything() -> None:
             list(journal.lines())
             list(journal.read())
             journal.info()
+            journal.ship(Path(folder) / "b.db")
+        verify(path, full=True)
 
 
 def let_everybody_through(folder: Path) -> None:

@@ -5,6 +5,7 @@ model gets it under another id. What is forgotten is found out by what the model
 """
 
 import contextlib
+import json
 import shutil
 import tempfile
 from datetime import timedelta
@@ -21,7 +22,7 @@ from prune_support import check_closed
 from test_model import SESSIONS, SMALL_LIMITS, STREAMS, batches, events
 
 from journal import Journal, Projection, PrunedError, limits
-from journal.events import AnyEvent
+from journal.events import AnyEvent, UnknownEvent
 from journal.projections import lifecycle_states
 
 ENDED_SESSION = ("Completed", "Failed")
@@ -80,6 +81,10 @@ class PruneMachine(RuleBasedStateMachine):
         changes: dict[str, Any] = {"session_id": self.to_model(event.session_id)}
         if event.stream_id is not None:
             changes["stream_id"] = self.to_model(event.stream_id)
+        if isinstance(event, UnknownEvent):
+            told = json.loads(event.original_json)
+            told |= {name: str(an_id) for name, an_id in changes.items()}
+            changes["original_json"] = json.dumps(told)
         return event.model_copy(update=changes)
 
     def shown(self, status: Any) -> Any:

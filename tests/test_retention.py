@@ -207,8 +207,8 @@ def test_threads_that_share_commits_are_pruned_after_them(path: Path) -> None:
         for ticket in tickets:
             assert ticket.wait().first
         assert journal.last_position == 1500
-        for _ in range(10):  # whoever did not get the lock in time leaves it to the next ones
-            journal.append_events(EVENTS[:50])
+        for _ in range(100):  # whoever did not get the lock in time leaves it to the next ones
+            journal.append_events(EVENTS[:10])
         assert journal.retention_failure is None
         assert journal.event_count() < 100 + 3 * BLOCK
         assert journal.rebuild(check=True)[0].change_count == 0

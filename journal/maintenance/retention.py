@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from journal import limits
+from journal.errors import BusyError
 from journal.file.appending import Appender
 from journal.maintenance.prune_rules import rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
@@ -18,7 +19,7 @@ _STEPS_A_BLOCK: Final = 3
 """It takes two steps to fold a block and to prune it, and one for an application's projection."""
 
 _WAIT_MS: Final = 10
-"""How long to wait for other writers: whoever seals the next block tries again."""
+"""How long to wait for other writers: the next append tries again."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Retainer:
             self._is_due = False
             self._make_steps(1 + _STEPS_A_BLOCK * event_count // limits.BLOCK_EVENTS_MAX)
             self.failure = None
+        except BusyError as error:
+            self.failure = error
+            self._is_due = True
         except Exception as error:  # noqa: BLE001 (whatever it was, the append has succeeded)
             self.failure = error
         finally:

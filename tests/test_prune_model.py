@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from prune_support import check_closed
 from test_model import SESSIONS, SMALL_LIMITS, STREAMS, batches, events
 
-from journal import Journal, Projection, PrunedError, limits
-from journal.events import AnyEvent, UnknownEvent
+from journal import Journal, Projection, PrunedError, UnknownEvent, limits
+from journal.events import AnyEvent
 from journal.projections import lifecycle_states
 
 ENDED_SESSION = ("Completed", "Failed")

@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -11,6 +11,8 @@ import pytest
 from support import FIRST_SEED, ROUNDS, SEEDS, within
 from test_damage import VALUES, places
 from verify_support import execute, is_said_to_be_sound, make_whole, meaning, remove
+
+from journal import verify
 
 _CASES = 40
 _SLOW_CASES = 150
@@ -140,3 +142,23 @@ def test_some_mutations_of_pages(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_many_mutations_of_pages(whole: Path, tmp_path: Path, seed: int) -> None:
     check_mutations(whole, tmp_path / "b.db", random.Random(seed), _SLOW_CASES)
+
+
+def test_what_cannot_be_read_is_named_with_its_place(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    with closing(apsw.Connection(str(whole), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'event'").get
+        size = connection.pragma("page_size")
+    content = bytearray(whole.read_bytes())
+    content[(root - 1) * size : root * size] = bytes(size)
+    path.write_bytes(content)
+
+    verification = verify(path, full=True)
+
+    unreadable = [each for each in verification.findings if each.code == "unreadable"]
+    assert unreadable
+    for each in unreadable:
+        assert each.text.startswith(f"{each.where}"), each.text
+        assert "cannot be read: " in each.text
+        if each.position is not None:
+            assert f" {each.position} " in each.text

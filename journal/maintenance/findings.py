@@ -115,7 +115,11 @@ class Findings:
                 raise
             if isinstance(error, DamagedError) and error.position is not None:
                 position = error.position
-            self.add(code, where, position, text_of(error), severity)
+            text = text_of(error)
+            if isinstance(error.__cause__, apsw.Error):  # SQLite does not tell what it read
+                place = where if position is None else f"{where}, from position {position} on,"
+                text = f"{place} cannot be read: {text}"
+            self.add(code, where, position, text, severity)
 
     def rows(
         self,

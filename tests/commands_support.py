@@ -11,6 +11,8 @@ from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from forked import Forked, can_fork
+
 import journal
 from journal.commands import cli
 
@@ -40,12 +42,27 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def start(
-    *arguments: Any, program: Sequence[str] = ("-m", "journal"), **options: Any
+    *arguments: Any,
+    program: Sequence[str] = ("-m", "journal"),
+    is_loaded: bool = True,
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start `journal` with pipes on all three sides."""
+    """Start `journal` with pipes on all three sides.
+
+    Args:
+        arguments: of the command.
+        program: for Python.
+        is_loaded: it need not load the package, where that can be had.
+        options: of `subprocess.Popen`.
+    """
     pipe = subprocess.PIPE
     options = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": environment(), **options}
-    process = subprocess.Popen([sys.executable, *program, *map(str, arguments)], **options)
+    texts = list(map(str, arguments))
+    process: Any
+    if is_loaded and can_fork(program, options["env"], environment()):
+        process = Forked(program, texts, usual=environment(), **options)
+    else:
+        process = subprocess.Popen([sys.executable, *program, *texts], **options)
     watchdog = threading.Timer(100, process.kill)  # so that a test fails rather than waits for ever
     watchdog.start()
     _STARTED.append((process, watchdog))
@@ -54,12 +71,13 @@ def start(
 
 _UP = """
 import sys
-def hook(event, details):
-    if event == "import" and details[0] == "journal.commands":
+from journal import __main__
+def handle(handler, handle=__main__.handle):
+    handle(handler)
+    if handler is __main__.end_at_once:
         print("up", file=sys.stderr, flush=True)
-from journal.__main__ import main
-sys.addaudithook(hook)
-main()
+__main__.handle = handle
+__main__.main()
 """
 
 
@@ -77,9 +95,9 @@ CALM = ("-c", _PROGRESS.format("inf"))
 """A `program` that shows none, however busy the machine is."""
 
 
-def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+def started(*arguments: Any, is_loaded: bool = False, **options: Any) -> subprocess.Popen[bytes]:
     """Start `journal`, and return when it is ready for signals: it loads the commands then."""
-    process = start(*arguments, **options, program=["-c", _UP], bufsize=0)
+    process = start(*arguments, **options, program=["-c", _UP], is_loaded=is_loaded, bufsize=0)
     assert process.stderr is not None
     assert process.stderr.readline() == b"up\n"
     return process

@@ -4,13 +4,11 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
-import threading
 from itertools import islice
 from pathlib import Path
 
+import commands_support
 import pytest
-from commands_support import environment
 
 import journal
 
@@ -18,11 +16,12 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 # Every number that is written to standard output is that of an event whose append has returned.
 PRELUDE = """
-import atexit, gc, os, signal, sys, threading, time, weakref
+import atexit, gc, os, signal, sys, threading, time, warnings, weakref
 from datetime import timedelta
 from itertools import count
 import journal
 
+warnings.simplefilter("default")
 START = journal.Timestamp.parse("2026-01-01T00:00:00Z")
 SESSION = journal.SessionId.parse("27d6e509-7176-4298-b638-040339ee3651")
 numbers = count(1)
@@ -121,12 +120,7 @@ def acknowledged(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def start(code: str, path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + code, path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(PYTHONWARNINGS="default"),
-    )
+    return commands_support.start(path, program=["-c", PRELUDE + code], stdin=subprocess.DEVNULL)
 
 
 def check(path: Path, told: list[int], at_most: int) -> None:
@@ -155,8 +149,6 @@ def test_what_was_acknowledged_is_there_however_a_process_leaves(tmp_path, code,
     process = start(code, tmp_path / "tests.db")
     told, error = acknowledged(process), process.stderr.read().decode()
     process.wait()
-    process.stdout.close()
-    process.stderr.close()
 
     if expected is not None:
         assert process.returncode == expected, error
@@ -169,15 +161,10 @@ def test_what_was_acknowledged_is_there_however_a_process_leaves(tmp_path, code,
 def test_what_was_acknowledged_is_there_after_a_signal(tmp_path, name):
     before = "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
     process = start(before + OPENED + FOR_EVER, tmp_path / "tests.db")
-    watchdog = threading.Timer(60, process.kill)
-    watchdog.start()
     told = [int(line) for line in islice(process.stdout, 40)]
     process.send_signal(getattr(signal, name))
     told += acknowledged(process)
     process.wait()
-    watchdog.cancel()
-    process.stdout.close()
-    process.stderr.close()
 
     assert process.returncode == -getattr(signal, name)
     check(tmp_path / "tests.db", told, at_most=1)

@@ -7,13 +7,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
-from commands_support import run_here
+from commands_support import ended, environment, run_here, start
 
 import journal
 from journal import errors
@@ -28,18 +27,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
+def run(folder: Path, *command: str, **variables: str) -> str:
+    """Run Python, where both `-m journal` and `-c` need not load the package."""
+    how, what, *arguments = command
+    done = ended(
+        start(
+            *arguments,
+            program=[how, what],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            env=environment(**variables),
+        )
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.code == 0, done
+    return done.out.decode()
 
 
 def test_the_programs_run_one_after_the_other(tmp_path: Path) -> None:
@@ -58,7 +59,15 @@ def test_the_first_program_passes_strict_mypy_without_a_plugin(tmp_path: Path) -
     pytest.importorskip("mypy")
     (tmp_path / "ten_lines.py").write_text(blocks("python")[0], "utf-8")
 
-    printed = run(tmp_path, "-m", "mypy", "--strict", "--config-file=", "ten_lines.py")
+    printed = run(
+        tmp_path,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "ten_lines.py",
+        PYTHONWARNINGS="default",
+    )
 
     assert printed == "Success: no issues found in 1 source file\n"
 

@@ -328,6 +328,25 @@ def within(seconds: int, what: str) -> Iterator[None]:
 # A whole file
 
 
+_MADE: dict[object, bytes] = {}
+
+
+def made_once(path: Path, what: object, make: Callable[[Path], object]) -> Path:
+    """Make a file that many tests begin with: once in this process, from then on it is copied.
+
+    Args:
+        path: where; nothing is there.
+        what: what tells it from the others, such as the function that makes it with its arguments.
+        make: makes it, and closes it.
+    """
+    if what not in _MADE:
+        make(path)
+        assert not Path(f"{path}-wal").exists()
+        _MADE[what] = path.read_bytes()
+    path.write_bytes(_MADE[what])
+    return path
+
+
 def unfold(path: Path) -> None:
     """Leave a file as if nobody had folded its events: closing a journal folds a few by itself."""
     with contextlib.closing(apsw.Connection(str(path))) as file:

@@ -11,8 +11,8 @@ from typing import Any
 
 import apsw
 import pytest
-from commands_support import make, run_here
-from support import NOON, activated, lines_of, started, tried, unfold
+from commands_support import run_here
+from support import NOON, activated, lines_of, made_once, started, tried, unfold
 from test_selecting import transactions
 
 from journal import (
@@ -51,12 +51,21 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "_PAGE_ROWS_MAX", 10)
 
 
+def make_folded(path: Path, lines: list[str]) -> None:
+    with Journal.open(path, durability="normal") as writer:
+        writer.append_ndjson(lines)
+        writer.sessions()
+
+
+def make_unfolded(path: Path) -> None:
+    make_folded(path, LINES)
+    unfold(path)
+
+
 @contextmanager
 def folded(path: Path) -> Iterator[Journal]:
     """All of it is in the tables."""
-    with Journal.open(path) as writer:
-        writer.append_ndjson(LINES)
-        writer.sessions()
+    made_once(path, "listing, folded", lambda path: make_folded(path, LINES))
     with Journal.open(path, read_only=True) as reader:
         yield reader
 
@@ -64,9 +73,8 @@ def folded(path: Path) -> Iterator[Journal]:
 @contextmanager
 def lagging(path: Path) -> Iterator[Journal]:
     """The tables have a part, and the reader folds the rest in memory."""
+    made_once(path, "listing, lagging", lambda path: make_folded(path, LINES[:3_000]))
     with Journal.open(path) as writer:
-        writer.append_ndjson(LINES[:3_000])
-        writer.sessions()
         writer.append_ndjson(LINES[3_000:])
         with Journal.open(path, read_only=True) as reader:
             assert reader.projections()[0].lag > 2_000
@@ -76,9 +84,7 @@ def lagging(path: Path) -> Iterator[Journal]:
 @contextmanager
 def not_folded(path: Path) -> Iterator[Journal]:
     """The tables have nothing."""
-    with Journal.open(path, durability="normal") as writer:
-        writer.append_ndjson(LINES)
-    unfold(path)
+    made_once(path, "listing, not folded", make_unfolded)
     with Journal.open(path, read_only=True) as reader:
         yield reader
 
@@ -132,7 +138,7 @@ def test_the_streams_of_a_session(
     with WAYS[way](tmp_path / "a.db") as opened:
         everything = opened.streams()
         monkeypatch.setattr(limits, "FOLD_EVENTS_MAX", events_max)
-        for session in opened.sessions(order="streams", limit=5):
+        for session in opened.sessions(order="streams", limit=2):
             own = [it for it in everything if it.session_id == session.session_id]
             assert len(own) == session.total_streams
             for order in STREAM_ORDERS:
@@ -387,10 +393,8 @@ def test_events_that_come_later_in_memory_stand_in_for_their_rows_only(tmp_path:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = make(tmp_path_factory.mktemp("mixed") / "a.db", *(line.encode() for line in LINES))
-    with Journal.open(path) as opened:
-        opened.sessions()
-    return path
+    with folded(tmp_path_factory.mktemp("mixed") / "a.db") as opened:
+        return opened.path
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 import pytest
-from support import NOON, activated, lines_of, tried
+from support import NOON, activated, lines_of, made_once, tried
 from test_absent import declare_absent, execute
 
 from journal import (
@@ -42,9 +42,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path / "a.db", durability="normal") as journal:
-        journal.append_ndjson(LINES)
-    return tmp_path / "a.db"
+    def make(path: Path) -> None:
+        with Journal.open(path, durability="normal") as journal:
+            journal.append_ndjson(LINES)
+
+    return made_once(tmp_path / "a.db", "selecting", make)
 
 
 def long_lines(count: int) -> Iterator[str]:
@@ -61,19 +63,25 @@ def long_lines(count: int) -> Iterator[str]:
 
 def along_a_chain(path: Path, count: int) -> Path:
     """Make a file in which one session has a thirtieth of the events, all over it."""
-    others = (activated(SessionId.new()).model_dump_json() for _ in itertools.count())
-    with Journal.open(path, durability="normal") as journal:
-        journal.append_ndjson(
-            line for own in long_lines(count) for line in (own, *itertools.islice(others, 29))
-        )
-    return path
+
+    def make(path: Path) -> None:
+        others = (activated(SessionId.new()).model_dump_json() for _ in itertools.count())
+        with Journal.open(path, durability="normal") as journal:
+            journal.append_ndjson(
+                line for own in long_lines(count) for line in (own, *itertools.islice(others, 29))
+            )
+
+    return made_once(path, ("along a chain", count), make)
 
 
 def by_range(path: Path, count: int) -> Path:
     """Make a file in which one session has all events."""
-    with Journal.open(path, durability="normal") as journal:
-        journal.append_ndjson(long_lines(count))
-    return path
+
+    def make(path: Path) -> None:
+        with Journal.open(path, durability="normal") as journal:
+            journal.append_ndjson(long_lines(count))
+
+    return made_once(path, ("by range", count), make)
 
 
 WAYS = {"along a chain": along_a_chain, "by range": by_range}

@@ -24,7 +24,7 @@ def file_size(settings: Settings) -> list[Figure]:
         text_bytes += len(line.encode()) + 1
         return wanted.note(line)
 
-    lines = mixed_lines(settings.size(1_000_000, 20_000), settings.seed)
+    lines = mixed_lines(settings.size(1_000_000, 2_000), settings.seed)
     with Journal.open(path, durability="normal") as journal:
         journal.append_ndjson(map(counted, lines))
     assert not path.with_name(f"{path.name}-wal").exists()

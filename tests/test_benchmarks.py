@@ -117,6 +117,13 @@ def run(*arguments):
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
+def run_here(monkeypatch, *arguments):
+    """Run benchmarks in this process, which takes a second less."""
+    monkeypatch.syspath_prepend(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    import_module("benchmarks.__main__").main()
+
+
 def run_small(folder, *scenarios):
     """Return the file of figures of a run, and what it printed."""
     file = folder / "figures.json"
@@ -167,11 +174,10 @@ def test_the_file_of_the_commands_can_be_kept(tmp_path):
         assert journal.event_count() == 20_000
 
 
-def test_two_runs_can_be_compared(file_size):
+def test_two_runs_can_be_compared(file_size, monkeypatch, capsys):
     file, _ = file_size
-    done = run("--small", "--repeat", "1", "--compare", str(file), "file-size")
-    assert done.returncode == 0, done.stderr
-    assert "(was 0." in done.stdout
+    run_here(monkeypatch, "--small", "--repeat", "1", "--compare", str(file), "file-size")
+    assert "(was 0." in capsys.readouterr().out
 
 
 @pytest.mark.skipif(HAS_PEER, reason="the peer is installed")
@@ -182,10 +188,11 @@ def test_without_the_peer_a_run_says_so(small):
     assert run("--small", "peer-read").returncode == 2
 
 
-def test_an_unknown_scenario_is_refused():
-    done = run("no-such-thing")
-    assert done.returncode == 2
-    assert "no such scenario: no-such-thing" in done.stderr
+def test_an_unknown_scenario_is_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ending:
+        run_here(monkeypatch, "no-such-thing")
+    assert ending.value.code == 2
+    assert "no such scenario: no-such-thing" in capsys.readouterr().err
 
 
 def test_the_readme_names_every_figure():

@@ -1,10 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP, whatever the command is at: exit code 130, and no word too many."""
 
+import json
 import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 
@@ -12,10 +12,10 @@ import pytest
 from commands_support import (
     MIXED,
     SESSION,
+    STREAM,
     THOUSAND,
     activated,
     ended,
-    environment,
     give,
     holds,
     make,
@@ -84,17 +84,24 @@ def ship(path):
 
 
 def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
-    make(path, *MIXED.read_bytes().splitlines()[:2], label="a name")
+    """While it is loaded, and while it waits for somebody to read what it prints."""
+    orphan = activated(1).replace(b"session_activated", b"stream_started")
+    orphan = orphan.replace(b',"timestamp"', f',"stream_id":"{STREAM}","timestamp"'.encode())
+    make(path, *MIXED.read_bytes().splitlines()[:100], orphan, label="a name")
     ship(path)
-    for turn, delay in enumerate((0, 0.5)):
-        processes = [started(*arguments, stdout=full_pipe) for arguments in printing(path)]
-        time.sleep(delay)
-        for place, process in enumerate(processes):
-            process.send_signal(getattr(signal, NAMES[(place + turn) % 3]))
-        for process in processes:
-            result = ended(process)
-            assert result.code == 130, (process.args[3:], delay, result)
-            assert result.err.partition(" in ")[0] in ("", APPENDED_NOTHING)
+    processes = []
+    for place, arguments in enumerate(printing(path)):
+        loading = started(*arguments, stdout=full_pipe)
+        loading.send_signal(getattr(signal, NAMES[place % 3]))
+        processes.append(loading)
+    waiting = [started(*it, stdout=full_pipe, is_loaded=True) for it in printing(path)]
+    time.sleep(0.3)
+    for place, process in enumerate(waiting, 1):
+        process.send_signal(getattr(signal, NAMES[place % 3]))
+    for process in processes + waiting:
+        result = ended(process)
+        assert result.code == 130, (process.args[3:], result)
+        assert result.err.partition(" in ")[0] in ("", APPENDED_NOTHING)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,15 +109,13 @@ def test_what_waits_for_a_lock_ends_too(path, name):
     make(path, activated(1))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    for delay in (0, 0.5):
-        for arguments in [
-            ["label", path, "a name"],
-            ["rebuild", path],
-            ["prune", path, "--before", 9],
-        ]:
-            process = started(*arguments)
-            time.sleep(delay)
+    commands = ["label", path, "a name"], ["rebuild", path], ["prune", path, "--before", 9]
+    for delay in (0, 0.3):
+        processes = [started(*arguments, is_loaded=True) for arguments in commands]
+        time.sleep(delay)
+        for process in processes:
             process.send_signal(getattr(signal, name))
+        for process in processes:
             result = ended(process)
             assert result[:2] == (130, b"")
             assert result.err in ("", "interrupted: the old rows stay\n", NOTHING_PRUNED)
@@ -343,18 +348,17 @@ def interrupted_step_by_step(tmp_path, every, *arguments):
     Those are the lines of click's core, and each instruction of what decides in this package.
     """
     tmp_path.mkdir()
-    command = [sys.executable, "-c", STEP_BY_STEP, tmp_path, str(every), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = ended(start(tmp_path, every, *arguments, program=["-c", STEP_BY_STEP]))
+    assert (done.code, done.err) == (0, "")
     found = []
-    for line in reversed(done.stdout.splitlines()):
+    for line in reversed(done.out.decode().splitlines()):
         at, code = map(int, line.split())
         texts = [(tmp_path / f"{at}.{name}").read_text() for name in ("out", "err")]
         found.append((code, *texts))
     return found
 
 
-@pytest.mark.parametrize("every", [23, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [37, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [
@@ -385,35 +389,49 @@ def test_there_is_no_moment_at_which_click_or_python_answers(
 
 
 LOADED = """
-import sys
+import json, os, sys
+import apsw, pydantic  # once for all, since it takes long
+import journal.commands
 from journal.commands.console.interrupting import Interruption
 raising = Interruption.raising
 def noting(self, work):
     before = set(sys.modules)
     result = raising(self, work)
     loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
-    print("loaded:", *loaded & {"journal", "pydantic", "pydantic_core", "apsw"}, file=sys.stderr)
+    loaded &= {"journal", "pydantic", "pydantic_core", "apsw"}
+    print(sys.argv[1], "loaded:", *loaded, file=sys.stderr)
     return result
 Interruption.raising = noting
 from journal.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        sys.argv[1:] = arguments
+        break
+    os.waitpid(child, 0)
+else:
+    sys.exit()
 main()
 """
 
 
-def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_a_command_needs_is_loaded_before_a_signal_can_interrupt_its_work(path, every):
     """Of a KeyboardInterrupt while a model is made, older pydantic prints that it panics."""
     make(path, activated(1), label="a name")
     ship(path)
     ending = [arguments for arguments in printing(path) if "--follow" not in arguments]
-    for arguments in [
+    commands = [
         *ending,
         ["append", path, os.devnull],
         ["rebuild", path],
         ["prune", path, "--before", 9],
         ["recover", path, "-o", path.with_name("recovered.db")],
-    ]:
-        result = ended(start(*arguments, program=["-c", LOADED]), b"")
-        assert result.err.splitlines()[-1] == "loaded:", (arguments, result.err)
+    ][::every]
+    wanted = json.dumps([list(map(str, arguments)) for arguments in commands])
+    result = ended(start(wanted, program=["-c", LOADED], is_loaded=False), b"")
+    said = [line for line in result.err.splitlines() if " loaded:" in line]
+    assert said == [f"{arguments[0]} loaded:" for arguments in commands]
 
 
 @pytest.mark.slow

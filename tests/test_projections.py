@@ -759,7 +759,7 @@ def test_processes_that_append_and_catch_up_at_once_count_every_event_once(path:
         for child in children:
             stack.enter_context(child)
         let_go(children)
-        time.sleep(1.0 * ROUNDS)
+        time.sleep(0.4 * ROUNDS)
         for child in children:
             child.send("stop")
         counts = [child.receive() for child in children]
@@ -1707,7 +1707,7 @@ def test_processes_that_rebuild_without_end_do_each_other_no_harm(path: Path) ->
         for child in children:
             stack.enter_context(child)
         let_go(children)
-        time.sleep(1.5 * ROUNDS)
+        time.sleep(0.5 * ROUNDS)
         for child in children:
             child.send("stop")
         rebuilt = [child.receive() for child in children]

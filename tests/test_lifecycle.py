@@ -486,7 +486,7 @@ def thorough(examples: int) -> settings:
     return settings(max_examples=examples * ROUNDS)
 
 
-@thorough(20)
+@thorough(10)
 @given(
     batches=_BATCHES,
     events_at_once=st.sampled_from([1, 2, 3, 7, 10_000]),
@@ -521,7 +521,7 @@ def test_however_it_is_read_the_fold_equals_the_plain_fold(
         assert [one.lag for one in journal.projections()] == [0, 0, 0]
 
 
-@thorough(10)
+@thorough(6)
 @given(events=st.lists(_EVENTS, max_size=25), data=st.data())
 @example(
     events=[

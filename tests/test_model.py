@@ -377,7 +377,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestAJournalAnswersAsTheModelDoes = JournalMachine.TestCase
 TestAJournalAnswersAsTheModelDoes.settings = settings(
-    max_examples=10 * support.ROUNDS,
+    max_examples=6 * support.ROUNDS,
     stateful_step_count=25,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # explaining takes minutes
     print_blob=True,

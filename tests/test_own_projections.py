@@ -707,7 +707,7 @@ def key_of(event: DomainEvent) -> object:
     return event.session_id if event.stream_id is None else f"stream {event.stream_id}"
 
 
-@settings(max_examples=25 * ROUNDS)
+@settings(max_examples=12 * ROUNDS)
 @given(steps=_STEPS, events_at_once=st.sampled_from([1, 2, 5, 10_000]))
 def test_every_state_is_made_of_its_events_in_order(steps: list[Any], events_at_once: int) -> None:
     projections = [

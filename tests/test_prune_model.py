@@ -381,7 +381,7 @@ class PruneMachine(RuleBasedStateMachine):
 
 TestAPrunedJournalAnswersAsTheModelDoes = PruneMachine.TestCase
 TestAPrunedJournalAnswersAsTheModelDoes.settings = settings(
-    max_examples=12 * support.ROUNDS,
+    max_examples=6 * support.ROUNDS,
     stateful_step_count=16,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],

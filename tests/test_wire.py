@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import lines_of
+from support import ROUNDS, lines_of
 
 from journal import (
     InvalidEventError,
@@ -240,7 +240,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100 * ROUNDS)
 @given(line=st.sampled_from(lines_of("kinds.ndjson")), number=NUMBERS, data=st.data())
 def test_both_readers_agree_about_numbers(line: str, number: str, data: st.DataObject) -> None:
     fields = json.loads(line)
@@ -255,7 +255,7 @@ def test_both_readers_agree_about_numbers(line: str, number: str, data: st.DataO
     assert fast == exact
 
 
-@settings(max_examples=500)
+@settings(max_examples=150 * ROUNDS)
 @given(line=st.sampled_from(lines_of("wire.ndjson") + lines_of("kinds.ndjson")), data=st.data())
 def test_both_readers_agree_about_broken_lines(line: str, data: st.DataObject) -> None:
     text: str = json.loads(line).get("input", line)

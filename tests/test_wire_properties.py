@@ -28,7 +28,7 @@ from journal.events.timestamps import MAX_EPOCH_NS, MIN_EPOCH_NS, text_from_epoc
 from journal.events.values import U8_MAX, U64, U64_MAX, SessionState, StreamState
 from journal.events.wire_shapes import any_kind
 
-many = settings(max_examples=250 * ROUNDS)
+many = settings(max_examples=80 * ROUNDS)
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Pairs = list[tuple[str, Any]]
@@ -530,7 +530,7 @@ def test_every_spelling_of_an_event_is_the_same_event(drawn: tuple[Drawn, str]) 
 @pytest.mark.parametrize(
     "miss", [*MISSES, None], ids=lambda miss: miss.__name__ if miss else "around"
 )
-@settings(many, max_examples=60 * ROUNDS)
+@settings(many, max_examples=25 * ROUNDS)
 @given(data=st.data())
 def test_every_near_miss_is_refused(miss: Miss | None, data: st.DataObject) -> None:
     text = data.draw(near_misses(miss))

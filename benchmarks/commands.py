@@ -32,12 +32,12 @@ class Ended(NamedTuple):
 def commands(settings: Settings) -> list[Figure]:
     """Run every command that reads, with its filters, on a folded file of mixed events."""
     path = settings.mixed_file or settings.folder / "mixed.journal"
-    count = settings.size(settings.mixed_events, 20_000)
+    count = settings.size(settings.mixed_events, 6_000)
     _make(path, count, settings.seed)
     run("info", path)  # so that everything is compiled and the file is in the system's cache
     long = settings.folder / "long.journal"
     found = _commands(path, count)
-    found |= _of_one_session(long, settings.size(1_000_000, 20_000), settings.seed)
+    found |= _of_one_session(long, settings.size(1_000_000, 6_000), settings.seed)
     figures = [_figure(name, run(*given)) for name, given in found.items()]
     heads = [run("sessions", path, lines_max=3) for _ in range(settings.repeat)]
     head = Figure(

@@ -134,25 +134,31 @@ def run_small(folder, *scenarios):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Every scenario."""
-    return run_small(tmp_path_factory.mktemp("benchmarks"))
-
-
-@pytest.fixture(scope="module")
 def file_size(tmp_path_factory):
     return run_small(tmp_path_factory.mktemp("benchmarks"), "file-size")
 
 
 @pytest.mark.slow
-def test_every_scenario_runs_and_verifies_what_it_wrote(small):
-    file, printed = small
+def test_every_scenario_runs_and_verifies_what_it_wrote(tmp_path, monkeypatch):
+    """In one run, which keeps the file of the commands."""
+    (tmp_path / "folder").mkdir()
+    kept = tmp_path / "kept.journal"
+    file, printed = run_small(tmp_path / "folder", "--mixed-file", str(kept))
     run_of = json.loads(file.read_text())
     assert {figure["name"]: figure["required"] for figure in run_of["figures"]} == EXPECTED
     for figure in run_of["figures"]:
         assert len(figure["ours"]) == len(figure["peer"]) >= 1
         assert all(value > 0 for value in figure["ours"] + figure["peer"])
         assert figure["name"] in printed
+
+    assert HAS_PEER or "not installed" in printed
+    before = kept.read_bytes()
+    monkeypatch.syspath_prepend(REPOSITORY)
+    make = import_module("benchmarks.commands")._make
+    make(kept, 6_000, seed=1)  # as the next run has it
+    assert kept.read_bytes() == before
+    with pytest.raises(AssertionError):
+        make(kept, 7_000, seed=1)
 
 
 def test_a_run_says_where_it_was_made(file_size):
@@ -162,37 +168,18 @@ def test_a_run_says_where_it_was_made(file_size):
     assert all(fact in printed for fact in facts.values())
 
 
-@pytest.mark.slow
-def test_the_file_of_the_commands_can_be_kept(tmp_path):
-    kept = tmp_path / "kept.journal"
-    options = ("--small", "--repeat", "1", "--folder", tmp_path, "--mixed-file", kept)
-    for _ in range(2):
-        done = run(*map(str, options), "commands")
-        assert done.returncode == 0, done.stderr
-        assert "command-sessions-head" in done.stdout
-    with Journal.open(kept, read_only=True) as journal:
-        assert journal.event_count() == 20_000
-
-
 def test_two_runs_can_be_compared(file_size, monkeypatch, capsys):
     file, _ = file_size
     run_here(monkeypatch, "--small", "--repeat", "1", "--compare", str(file), "file-size")
     assert "(was 0." in capsys.readouterr().out
 
 
-@pytest.mark.skipif(HAS_PEER, reason="the peer is installed")
-@pytest.mark.slow
-def test_without_the_peer_a_run_says_so(small):
-    _, printed = small
-    assert "not installed" in printed
-    assert run("--small", "peer-read").returncode == 2
-
-
-def test_an_unknown_scenario_is_refused(monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["no-such-thing", *([] if HAS_PEER else ["peer-read"])])
+def test_an_unknown_scenario_is_refused(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ending:
-        run_here(monkeypatch, "no-such-thing")
+        run_here(monkeypatch, "--small", name)
     assert ending.value.code == 2
-    assert "no such scenario: no-such-thing" in capsys.readouterr().err
+    assert f"no such scenario: {name}" in capsys.readouterr().err
 
 
 def test_the_readme_names_every_figure():

@@ -309,7 +309,7 @@ def test_many_processes_at_once_fail_lose_and_fill_nothing(path: Path) -> None:
 
 # A long program beside the model
 
-OPERATIONS = 2_000
+OPERATIONS = 200 * ROUNDS
 
 
 def drawn_events(count: int, seed: int) -> list[AnyEvent]:

@@ -143,7 +143,9 @@ def test_retention_in_a_process_that_is_killed_loses_nothing_that_is_to_be_kept(
         check_closed(path)
 
 
-@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "step", [41, pytest.param(max(1, 10 // support.LONG_ROUNDS), marks=pytest.mark.slow)]
+)
 def test_an_operation_that_fails_leaves_a_whole_number_of_cuts(
     tmp_path: Path, made: Path, step: int
 ) -> None:

@@ -25,7 +25,7 @@ from recover_support import (
     share,
     zero,
 )
-from support import ROUNDS, SEEDS, become_nobody, bytes_in, names_in, run, within
+from support import LONG_ROUNDS, ROUNDS, SEEDS, become_nobody, bytes_in, names_in, run, within
 
 import journal
 from journal import (
@@ -470,7 +470,7 @@ def test_whatever_happens_to_a_file_nothing_is_invented(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nor_in_hundreds_of_cases(sound: Path, tmp_path: Path, seed: int) -> None:
     draw = random.Random(f"many {seed}")
-    for number in range(200):
+    for number in range(20 * LONG_ROUNDS):
         try_at_random(sound, tmp_path, draw, f"{seed}, number {number}")
 
 

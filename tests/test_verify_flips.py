@@ -13,7 +13,7 @@ from verify_support import make_whole, meaning, overwrite, verified
 import journal
 from journal import NewerFormatError
 
-_PARTS = 100
+_PARTS = 300
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_some_bits(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_bit(whole: Path, tmp_path: Path, seed: int) -> None:
-    """A hundred seeds are all bits of the rows, and a tenth of those of the definitions."""
+    """Three hundred seeds are all bits of the rows, and a tenth of those of the definitions."""
     rows = [(place, bit) for place in bytes_of_rows(whole) for bit in range(8)]
     rest = [(place, bit) for place in range(whole.stat().st_size) for bit in range(8)]
     bits = rows[seed % _PARTS :: _PARTS] + rest[seed % _PARTS :: _PARTS * 10]

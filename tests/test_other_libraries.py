@@ -143,7 +143,7 @@ def test_two_writing_processes_and_one_that_looks_destroy_nothing(tmp_path: Path
     """The file was malformed in three of three trials when only SQLite's locks were there."""
     path = tmp_path / "a.db"
     Journal.open(path).close()
-    children = [Child(write_and_be_looked_at, path, 1.5 * ROUNDS) for _ in range(3)]
+    children = [Child(write_and_be_looked_at, path, 0.8 * ROUNDS) for _ in range(3)]
     let_go(children)
     count = sum(child.receive() for child in children)
 

@@ -647,15 +647,15 @@ def test_an_error_that_is_kept_does_not_keep_anybody_from_writing(
 def test_a_projection_of_many_keys_is_folded_in_bounded_memory(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold_in_steps(monkeypatch, 250)
-    monkeypatch.setattr(own_states, "_DECODED_AT_ONCE", 50)
+    fold_in_steps(monkeypatch, 80)
+    monkeypatch.setattr(own_states, "_DECODED_AT_ONCE", 16)
 
     def apply(_state: str, event: DomainEvent) -> str:
         return str(event.session_id) * 100
 
     journal.register(Projection("wide", 1, "", apply, key=by_session))
     for _ in range(4):
-        journal.append_events([activated(SessionId.new()) for _ in range(300)])
+        journal.append_events([activated(SessionId.new()) for _ in range(100)])
     journal.state("wide", as_of=0)
 
     tracemalloc.start()
@@ -667,8 +667,8 @@ def test_a_projection_of_many_keys_is_folded_in_bounded_memory(
         tracemalloc.stop()
 
     sql = "SELECT count(*), min(length(state)) FROM projection_state"
-    assert query(path, sql) == [(1_200, 3_602)]
-    assert peak < 2_500_000  # all states together are 4.3 million
+    assert query(path, sql) == [(400, 3_602)]
+    assert peak < 830_000  # all states together are 1.4 million
 
 
 # Whatever the application does

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from journal.errors import NotAClosedCopyError as NotAClosedCopyError
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
+    from journal.errors import OtherHistoryError as OtherHistoryError
     from journal.errors import OverloadedError as OverloadedError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
@@ -103,6 +104,7 @@ _HOMES = {
     "NotAClosedCopyError": "errors",
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
+    "OtherHistoryError": "errors",
     "OverloadedError": "errors",
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",

@@ -9,7 +9,7 @@
                  OverloadedError
       projecting FoldError, UnknownProjectionError
       reading    PrunedError
-      targets    TargetExistsError, WrongTargetError
+      files      TargetExistsError, WrongTargetError, OtherHistoryError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
 Each is also a subclass of the built-in exception that fits, and keeps what its message says as
@@ -344,6 +344,14 @@ class WrongTargetError(PathError, ValueError):
     """No file may be made there, with or without `force`; nothing was done.
 
     It is the file that is read or one beside it, or it belongs to a file that is in use.
+    """
+
+
+class OtherHistoryError(PathError, ValueError):
+    """What was shipped before is no beginning of the journal at `path`; nothing was made.
+
+    It is of another journal, of another branch of this one, or later than its end; or what it is
+    held against is pruned or redacted by now.
     """
 
 

@@ -698,6 +698,7 @@ class Journal:
         self,
         dest: str | PathLike[str],
         *,
+        after: int | str | PathLike[str] | None = None,
         manifest: bool = False,
         indexes: bool = True,
         force: bool = False,
@@ -716,6 +717,11 @@ class Journal:
         Args:
             dest: the file, or a folder: then it is named after the label, the journal and its
                 positions. Its mode is what the process's umask leaves of 0644.
+            after: have only what is new in it: the events from the first one of the block that has
+                this position on, or, of a file that was shipped from this journal or the manifest
+                of one, the position where that ends. It takes as long as those events are many.
+                What lies before is said to be absent, with the digest there; sessions and streams
+                count what happened since, and states of projections of your own are left out.
             manifest: also write what the file holds, with its size and SHA-256, as JSON beside it:
                 NAME.manifest.json.
             indexes: have indexes by session, stream, id and time in it, which add some 75 % to it.
@@ -727,15 +733,17 @@ class Journal:
                 event has. What may have kept such texts is left out: states of projections of your
                 own, bases, idempotency keys of those events, and tables that are not the journal's.
             secret: the key of the hashes. It is in no file: keep it, or make a new one each time.
-            progress: is called with the number of events done and the number there are; copying,
-                checking and indexing all count.
+            progress: is called with the number of events done and the number to be shipped;
+                copying, checking and indexing all count.
 
         Returns:
             what the file holds, and its size and SHA-256.
 
         Raises:
             ValueError: `redact` names what is no text of a known kind, or no method; or a hash
-                has no secret.
+                has no secret; or `after` is no position, or no file that was shipped.
+            OtherHistoryError: what was shipped before is of another journal or another branch, or
+                later than the end; or its digest cannot be told here any more.
             TargetExistsError, WrongTargetError, PathIsDirectoryError: the file may not be made.
             StorageFullError, AccessDeniedError, StorageError: it cannot be made; there was not
                 enough room, say.
@@ -747,6 +755,7 @@ class Journal:
         return ship(
             self._database,
             dest,
+            after=after,
             manifest=manifest,
             indexes=indexes,
             force=force,

@@ -46,6 +46,7 @@ EXAMPLES: list[JournalError] = [
     errors.PrunedError(PATH, "position 6", 7),
     errors.TargetExistsError(PATH),
     errors.WrongTargetError(PATH, "is the very file that is read"),
+    errors.OtherHistoryError(PATH, "ends at position 7, and 8 is later"),
     errors.ClosedError(PATH, "the journal is closed"),
     errors.BusyError(PATH, "is locked by another process"),
     errors.StorageFullError(PATH, "the disk is full"),

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 import journal
-from journal.commands.console.arguments import FileType, journal_argument, json_option
+from journal.commands.console.arguments import (
+    AfterType,
+    FileType,
+    journal_argument,
+    json_option,
+)
 from journal.commands.console.output import Output, counted, one_line, size_text
 from journal.commands.console.policies import SECRET_VARIABLE, policy_of, secret_of
 from journal.commands.console.progress import CountProgress
@@ -21,6 +26,7 @@ Example:
   journal ship tests.db copy.db
   journal ship tests.db /media/stick --manifest
   journal ship tests.db copy.db --no-indexes --force --json
+  journal ship tests.db monday.db --after sunday.db
   journal ship tests.db copy.db --redact stream_failed.error=blank
   journal ship tests.db copy.db --policy texts.toml --secret-file secret
 
@@ -35,6 +41,13 @@ A policy is TOML or JSON, with as many texts as need be:
 @click.command(epilog=_EPILOG, short_help="Make a complete, closed copy to read anywhere.")
 @journal_argument
 @click.argument("dest", metavar="DEST", type=FileType(path_type=str))
+@click.option(
+    "--after",
+    type=AfterType(),
+    metavar="POSITION|FILE",
+    help="Only what is new: from the block that has this position on, or the last one of FILE, "
+    "which was shipped from this journal before, or is the manifest of that.",
+)
 @click.option(
     "--manifest", is_flag=True, help="Also write what it holds as JSON, DEST.manifest.json."
 )
@@ -60,6 +73,7 @@ def ship(
     path: Path,
     dest: str,
     *,
+    after: int | Path | None,
     manifest: bool,
     no_indexes: bool,
     force: bool,
@@ -78,6 +92,9 @@ def ship(
     The indexes for reading find sessions, streams and times at once, and add some 75 % to the file.
     The manifest has size and SHA-256, and tells what the file must hold.
 
+    With --after it holds the last blocks only, in the time that those take, and says which digest
+    lies before them. Sessions and streams in it count what happened since.
+
     Redacted texts are nowhere in the copy, and what else may have kept them is left out: states of
     projections of your own, and idempotency keys. Blocks without such an event still prove theirs.
     """
@@ -89,6 +106,7 @@ def ship(
         with journal.Journal.open(path, read_only=True) as opened:
             found = opened.ship(
                 dest,
+                after=after,
                 manifest=manifest,
                 indexes=not no_indexes,
                 force=force,

@@ -1,8 +1,8 @@
 """Copying one moment of a file that is in use: what it has committed, in a file of its own."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +45,35 @@ def copy_moment(
         DamagedError: the file is.
     """
     with database.aside_to_read() as connection, database.inside():
-        _check_format(connection, database.path)
+        check_format(connection, database.path)
         pages = connection.pragma("page_count") - connection.pragma("freelist_count")
         size_bytes = pages * connection.pragma("page_size")
         check_room(target, size_bytes)
         connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)  # inside SQLite, the copy is attached
         look = _Look(copy, size_bytes, progress)
         connection.set_progress_handler(look.now_and_then, _STEPS_BETWEEN_LOOKS)
-        try:
+        with told_of_the_copy(target):
             connection.execute("VACUUM INTO ?", (str(copy),))
-        except apsw.Error as error:
-            if _is_of_the_copy(error):
-                with translated(target):
-                    raise
-            raise
 
 
-def _check_format(connection: apsw.Connection, path: Path) -> None:
+@contextmanager
+def told_of_the_copy(target: Path) -> Iterator[None]:
+    """Say of a target what fails in making it, and leave the rest for the file that is copied."""
+    try:
+        yield
+    except apsw.Error as error:
+        if _is_of_the_copy(error):
+            with translated(target):
+                raise
+        raise
+
+
+def check_format(connection: apsw.Connection, path: Path) -> None:
+    """Make sure that this version can write the format of a file.
+
+    Raises:
+        NewerFormatError, NotAJournalError: it cannot.
+    """
     found = connection.pragma("user_version")
     if found > FORMAT_VERSION:
         raise errors.NewerFormatError(path, expected=FORMAT_VERSION, found=found)

@@ -95,31 +95,34 @@ def extent_of(connection: apsw.Connection, found: Findings) -> Extent:
 
 def _absences(connection: apsw.Connection, found: Findings) -> tuple[Absence, ...]:
     taken: list[Absence] = []
+    beginning = 1  # where what is missing at the beginning goes on
     rows = found.rows(connection, ABSENT_SQL, code="absent", where="absent")
     for *columns, check_digest, text in rows:
         absence = Absence(*columns)
         with found.noted("absent", "absent", absence.first):
-            wrong = _wrong_with(absence, taken[-1] if taken else None)
+            wrong = _wrong_with(absence, taken[-1] if taken else None, beginning)
             if wrong is None and hashlib.sha256(text.encode()).hexdigest() != check_digest:
                 wrong = "is not what it was when it was written"
             if wrong is None:
                 wrong = _wrong_counts(from_json(text)[3], absence)
             if wrong is None:
                 taken.append(absence)
+                if absence.first == beginning:
+                    beginning = absence.last + 1
                 continue
             what = f"the row about absent events from position {absence.first} {wrong}"
             found.add("absent", "absent", absence.first, what)
     return tuple(taken)
 
 
-def _wrong_with(absence: Absence, before: Absence | None) -> str | None:
+def _wrong_with(absence: Absence, before: Absence | None, beginning: int) -> str | None:
     """Return what is wrong with a range, None where nothing is."""
     if type(absence.last) is not int or not 1 <= absence.first <= absence.last:
         return f"has no last position at or after it, but {absence.last!r}"
     if absence.reason not in _REASONS:
         return f"gives no reason that there is, but {absence.reason!r}"
-    if absence.reason != "lost" and absence.first != 1:
-        return f"says {absence.reason!r}, which only the range at the beginning can be"
+    if absence.reason != "lost" and absence.first != beginning:
+        return f"says {absence.reason!r}, which only what is missing at the beginning can be"
     if before is not None and absence.first <= before.last:
         return f"overlaps the one from position {before.first}"
     return None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Literal
 
 import apsw
 
@@ -33,6 +34,9 @@ from journal.projections.tables import have_our_shape, make_tables, make_views
 
 Report = Callable[[float], None]
 """Is told how much of a step is done, from 0.0 to 1.0."""
+
+ClosedBy = Literal["ship", "delta"]
+"""What made a copy, as it says itself."""
 
 _TABLES = ("README", "manifest")
 _ANALYSIS_ROWS = 1_000  # of each index: more would take as long as making one
@@ -107,7 +111,13 @@ def fold(connection: apsw.Connection, report: Report) -> None:
 
 
 def close_for_good(
-    connection: apsw.Connection, path: Path, counts: Counts, *, indexes: bool, report: Report
+    connection: apsw.Connection,
+    path: Path,
+    counts: Counts,
+    *,
+    closed_by: ClosedBy,
+    indexes: bool,
+    report: Report,
 ) -> Shipment:
     """Say in the file that it is a closed copy, and add what its readers need.
 
@@ -116,7 +126,7 @@ def close_for_good(
     """
     with forking.inside_sqlite(), connection:
         if meta(connection, "closed") is None:  # what closed it before says more
-            set_meta(connection, "closed", "ship")
+            set_meta(connection, "closed", closed_by)
         connection.execute("DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')")
         _make_tables(connection)
         _make_views(connection, flat=indexes)

@@ -56,8 +56,9 @@ class AbsentRange(BaseModel):
 class Shipment(BaseModel):
     """A shipped file: what it holds, and how it can be told from any other.
 
-    Positions, times and heads are None while there are no events. `first_timestamp` and
-    `last_timestamp` are the smallest and the largest.
+    `first_position` and times are None where there are no events, the other positions and digests
+    where there never was one. `first_timestamp` and `last_timestamp` are the smallest and the
+    largest.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -128,9 +129,8 @@ def read_shipment(
     """
     extent = read_extent(connection)
     last = extent.last
-    is_empty = extent.event_count(0, last) == 0
     first = connection.execute("SELECT min(seq) FROM event").get
-    head = None if is_empty else digest_at(connection, extent, last)
+    head = digest_at(connection, extent, last) if last else None
     return Shipment(
         path=path,
         journal_id=_journal_id(connection),
@@ -144,7 +144,7 @@ def read_shipment(
         session_count=connection.execute("SELECT count(*) FROM session").get,
         stream_count=connection.execute("SELECT count(*) FROM stream").get,
         counts_by_kind=counts.by_kind,
-        digest_before=None if is_empty else digest_at(connection, extent, extent.first - 1),
+        digest_before=digest_at(connection, extent, extent.first - 1) if last else None,
         head=None if head is None else f"{last}:{head}",
         absent=tuple(_absent(connection)),
         redacted=read_redaction(connection),

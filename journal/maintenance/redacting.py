@@ -6,7 +6,7 @@ more: so no page of the result ever held an old text, and none comes near the ta
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -31,7 +31,7 @@ from journal.file.objects import our_columns
 from journal.file.opening import open_copy
 from journal.file.schema import trigger_sql
 from journal.maintenance.copying import copy_moment
-from journal.maintenance.finishing import Report, check
+from journal.maintenance.finishing import ClosedBy, Report, check
 from journal.maintenance.redaction import UNKNOWN, Policy, RedactedTexts, add_texts
 from journal.maintenance.targets import work_folder
 from journal.projections.lifecycle_states import LifecycleFold
@@ -72,17 +72,30 @@ UPDATE base_stream SET state = NULL
 """
 
 
+Copying = Callable[[Path, Path, Report], None]
+"""Copies a file, or the part of it that is wanted, into a new one, which is to become another."""
+
+
 def copy_redacted(
-    database: Database, copy: Path, target: Path, policy: Policy, report: Report
+    source: Path,
+    copying: Copying,
+    copy: Path,
+    target: Path,
+    policy: Policy,
+    report: Report,
+    *,
+    closed_by: ClosedBy,
 ) -> None:
-    """Write one moment of a file into a new one, as `copy_moment` does, with texts redacted.
+    """Write one moment of a file into a new one, with texts redacted.
 
     Args:
-        database: the file.
+        source: the file.
+        copying: copies it as it is.
         copy: the new one.
         target: what that is to become.
         policy: which texts, and how.
         report: is called with how much is done.
+        closed_by: what the copy is to say that it was made by.
 
     Raises:
         DamagedError: the file is; its events are checked against their blocks before.
@@ -91,15 +104,15 @@ def copy_redacted(
     aside = Path(tempfile.gettempdir(), "redaction")
     with work_folder(aside) as folder:
         original = folder / "original"
-        copy_moment(database, original, aside, _part(report, 0.0, _COPIED))
+        copying(original, aside, _part(report, 0.0, _COPIED))
         with translated(aside):
             connection = open_copy(original)
             try:
-                check(connection, original, database.path, _part(report, _COPIED, _CHECKED))
+                check(connection, original, source, _part(report, _COPIED, _CHECKED))
                 connection.execute(
                     "PRAGMA journal_mode = DELETE"
                 ).fetchall()  # MEMORY may get large
-                _Redacting(connection, policy).run(_part(report, _CHECKED, _REDACTED))
+                _Redacting(connection, policy, closed_by).run(_part(report, _CHECKED, _REDACTED))
             finally:
                 connection.close()
         redacted = Database(original, read_only=True, durability="normal")
@@ -116,9 +129,12 @@ def _part(report: Report, begins: float, ends: float) -> Report:
 class _Redacting:
     """Redacts a file that nobody else has."""
 
-    def __init__(self, connection: apsw.Connection, policy: Policy) -> None:
+    def __init__(
+        self, connection: apsw.Connection, policy: Policy, closed_by: ClosedBy = "ship"
+    ) -> None:
         self._connection = connection
         self._policy = policy
+        self._closed_by = closed_by
         self._counts: Counter[str] = Counter()
         self._kinds = {
             code: kind for code, kind in kinds_of(connection).items() if self._concerns(kind)
@@ -150,7 +166,7 @@ class _Redacting:
             )
             add_texts(connection, tuple(texts))
             if meta(connection, "closed") is None:
-                set_meta(connection, "closed", "ship")
+                set_meta(connection, "closed", self._closed_by)
 
     def _ranges(self, extent: Extent) -> Iterator[tuple[int, int, bool]]:
         """Yield ranges that have all events, each with whether it is a block."""

@@ -1,4 +1,7 @@
-"""What was shipped, so that it may be pruned: the range of a shipped file, held against ours."""
+"""What was shipped, as the file or the JSON beside it says, held against a journal.
+
+So it may be pruned there, or what is new since then be shipped.
+"""
 
 import json
 from os import PathLike
@@ -7,11 +10,13 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from journal.errors import NotADatabaseError, OtherHistoryError
 from journal.file.blocks import GENESIS, digest_at
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta
-from journal.file.paths import absolute
+from journal.file.paths import absolute, check_readable
+from journal.maintenance.redaction import Redaction
 
 
 class Shipped(NamedTuple):
@@ -36,6 +41,7 @@ def shipped_by_manifest(path: Path) -> Shipped:
         OSError: it cannot be read.
         ValueError: it is no manifest, or something is redacted in the file.
     """
+    is_redacted = False
     try:
         found: Any = json.loads(path.read_bytes())
         position, _, digest = found["head"].partition(":")
@@ -51,13 +57,26 @@ def shipped_by_manifest(path: Path) -> Shipped:
             isinstance(value, type(wanted))
             for value, wanted in zip(shipped, ("", "", 0, 0, "", ""), strict=True)
         )
+        is_redacted = _is_redacted(found["redacted"])
     except (ValueError, TypeError, LookupError, AttributeError):
         is_right = False
     if not is_right:
         raise ValueError(f"{path}: is not the manifest of a shipped file with events")
-    if found.get("redacted"):
+    if is_redacted:
         raise ValueError(f"{path}: something is redacted in what was shipped")
     return shipped
+
+
+def _is_redacted(said: Any) -> bool:
+    """Tell whether a manifest says of any text that it is not what was appended.
+
+    Raises:
+        ValueError: it cannot be understood.
+    """
+    if said is None:
+        return False
+    redaction = Redaction.model_validate(said)
+    return bool(redaction.ranges) or any(text.event_count for text in redaction.texts)
 
 
 def shipped_by_file(path: Path) -> Shipped:
@@ -128,3 +147,85 @@ def shipped_of(
     if shipped is not None:
         return shipped_by_manifest(Path(shipped))
     return None if file is None else shipped_by_file(absolute(file))
+
+
+class ShippedBefore(NamedTuple):
+    """Where something that was shipped ends."""
+
+    path: Path
+    """The file that says so."""
+    journal_id: str
+    position: int
+    digest: str
+
+
+def shipped_before(file: object) -> ShippedBefore | None:
+    """Return where a shipped file ends, as itself or the JSON beside it says; None for no file.
+
+    Texts may be redacted in it: it has the digests of what was appended all the same.
+
+    Raises:
+        JournalError: it cannot be opened.
+        ValueError: it is neither.
+    """
+    if not isinstance(file, str | PathLike):
+        return None
+    path = absolute(file)
+    check_readable(path)
+    try:
+        return _end_of_file(path)
+    except NotADatabaseError:  # only then it is opened otherwise: closing it would drop locks
+        return _end_by_manifest(path)
+
+
+def _end_of_file(path: Path) -> ShippedBefore:
+    database = Database(path, read_only=True, durability="full")
+    try:
+        with database.read() as connection:
+            extent = read_extent(connection)
+            digest = _digest_at(connection, extent, extent.last)
+            closed, journal_id = meta(connection, "closed"), meta(connection, "journal_id")
+            if closed not in ("ship", "delta") or not journal_id or digest is None:
+                raise ValueError(f"{path}: is not a shipped file")
+            return ShippedBefore(path, journal_id, extent.last, digest)
+    finally:
+        database.close()
+
+
+def _end_by_manifest(path: Path) -> ShippedBefore:
+    try:
+        found: Any = json.loads(path.read_bytes())
+        is_new = found["last_position"] is None  # nothing had happened in the journal
+        position, _, digest = (f"0:{GENESIS}" if is_new else found["head"]).partition(":")
+        shipped = ShippedBefore(path, found["journal_id"], int(position), digest)
+        is_right = isinstance(shipped.journal_id, str) and shipped.position >= 0
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        is_right = False
+    if not is_right:
+        raise ValueError(f"{path}: is neither a shipped file nor the manifest of one")
+    return shipped
+
+
+def check_is_ours(connection: apsw.Connection, extent: Extent, shipped: ShippedBefore) -> None:
+    """Make sure that what was shipped is a beginning of this journal.
+
+    An equal digest at its end proves all that is before it, as the digests are chained.
+
+    Raises:
+        OtherHistoryError: it is not, or nobody can tell any more.
+    """
+    position, name, path = shipped.position, shipped.path.name, Path(connection.filename)
+    journal_id = meta(connection, "journal_id")
+    if shipped.journal_id != journal_id:
+        what = f"has the id {journal_id}, and {name} is of another journal, {shipped.journal_id}"
+        raise OtherHistoryError(path, what)
+    if position > extent.last:
+        what = f"ends at position {extent.last}, and {name} at {position}: it is later than the end"
+        raise OtherHistoryError(path, what)
+    digest = _digest_at(connection, extent, position)
+    if digest is None:
+        what = f"cannot be held against {name}: what its digest at position {position} is made of"
+        raise OtherHistoryError(path, f"{what} is gone (after={position} does without)")
+    if digest != shipped.digest:
+        what = f"is not what {name} is of, but another branch: it has another digest at position"
+        raise OtherHistoryError(path, f"{what} {position}")

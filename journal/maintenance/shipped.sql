@@ -13,7 +13,7 @@ CREATE TABLE manifest (
 
 INSERT INTO README (topic, text) VALUES
 ('What this is',
- 'A copy of a journal, made by "journal ship": the events that a program appended, in order, and what its sessions and streams had become by the last of them. It is complete up to its last position, it was checked when it was made, and it does not change any more.'),
+ 'A copy of a journal, made by "journal ship": the events that a program appended, in order, and what its sessions and streams had become by the last of them. It is complete up to its last position but for what the table absent names, it was checked when it was made, and it does not change any more.'),
 ('Where to begin',
  'Ask the views: events, sessions, streams and folded. The tables under them are small on purpose: ids, kinds and times are integers there. The table manifest says which journal this is, what the file holds and when it was made.'),
 ('Opening it',
@@ -29,7 +29,9 @@ INSERT INTO README (topic, text) VALUES
 ('Table: projection_anomaly',
  'The events that the protocol could not have produced where they stand, with the reason.'),
 ('Table: absent',
- 'The ranges of positions without events, and why: pruned, or lost. Where there is no row, there is no gap.'),
+ 'The ranges of positions without events, and why: pruned, lost, or before delta. Where there is no row, there is no gap.'),
+('Only what is new',
+ 'Where absent says "before delta", the file was made by "journal ship --after": the events before are in what was shipped earlier. Sessions and streams count what happened since then; the view folded says from which position on.'),
 ('Table: block',
  'Digests of ranges of events, each chained to the one before. The head in manifest is the last of them: who noted it elsewhere can tell that no event was changed.'),
 ('Redacted texts',

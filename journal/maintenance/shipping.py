@@ -1,4 +1,4 @@
-"""Shipping: one complete, checked file from a journal that goes on.
+"""Shipping: one complete, checked file from a journal that goes on, or of what is new in it.
 
 It is made in a folder of its own beside the target, and gets its name when all is done.
 """
@@ -13,17 +13,21 @@ from os import PathLike, fspath, sep
 from pathlib import Path
 from typing import Final
 
+import apsw
+
 from journal import errors
 from journal.file.connections import Database, translated
-from journal.file.extent import read_extent
+from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta
 from journal.file.opening import open_copy, open_reader
 from journal.file.paths import absolute, beside, uri_of
 from journal.maintenance.copying import copy_moment
-from journal.maintenance.finishing import Report, check, close_for_good, fold
+from journal.maintenance.delta import copy_delta, first_of_delta
+from journal.maintenance.finishing import ClosedBy, Report, check, close_for_good, fold
 from journal.maintenance.manifest import SUFFIX, Shipment
 from journal.maintenance.redacting import copy_redacted
 from journal.maintenance.redaction import Policy
+from journal.maintenance.shipped import ShippedBefore, check_is_ours, shipped_before
 from journal.maintenance.targets import check_target, put_in_place, target_error, work_folder
 from journal.projections.rebuilding import Progress
 
@@ -38,6 +42,7 @@ def ship(
     database: Database,
     dest: str | PathLike[str],
     *,
+    after: int | str | PathLike[str] | None,
     manifest: bool,
     indexes: bool,
     force: bool,
@@ -48,32 +53,40 @@ def ship(
     """Make a closed copy of a journal; see `Journal.ship`."""
     policy = Policy(redact or {}, secret)
     is_folder = _names_folder(dest)
+    before = shipped_before(after)
+    sources = [database.path, *([] if before is None else [before.path])]
     with database.read() as connection:
         extent = read_extent(connection)
         label, journal_id = meta(connection, "label"), meta(connection, "journal_id")
+        position, first = None, extent.first
+        if after is not None:
+            position = _position_after(connection, extent, after, before)
+            first = first_of_delta(connection, extent, position)
 
     def target_of(first: int | None, last: int | None) -> Path:
         name = file_name(label, str(journal_id), first, last)
-        target = check_target(Path(dest, name) if is_folder else dest, [database.path], force=force)
+        target = check_target(Path(dest, name) if is_folder else dest, sources, force=force)
         if manifest:
-            check_target(beside(target, SUFFIX), [database.path], force=force)
+            check_target(beside(target, SUFFIX), sources, force=force)
         return target
+
+    total = extent.last if after is None else extent.event_count(first - 1, extent.last)
 
     def report(share: float) -> None:
         if progress is not None:
-            progress(int(share * extent.last), extent.last)
+            progress(int(share * total), total)
 
     is_empty = extent.event_count(0, extent.last) == 0
-    target = target_of(*((None, None) if is_empty else (extent.first, extent.last)))
+    target = target_of(*((None, None) if is_empty else (first, extent.last)))
     with work_folder(target) as folder:
         copy = folder / "copy"
         try:
-            shipment = _made(database, copy, target, policy, indexes=indexes, report=report)
+            shipment = _made(database, copy, target, position, policy, report, indexes=indexes)
         except errors.DamagedError:
             # Another library in this process may have dropped the mark that keeps the -wal from
             # beginning anew under a reader: copy it again before believing it.
             copy.unlink(missing_ok=True)
-            shipment = _made(database, copy, target, policy, indexes=indexes, report=report)
+            shipment = _made(database, copy, target, position, policy, report, indexes=indexes)
         if is_folder:  # its name says what it has, which may be more by now
             target = target_of(shipment.first_position, shipment.last_position)
         with _told_of_system(target):
@@ -83,6 +96,27 @@ def ship(
         report(1.0)
         _put_in_place(shipment, copy, manifest=manifest, force=force)
     return shipment
+
+
+def _position_after(
+    connection: apsw.Connection, extent: Extent, after: object, before: ShippedBefore | None
+) -> int:
+    """Return the position that a delta is to follow.
+
+    Raises:
+        ValueError: it is no position.
+        OtherHistoryError: it is later than the end, or what was shipped is not from here.
+    """
+    if before is not None:
+        check_is_ours(connection, extent, before)
+        return before.position
+    if not isinstance(after, int) or isinstance(after, bool) or after < 0:
+        message = f"after: expected a position of 0 or more, or a file, found {after!r}"
+        raise ValueError(message)
+    if after > extent.last:
+        what = f"ends at position {extent.last}, and {after} is later"
+        raise errors.OtherHistoryError(connection.filename, what)
+    return after
 
 
 def _names_folder(dest: str | PathLike[str]) -> bool:
@@ -114,12 +148,13 @@ def _made(
     database: Database,
     copy: Path,
     target: Path,
+    after: int | None,
     policy: Policy,
+    report: Report,
     *,
     indexes: bool,
-    report: Report,
 ) -> Shipment:
-    """Make the copy, complete and checked.
+    """Make the copy, complete and checked; after a position, of what is new.
 
     Raises:
         DamagedError: the journal is.
@@ -128,17 +163,30 @@ def _made(
     def part(begins: float, ends: float) -> Report:
         return lambda share: report(begins + (ends - begins) * share)
 
+    def copying(copy: Path, target: Path, report: Report) -> None:
+        if after is None:
+            copy_moment(database, copy, target, report)
+        else:
+            copy_delta(database, copy, target, after, report)
+
+    closed_by: ClosedBy = "ship" if after is None else "delta"
+    copied = part(0.0, _COPIED)
     if policy.methods:
-        copy_redacted(database, copy, target, policy, part(0.0, _COPIED))
+        copy_redacted(database.path, copying, copy, target, policy, copied, closed_by=closed_by)
     else:
-        copy_moment(database, copy, target, part(0.0, _COPIED))
+        copying(copy, target, copied)
     with _told_of(database.path, target):
         connection = open_copy(copy)
         try:
             counts = check(connection, copy, database.path, part(_COPIED, _CHECKED))
             fold(connection, part(_CHECKED, _FOLDED))
             shipment = close_for_good(
-                connection, copy, counts, indexes=indexes, report=part(_FOLDED, _INDEXED)
+                connection,
+                copy,
+                counts,
+                closed_by=closed_by,
+                indexes=indexes,
+                report=part(_FOLDED, _INDEXED),
             )
         finally:
             connection.close()

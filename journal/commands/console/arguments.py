@@ -42,6 +42,18 @@ class FileType(click.Path):
         return super().convert(value, param, ctx)
 
 
+class AfterType(_ParamType):
+    """A position, or a file that ends at one."""
+
+    name = "position|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an int or a path."""
+        if re.fullmatch("-?[0-9]+", value):
+            return int(value)
+        return FileType().convert(value, param, ctx)
+
+
 journal_argument = click.argument("path", metavar="JOURNAL", type=FileType())
 """The file, as `path`."""
 

@@ -122,7 +122,7 @@ def move_bases(
         extent: where the events begin and end.
         up_to: the position.
         figures: those of the events from the cut to there.
-        folds: the projections, the built-in ones first.
+        folds: the projections.
         with_uuids: whether to return the UUIDs of what is forgotten.
 
     Raises:
@@ -130,7 +130,8 @@ def move_bases(
     """
     forgotten = Forgotten({}, [], [])
     kept: set[str] = set()
-    for fold in folds:
+    # An application's are folded from events with their ids, which the built-in ones may forget.
+    for fold in sorted(folds, key=lambda fold: isinstance(fold, LifecycleFold)):
         if isinstance(fold, LifecycleFold):
             forgotten = _Move(connection, extent, up_to, fold, with_uuids=with_uuids).made(figures)
             kept.update(fold.names)

@@ -699,6 +699,7 @@ class Journal:
         dest: str | PathLike[str],
         *,
         after: int | str | PathLike[str] | None = None,
+        standalone: bool = False,
         manifest: bool = False,
         indexes: bool = True,
         force: bool = False,
@@ -722,6 +723,8 @@ class Journal:
                 of one, the position where that ends. It takes as long as those events are many.
                 What lies before is said to be absent, with the digest there; sessions and streams
                 count what happened since, and states of projections of your own are left out.
+            standalone: with `after`: have the states of all projections from there on in it, also
+                of those that are registered, as after pruning. It takes folding what lies before.
             manifest: also write what the file holds, with its size and SHA-256, as JSON beside it:
                 NAME.manifest.json.
             indexes: have indexes by session, stream, id and time in it, which add some 75 % to it.
@@ -741,7 +744,8 @@ class Journal:
 
         Raises:
             ValueError: `redact` names what is no text of a known kind, or no method; or a hash
-                has no secret; or `after` is no position, or no file that was shipped.
+                has no secret; `after` is no position, and no file that was shipped; or `standalone`
+                comes without it.
             OtherHistoryError: what was shipped before is of another journal or another branch, or
                 later than the end; or its digest cannot be told here any more.
             TargetExistsError, WrongTargetError, PathIsDirectoryError: the file may not be made.
@@ -756,6 +760,8 @@ class Journal:
             self._database,
             dest,
             after=after,
+            standalone=standalone,
+            own_folds=self._projections.own_folds(),
             manifest=manifest,
             indexes=indexes,
             force=force,

@@ -49,6 +49,11 @@ A policy is TOML or JSON, with as many texts as need be:
     "which was shipped from this journal before, or is the manifest of that.",
 )
 @click.option(
+    "--standalone",
+    is_flag=True,
+    help="With --after: have all open sessions and streams in it, with what became of them before.",
+)
+@click.option(
     "--manifest", is_flag=True, help="Also write what it holds as JSON, DEST.manifest.json."
 )
 @click.option("--no-indexes", is_flag=True, help="Leave out the indexes for reading.")
@@ -74,6 +79,7 @@ def ship(
     dest: str,
     *,
     after: int | Path | None,
+    standalone: bool,
     manifest: bool,
     no_indexes: bool,
     force: bool,
@@ -93,11 +99,14 @@ def ship(
     The manifest has size and SHA-256, and tells what the file must hold.
 
     With --after it holds the last blocks only, in the time that those take, and says which digest
-    lies before them. Sessions and streams in it count what happened since.
+    lies before them. Sessions and streams in it count what happened since; with --standalone they
+    count from the beginning, which takes folding all of it.
 
     Redacted texts are nowhere in the copy, and what else may have kept them is left out: states of
     projections of your own, and idempotency keys. Blocks without such an event still prove theirs.
     """
+    if standalone and after is None:
+        raise click.UsageError("--standalone: expected --after, too")
     texts = policy_of(redact, policy)
     secret = secret_of(secret_file, texts)
     output = Output()
@@ -107,6 +116,7 @@ def ship(
             found = opened.ship(
                 dest,
                 after=after,
+                standalone=standalone,
                 manifest=manifest,
                 indexes=not no_indexes,
                 force=force,

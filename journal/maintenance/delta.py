@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,11 +25,16 @@ from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, meta, set_meta
 from journal.file.process_locks import opened
 from journal.file.schema import schema_sql
 from journal.maintenance.copying import check_format, told_of_the_copy
+from journal.maintenance.delta_base import Base
 from journal.maintenance.targets import check_room
+from journal.projections.own_states import OwnFold
 from journal.projections.tables import make_tables
 
 _STEPS_BETWEEN_SIGNALS: Final = 200_000
 _ROWS_AT_ONCE: Final = 1_000
+
+_FOLDED: Final = 0.8
+"""Roughly, how much of the time has passed when what lies before is folded, where it has to be."""
 
 _REASON: Final = "before delta"
 
@@ -84,8 +89,8 @@ SELECT f.stream, f.count, f.last_seq, e.session FROM (
 
 _WRONG_HEAD_SQL: Final = """
 SELECT h.uuid FROM {owner} AS h JOIN temp.named_{owner} AS n USING (id)
-WHERE NOT ifnull(typeof(h.event_count) = 'integer' AND h.last_seq = n.last_seq
-    AND h.event_count - n.count BETWEEN 0 AND :cut, 0)
+WHERE NOT ifnull(typeof(h.event_count) = 'integer' AND h.event_count - n.count BETWEEN 0 AND :cut
+    AND iif(n.last_seq IS NULL, h.last_seq BETWEEN 1 AND :cut, h.last_seq = n.last_seq), 0)
 LIMIT 1
 """
 
@@ -116,11 +121,22 @@ def first_of_delta(connection: apsw.Connection, extent: Extent, after: int) -> i
     return max(extent.first, first)
 
 
+class Wanted(NamedTuple):
+    """Which delta is to be made."""
+
+    after: int
+    """The position that it is to follow; it begins where `first_of_delta` says."""
+    standalone: bool
+    """Whether it is to have the states of what lies before it."""
+    own_folds: Collection[OwnFold]
+    """The application's projections, whose states are to be among those."""
+
+
 def copy_delta(
     database: Database,
     copy: Path,
     target: Path,
-    after: int,
+    wanted: Wanted,
     progress: Callable[[float], None],
 ) -> None:
     """Write what is new in one moment of a file into a new one.
@@ -131,7 +147,7 @@ def copy_delta(
         database: the file.
         copy: the new one.
         target: what that is to become, for what is said where it cannot be written.
-        after: the position that it is to follow; it begins where `first_of_delta` says.
+        wanted: which part of the file.
         progress: is called with how much is done, from 0.0 to 1.0.
 
     Raises:
@@ -144,16 +160,36 @@ def copy_delta(
             check_format(source, database.path)
             source.execute("BEGIN")
             extent = read_extent(source)
-            first = first_of_delta(source, extent, after)
+            first = first_of_delta(source, extent, wanted.after)
             check_room(target, _size_bytes(source, extent, first))
+        cut = _cut(extent, first)
+        base = None
+        begins = 0.0
+        if wanted.standalone and cut:
+            base = Base(database, source, extent, cut)
+            begins = _FOLDED
+            base.fold(wanted.own_folds, lambda share: progress(share * begins))
         with closing(_new_file(copy)) as new:
             delta = _Delta(database, source, new, extent, first)
-            delta.copy_events(progress)
-            delta.copy_what_belongs_to_them()
+            delta.copy_events(lambda share: progress(begins + share * (1.0 - begins)))
+            delta.copy_what_belongs_to_them({} if base is None else base.forgotten())
+            with database.inside():
+                new.execute(_NAMED_SQL)
+            if base is not None:
+                base.name_what_goes_on(new)
             delta.copy_heads("session")
             delta.copy_heads("stream")
+            if base is not None:
+                base.write(new)
             with database.inside():
                 new.execute("COMMIT")
+
+
+def _cut(extent: Extent, first: int) -> int:
+    """Return the last position of what is missing at the beginning of a delta; 0: nothing is."""
+    while (absence := extent.absence_at(first)) is not None:
+        first = absence.last + 1
+    return first - 1
 
 
 def _size_bytes(source: apsw.Connection, extent: Extent, first: int) -> int:
@@ -253,8 +289,11 @@ class _Delta:
             after = highest
             progress((after - self._first + 1) / (last - self._first + 1))
 
-    def copy_what_belongs_to_them(self) -> None:
-        """Copy what the file says of itself, blocks, keys, and what is absent."""
+    def copy_what_belongs_to_them(self, forgotten: Mapping[str, Mapping[str, int]]) -> None:
+        """Copy what the file says of itself, blocks, keys, and what is absent.
+
+        `forgotten` is what nothing is left of, if that is known, as in `absent`.
+        """
         with self._database.inside():
             facts: Any = self._source.execute(_META_SQL)
             self._new.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts)
@@ -265,7 +304,7 @@ class _Delta:
                 self._copy(table, columns, "")
             self._copy("block", _BLOCKS, "WHERE first_seq >= ?", self._first)
             self._copy_keys()
-            self._write_absences()
+            self._write_absences(forgotten)
 
     def _copy(self, table: str, columns: str, rest: str, *parameters: Any) -> None:
         rows: Any = self._source.execute(f"SELECT {columns} FROM {table} {rest}", parameters)
@@ -289,10 +328,10 @@ class _Delta:
             wanted = "WHERE rowid >= ? AND last_seq >= ? ORDER BY rowid"
             self._copy("append_key", _KEYS, wanted, lowest, self._first)
 
-    def _write_absences(self) -> None:
+    def _write_absences(self, forgotten: Mapping[str, Mapping[str, int]]) -> None:
         """Write what the file says is absent, and that the rest before the delta is elsewhere."""
         found: list[_Absent] = []
-        for row in self._absences():
+        for row in self._absences(forgotten):
             if found and found[-1].reason == row.reason == _REASON:
                 row = found.pop().joined(row)  # noqa: PLW2901
             found.append(row)
@@ -302,7 +341,7 @@ class _Delta:
             digest = hashlib.sha256(text.encode()).hexdigest()
             self._new.execute(f"INSERT INTO absent VALUES ({marks}, ?)", (*row, digest))
 
-    def _absences(self) -> Iterator[_Absent]:
+    def _absences(self, forgotten: Mapping[str, Mapping[str, int]]) -> Iterator[_Absent]:
         position = 1
         for row in map(_Absent._make, self._source.execute(_ABSENT_SQL)):
             if position < min(row.first, self._first):
@@ -310,7 +349,9 @@ class _Delta:
             yield row
             position = row.last + 1
         if position < self._first:
-            yield self._before(position, self._first - 1)
+            said = {name: states for name, states in forgotten.items() if states}
+            text = json.dumps(said, separators=(",", ":")) if said else None
+            yield self._before(position, self._first - 1)._replace(forgotten=text)
 
     def _before(self, first: int, last: int) -> _Absent:
         """Return the row for events that the file has and the delta has not."""
@@ -336,9 +377,6 @@ class _Delta:
         Raises:
             DamagedError: one cannot have those events.
         """
-        if owner == "session":
-            with self._database.inside():
-                self._new.execute(_NAMED_SQL)
         after: int | None = -(2**63)
         sql = f"SELECT id FROM temp.named_{owner} WHERE id > ? ORDER BY id LIMIT {_ROWS_AT_ONCE}"
         while after is not None:

@@ -56,6 +56,8 @@ def _stored(connection: apsw.Connection, fold: LifecycleFold, extent: Extent) ->
         return "they are not folded yet"
     if is_stale(stored, fold, extent):
         return "another version has folded them"
+    if stored.since < beginning_of(connection, fold, extent).since:
+        return f"they count events from position {stored.since} on, which are gone"
     return stored
 
 

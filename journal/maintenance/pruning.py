@@ -33,9 +33,8 @@ from journal.maintenance.space import (
     is_worth_giving_back,
     pages_of,
 )
-from journal.projections.bases import NOT_FOLDED
 from journal.projections.catching_up import bring_up, bring_up_here, is_of_another_version
-from journal.projections.lifecycle import ENDED_STATES, LIVE_STATES
+from journal.projections.forgetting import forgotten_at
 from journal.projections.lifecycle_states import LifecycleFold
 from journal.projections.own_states import OwnFold
 from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
@@ -225,7 +224,7 @@ class Pruner:
         up_to = ends[-1] if ends else extent.cut
         if ends:
             with folded_beside(self._database, self._lifecycle, up_to, progress) as (connection, _):
-                tally.forgotten = _forgotten_at(connection, up_to)
+                tally.forgotten = forgotten_at(connection, up_to)
         with self._database.read() as connection:
             tally.block_count = len(ends)
             tally.counts = dict(connection.execute(_COUNTS_SQL, (extent.cut, up_to)))
@@ -414,33 +413,6 @@ class _Choice(NamedTuple):
         holding = [each for each in (held, at_most) if each is not None]
         lowest = min(holding, key=lambda each: each.position, default=None)
         return last_within(ends, lowest, extent.cut + self.events_max)
-
-
-def _forgotten_at(connection: apsw.Connection, up_to: int) -> dict[str, dict[str, int]]:
-    """Return what would be forgotten, from temporary tables that were folded up to a position."""
-    ended = ", ".join(f"'{state}'" for state in sorted(ENDED_STATES))
-    live = ", ".join(f"'{state}'" for state in sorted(LIVE_STATES))
-    sessions_sql = (
-        "SELECT p.session FROM temp.projection_session AS p"
-        " JOIN session AS s ON s.id = p.session"
-        f" WHERE s.last_seq <= :up_to AND p.state IN ({ended})"
-        " AND p.session NOT IN (SELECT o.session FROM temp.projection_stream AS o"
-        " JOIN stream AS t ON t.id = o.stream WHERE t.last_seq > :up_to)"
-    )
-    values = {"up_to": up_to}
-    sessions: Any = connection.execute(
-        "SELECT state, count(*) FROM temp.projection_session"
-        f" WHERE session IN ({sessions_sql}) GROUP BY 1",
-        values,
-    ).fetchall()
-    streams: Any = connection.execute(
-        f"SELECT ifnull(p.state, '{NOT_FOLDED}'), count(*) FROM stream AS t"
-        " LEFT JOIN temp.projection_stream AS p ON p.stream = t.id"
-        f" WHERE t.last_seq <= :up_to AND (p.state IS NULL OR p.state NOT IN ({live})"
-        f" OR p.session IN ({sessions_sql})) GROUP BY 1",
-        values,
-    ).fetchall()
-    return {"sessions": dict(sessions), "streams": dict(streams)}
 
 
 def _pages_after(before: Pages, gone: int, here: int) -> Pages:

@@ -31,7 +31,7 @@ INSERT INTO README (topic, text) VALUES
 ('Table: absent',
  'The ranges of positions without events, and why: pruned, lost, or before delta. Where there is no row, there is no gap.'),
 ('Only what is new',
- 'Where absent says "before delta", the file was made by "journal ship --after": the events before are in what was shipped earlier. Sessions and streams count what happened since then; the view folded says from which position on.'),
+ 'Where absent says "before delta", the file was made by "journal ship --after": the events before are in what was shipped earlier. Sessions and streams count what happened since then, unless it was made with --standalone; the view folded says from which position on.'),
 ('Table: block',
  'Digests of ranges of events, each chained to the one before. The head in manifest is the last of them: who noted it elsewhere can tell that no event was changed.'),
 ('Redacted texts',

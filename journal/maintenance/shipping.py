@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath, sep
 from pathlib import Path
@@ -22,13 +22,14 @@ from journal.file.identity import meta
 from journal.file.opening import open_copy, open_reader
 from journal.file.paths import absolute, beside, uri_of
 from journal.maintenance.copying import copy_moment
-from journal.maintenance.delta import copy_delta, first_of_delta
+from journal.maintenance.delta import Wanted, copy_delta, first_of_delta
 from journal.maintenance.finishing import ClosedBy, Report, check, close_for_good, fold
 from journal.maintenance.manifest import SUFFIX, Shipment
 from journal.maintenance.redacting import copy_redacted
 from journal.maintenance.redaction import Policy
 from journal.maintenance.shipped import ShippedBefore, check_is_ours, shipped_before
 from journal.maintenance.targets import check_target, put_in_place, target_error, work_folder
+from journal.projections.own_states import OwnFold
 from journal.projections.rebuilding import Progress
 
 _COPIED, _CHECKED, _FOLDED, _INDEXED = 0.1, 0.55, 0.6, 0.95
@@ -43,6 +44,8 @@ def ship(
     dest: str | PathLike[str],
     *,
     after: int | str | PathLike[str] | None,
+    standalone: bool,
+    own_folds: Collection[OwnFold],
     manifest: bool,
     indexes: bool,
     force: bool,
@@ -52,15 +55,18 @@ def ship(
 ) -> Shipment:
     """Make a closed copy of a journal; see `Journal.ship`."""
     policy = Policy(redact or {}, secret)
+    if standalone and after is None:
+        raise ValueError("standalone: expected `after`, too: all of the journal needs no base")
     is_folder = _names_folder(dest)
     before = shipped_before(after)
     sources = [database.path, *([] if before is None else [before.path])]
     with database.read() as connection:
         extent = read_extent(connection)
         label, journal_id = meta(connection, "label"), meta(connection, "journal_id")
-        position, first = None, extent.first
+        wanted, first = None, extent.first
         if after is not None:
             position = _position_after(connection, extent, after, before)
+            wanted = Wanted(position, standalone, own_folds)
             first = first_of_delta(connection, extent, position)
 
     def target_of(first: int | None, last: int | None) -> Path:
@@ -81,12 +87,12 @@ def ship(
     with work_folder(target) as folder:
         copy = folder / "copy"
         try:
-            shipment = _made(database, copy, target, position, policy, report, indexes=indexes)
+            shipment = _made(database, copy, target, wanted, policy, report, indexes=indexes)
         except errors.DamagedError:
             # Another library in this process may have dropped the mark that keeps the -wal from
             # beginning anew under a reader: copy it again before believing it.
             copy.unlink(missing_ok=True)
-            shipment = _made(database, copy, target, position, policy, report, indexes=indexes)
+            shipment = _made(database, copy, target, wanted, policy, report, indexes=indexes)
         if is_folder:  # its name says what it has, which may be more by now
             target = target_of(shipment.first_position, shipment.last_position)
         with _told_of_system(target):
@@ -148,13 +154,13 @@ def _made(
     database: Database,
     copy: Path,
     target: Path,
-    after: int | None,
+    wanted: Wanted | None,
     policy: Policy,
     report: Report,
     *,
     indexes: bool,
 ) -> Shipment:
-    """Make the copy, complete and checked; after a position, of what is new.
+    """Make the copy, complete and checked, or a delta.
 
     Raises:
         DamagedError: the journal is.
@@ -164,12 +170,12 @@ def _made(
         return lambda share: report(begins + (ends - begins) * share)
 
     def copying(copy: Path, target: Path, report: Report) -> None:
-        if after is None:
+        if wanted is None:
             copy_moment(database, copy, target, report)
         else:
-            copy_delta(database, copy, target, after, report)
+            copy_delta(database, copy, target, wanted, report)
 
-    closed_by: ClosedBy = "ship" if after is None else "delta"
+    closed_by: ClosedBy = "ship" if wanted is None else "delta"
     copied = part(0.0, _COPIED)
     if policy.methods:
         copy_redacted(database.path, copying, copy, target, policy, copied, closed_by=closed_by)

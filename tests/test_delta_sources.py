@@ -150,7 +150,7 @@ def test_a_delta_that_leaves_a_gap_prunes_nothing(live: Path, tmp_path: Path) ->
         assert opened.prune(shipped=shipment.manifest_path).event_count == 200
 
 
-@pytest.mark.parametrize("said", ["redacted", "missing", "garbled", "untouched"])
+@pytest.mark.parametrize("said", ["redacted", "garbled", "untouched"])
 def test_a_manifest_of_a_redacted_delta_prunes_nothing(
     live: Path, tmp_path: Path, said: str
 ) -> None:
@@ -161,23 +161,16 @@ def test_a_manifest_of_a_redacted_delta_prunes_nothing(
     if said == "redacted":
         assert manifest["redacted"].keys() == {"texts", "ranges"}
         assert manifest["redacted"]["ranges"]
-    elif said == "missing":
-        del manifest["redacted"]
     elif said == "garbled":
         manifest["redacted"] = {"texts": 7}
     shipment.manifest_path.write_text(json.dumps(manifest))
 
     result = run_here("prune", live, "--shipped", shipment.manifest_path)
 
-    words = {
-        "redacted": "something is redacted in what was shipped",
-        "missing": "is not the manifest of a shipped file with events",
-        "garbled": "is not the manifest of a shipped file with events",
-    }
     if said == "untouched":
         assert result.code == 0
     else:
-        assert (result.code, words[said] in result.err) == (1, True)
+        assert (result.code, result.err.count("something is redacted in what was")) == (1, 1)
         with Journal.open(live) as opened:
             assert opened.info().first_position == 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+from pydantic import ValidationError
 
 from journal.errors import NotADatabaseError, OtherHistoryError
 from journal.file.blocks import GENESIS, digest_at
@@ -57,7 +58,7 @@ def shipped_by_manifest(path: Path) -> Shipped:
             isinstance(value, type(wanted))
             for value, wanted in zip(shipped, ("", "", 0, 0, "", ""), strict=True)
         )
-        is_redacted = _is_redacted(found["redacted"])
+        is_redacted = _is_redacted(found.get("redacted"))
     except (ValueError, TypeError, LookupError, AttributeError):
         is_right = False
     if not is_right:
@@ -68,14 +69,13 @@ def shipped_by_manifest(path: Path) -> Shipped:
 
 
 def _is_redacted(said: Any) -> bool:
-    """Tell whether a manifest says of any text that it is not what was appended.
-
-    Raises:
-        ValueError: it cannot be understood.
-    """
+    """Tell whether a manifest says of any text that it is not what was appended, or may say so."""
     if said is None:
         return False
-    redaction = Redaction.model_validate(said)
+    try:
+        redaction = Redaction.model_validate(said)
+    except ValidationError:
+        return True
     return bool(redaction.ranges) or any(text.event_count for text in redaction.texts)
 
 

@@ -234,7 +234,7 @@ STEPS = {
     "copying": (shipping, "copy_moment"),
     "checking": (finishing, "check_blocks"),
     "folding": (finishing, "catch_up_copy"),
-    "pages": (finishing, "_look_at_pages"),
+    "pages": (finishing, "check_sqlite"),
     "indexing": (finishing, "read_shipment"),
     "hashing": (shipping, "_digest"),
     "naming": (targets, "_rename_to_new"),

@@ -20,16 +20,20 @@ GENESIS = "0" * 64
 
 _SALT_BYTES = 16
 
-ROWS_SQL = """
-SELECT e.seq AS position, k.name AS event_type,
-    lower(hex(s.uuid)) AS session_id,
-    CASE WHEN e.stream IS NOT NULL THEN lower(hex(t.uuid)) END AS stream_id,
-    e.timestamp AS timestamp, e.data AS data
+_NAMED_SQL = """
 FROM event AS e
     CROSS JOIN kind AS k ON k.code = e.kind
     CROSS JOIN session AS s ON s.id = e.session
     LEFT JOIN stream AS t ON t.id = e.stream
 WHERE e.seq BETWEEN :first AND :last
+"""
+
+ROWS_SQL = f"""
+SELECT e.seq AS position, k.name AS event_type,
+    lower(hex(s.uuid)) AS session_id,
+    CASE WHEN e.stream IS NOT NULL THEN lower(hex(t.uuid)) END AS stream_id,
+    e.timestamp AS timestamp, e.data AS data
+{_NAMED_SQL}
 ORDER BY e.seq
 """
 
@@ -38,6 +42,15 @@ SELECT json_group_array(json_array(position, event_type, session_id, stream_id, 
 FROM ({ROWS_SQL})
 """
 """The JSON text of a block, which its digest is over; FORMAT.md specifies it."""
+
+LOOK_SQL = f"""
+SELECT json_group_array(json_array(e.seq, k.name, lower(hex(s.uuid)),
+        CASE WHEN e.stream IS NOT NULL THEN lower(hex(t.uuid)) END, e.timestamp, e.data)),
+    min(e.timestamp), max(e.timestamp), group_concat(e.kind)
+{_NAMED_SQL}
+"""
+"""The same text, the smallest and the largest timestamp, and the codes of the kinds. Nothing asks
+for an order of the events, which is that of the table: in another they have no such digest."""
 
 BlockRow = tuple[int, str, str, str | None, int, str | None]
 """What the digest covers of an event: position, kind, session and stream in hexadecimal digits,

@@ -4,14 +4,17 @@ This is the one pass over the events that proves what they are. It goes by posit
 block, so that its memory does not grow with the file, and goes on after whatever it finds.
 """
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import apsw
 
 from journal import limits
 from journal.errors import DamagedError
-from journal.file.blocks import GENESIS, Content, chained
+from journal.file import forking
+from journal.file.blocks import GENESIS, LOOK_SQL, Content, chained
 from journal.file.decoding import Page, decode_rows
 from journal.file.extent import Extent
 from journal.file.identity import meta
@@ -57,6 +60,11 @@ class Proof(NamedTuple):
     only its manifest binds."""
     uncovered_count: int
     """Those that no block covers yet, or whose block has lost some of its events."""
+    counts_by_code: Mapping[int, int]
+    """How many events there are of each kind, by its code."""
+    smallest_ns: int | None
+    """The smallest timestamp, nanoseconds since 1970; None: there is no event."""
+    largest_ns: int | None
 
 
 class _Block(NamedTuple):
@@ -88,6 +96,7 @@ def check_blocks(
     found: Findings,
     *,
     after: int | None = None,
+    up_to: int | None = None,
     progress: Progress | None = None,
 ) -> Proof:
     """Hold every event against its block, and every block against the one before it.
@@ -100,12 +109,13 @@ def check_blocks(
         extent: which positions it has.
         found: takes what is wrong.
         after: look only at what follows this position, at which a block ends; None: at everything.
+        up_to: look only at what comes up to this position, at which a block ends.
         progress: is called after each block.
 
     Raises:
         JournalError: what is no damage, as the disk being full.
     """
-    return _Pass(connection, extent, found).run(after, progress)
+    return _Pass(connection, extent, found).run(after, up_to, progress)
 
 
 class _Pass:
@@ -117,8 +127,11 @@ class _Pass:
         self._unproven_up_to = 0
         self._kinds: dict[int, str] = {}
         self._count = self._proven = self._redacted = self._uncovered = 0
+        self._counts: Counter[int] = Counter()
+        self._smallest_ns: int | None = None
+        self._largest_ns: int | None = None
 
-    def run(self, after: int | None, progress: Progress | None) -> Proof:
+    def run(self, after: int | None, up_to: int | None, progress: Progress | None) -> Proof:
         extent, found = self._extent, self._found
         with found.noted("kind", "kind"):
             rows: Any = self._connection.execute("SELECT code, name FROM kind")
@@ -142,6 +155,8 @@ class _Pass:
             if block is not None and block.sealed != 1:
                 text = f"the block from position {block.first} is open, and another one follows it"
                 found.add("block-open", "block", block.first, text)
+            if up_to is not None and following.first > up_to:
+                break
             if following.first <= position:
                 text = f"the block from position {following.first} overlaps the one before it"
                 found.add("block-range", "block", following.first, text)
@@ -153,8 +168,10 @@ class _Pass:
             covered = block.last
             if progress is not None:
                 progress(self._count, max(self._count, extent.event_count(begins, extent.last)))
-        self._check_end(block, position)
-        return Proof(begins, covered, self._count, self._proven, self._redacted, self._uncovered)
+        if following is None:
+            self._check_end(block, position)
+        counted = self._count, self._proven, self._redacted, self._uncovered
+        return Proof(begins, covered, *counted, self._counts, self._smallest_ns, self._largest_ns)
 
     def _check_before_the_first(self) -> None:
         with self._found.noted("unreadable", "event"):
@@ -215,7 +232,9 @@ class _Pass:
             text += "a block was removed, changed together with its events, or put there"
             found.add("block-chain", "block", first, text)
         is_redacted = block.redacted_digest is not None
-        seen = self._look(first - 1, last, "" if is_redacted else block.salt or "")
+        salt = "" if is_redacted else block.salt or ""
+        expected = block.redacted_digest if is_redacted else block.content_digest
+        seen = self._look_at_once(first, last, salt, expected) or self._look(first - 1, last, salt)
         self._count += seen.event_count
         if not seen.is_complete:
             self._uncovered += seen.event_count
@@ -225,7 +244,7 @@ class _Pass:
             text = f"the block from position {first} to {last} says that a text in it was redacted"
             found.add("block-redacted", "block", first, f"{text}, in a file that no one redacted")
             return
-        if seen.digest != (block.redacted_digest if is_redacted else block.content_digest):
+        if seen.digest != expected:
             text = f"the events from position {first} to {last} are not what they were"
             found.add("block-content", "event", first, text)
             return
@@ -257,6 +276,35 @@ class _Pass:
         self._count += count
         self._uncovered += count
 
+    def _look_at_once(self, first: int, last: int, salt: str, expected: str | None) -> _Seen | None:
+        """Look at the events of a block in one statement; they mean what they did, or it is None.
+
+        What is wrong then is found event by event. As Python makes no row of it, this takes less
+        time, and other threads can run meanwhile.
+        """
+        count = last - first + 1
+        if count > limits.BLOCK_EVENTS_MAX or self._extent.event_count(first - 1, last) < count:
+            return None
+        try:
+            with forking.inside_sqlite():
+                row: Any = self._connection.execute(
+                    LOOK_SQL, {"first": first, "last": last}
+                ).fetchone()
+            text, smallest_ns, largest_ns, codes = row
+            counts = {int(code): n for code, n in Counter((codes or "").split(",")).items()}
+        except apsw.InterruptError:
+            raise
+        except (apsw.Error, ValueError):
+            return None
+        hasher = hashlib.sha256(salt.encode())
+        hasher.update(text.encode())
+        # Its digest may have been written anew, over fewer events than it says.
+        if hasher.hexdigest() != expected or sum(counts.values()) != count:
+            return None
+        self._counts.update(counts)
+        self._take_times([smallest_ns, largest_ns])
+        return _Seen(count, True, hasher.hexdigest(), smallest_ns, largest_ns)
+
     def _look(self, after: int, up_to: int, salt: str, *, is_covered: bool = True) -> _Seen:
         """Look at the events at some positions."""
         content = Content(salt)
@@ -267,15 +315,18 @@ class _Pass:
                 is_complete &= self._check_positions(position, [row[0] for row in rows])
                 position = rows[-1][0]
                 count += len(rows)
+                self._counts.update(row[1] for row in rows)
                 named = self._named(rows)
                 if len(named) < len(rows):
                     is_complete = False
                     continue
                 if not is_covered:
                     self._check_decoded(rows)
+                times = [row[4] for row in rows if type(row[4]) is int]
+                self._take_times(times)
+                if not is_covered:
                     continue
                 content.add(named)
-                times = [row[4] for row in rows]
                 if smallest_ns == largest_ns == _SMALLEST:
                     smallest_ns = times[0]
                 smallest_ns, largest_ns = min(smallest_ns, *times), max(largest_ns, *times)
@@ -283,6 +334,13 @@ class _Pass:
             is_complete &= count == up_to - after
             return _Seen(count, is_complete, content.digest(), smallest_ns, largest_ns)
         return _Seen(count)
+
+    def _take_times(self, times: list[int]) -> None:
+        for time_ns in (min(times), max(times)) if times else ():
+            if self._smallest_ns is None or time_ns < self._smallest_ns:
+                self._smallest_ns = time_ns
+            if self._largest_ns is None or time_ns > self._largest_ns:
+                self._largest_ns = time_ns
 
     def _pages(self, after: int, up_to: int) -> Iterator[list[Any]]:
         """Yield the rows of events, some at once; a table that is not in order ends it."""

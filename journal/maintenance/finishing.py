@@ -1,9 +1,12 @@
 """What becomes of a copy before it is shipped: it is checked, folded, explained and closed."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import apsw
 
@@ -11,20 +14,18 @@ from journal import errors
 from journal._resources import text_of
 from journal.file import forking
 from journal.file.blocks import Tail
-from journal.file.connections import translated
 from journal.file.creating import add_missing_kinds
-from journal.file.extent import read_extent
+from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta, set_meta
 from journal.file.opening import open_reader
 from journal.file.paths import uri_of
 from journal.file.schema import events_view_sql, flat_events_view_sql
-from journal.maintenance.block_check import Progress, check_blocks
+from journal.maintenance.block_check import Progress, Proof, check_blocks
 from journal.maintenance.file_check import check_sqlite
 from journal.maintenance.findings import Findings
 from journal.maintenance.manifest import (
     Counts,
     Shipment,
-    read_counts,
     read_shipment,
     write_manifest,
 )
@@ -41,6 +42,7 @@ ClosedBy = Literal["ship", "delta"]
 _TABLES = ("README", "manifest")
 _ANALYSIS_ROWS = 1_000  # of each index: more would take as long as making one
 _SLICE_SECONDS = 0.05
+_STEPS_BETWEEN_LOOKS = 5_000  # of SQLite's machine; its own check looks once for so many pages
 
 # SQLite should not know that the tables of names are small: it would begin with them and look up
 # the events one by one where a query asks for all. Nor are samples of texts to be left.
@@ -53,8 +55,8 @@ DROP TABLE IF EXISTS sqlite_stat4
 def check(connection: apsw.Connection, copy: Path, source: Path, report: Report) -> Counts:
     """Write the last block so that it covers all events, and hold everything against it.
 
-    Every event is held against its block. Meanwhile SQLite looks at every page, in a thread of its
-    own: it needs Python for none of that.
+    Every event is held against its block, in two halves at once, and SQLite looks at every page
+    meanwhile: nearly all of that happens inside SQLite, so that threads share the processors.
 
     Returns:
         how many events there are of each kind.
@@ -66,38 +68,62 @@ def check(connection: apsw.Connection, copy: Path, source: Path, report: Report)
         extent = read_extent(connection)
         if meta(connection, "closed") is None:  # else nothing was appended since it was written
             Tail(connection, extent).write_open(connection, extent.last)
-    beside = open_reader(uri_of(copy, mode="ro"), copy)
-    found, found_beside = Findings(source), Findings(source)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            counted = pool.submit(_look_at_pages, beside, found_beside)
-            try:
-                connection.execute("BEGIN")
-                check_blocks(connection, extent, found, progress=_share_of(report))
-                connection.execute("COMMIT")
-            except BaseException:
-                beside.interrupt()
-                raise
-            while not counted.done():  # on Windows no Ctrl-C ends a wait without an end
-                try:
-                    wait([counted], timeout=_SLICE_SECONDS)
-                except BaseException:
-                    beside.interrupt()
-                    raise
-            counts = counted.result()
-    finally:
-        beside.close()
-    for each in (found, found_beside):
+    middle = _middle(connection, extent)
+    found = [Findings(source) for _ in range(3)]
+    is_over = threading.Event()
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(_open_beside(copy, is_over))) for _ in range(2)]
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        rest = pool.submit(check_blocks, readers[0], extent, found[1], after=middle)
+        pages = pool.submit(check_sqlite, readers[1], found[2])
+        both: list[Future[Any]] = [rest, pages]
+        try:
+            with connection:
+                first_half = check_blocks(
+                    connection, extent, found[0], up_to=middle, progress=_share_of(report)
+                )
+            while not all(each.done() for each in both):
+                wait(both, timeout=_SLICE_SECONDS)  # on Windows no Ctrl-C ends one without an end
+        except BaseException:
+            is_over.set()
+            raise
+        pages.result()
+        proofs = first_half, rest.result()
+    for each in found:
         if each.count:
             first = each.first[0]
             raise errors.DamagedError(source, f"is damaged: {first.text}", first.position)
-    return counts
+    with forking.inside_sqlite():
+        return _counts(connection, proofs)
 
 
-def _look_at_pages(connection: apsw.Connection, found: Findings) -> Counts:
-    check_sqlite(connection, found)
-    with forking.inside_sqlite(), translated(found.path):
-        return read_counts(connection)
+def _middle(connection: apsw.Connection, extent: Extent) -> int:
+    """Return the end of the block in the middle, 0 where there is none."""
+    sql = "SELECT last_seq FROM block WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1"
+    with forking.inside_sqlite():
+        last: Any = connection.execute(sql, ((extent.cut + extent.last) // 2,)).get
+    return last if isinstance(last, int) else 0
+
+
+def _open_beside(copy: Path, is_over: threading.Event) -> apsw.Connection:
+    """Open a copy once more, for a thread that is to end when nobody waits for it any more."""
+    connection = open_reader(uri_of(copy, mode="ro"), copy)
+    connection.set_progress_handler(is_over.is_set, _STEPS_BETWEEN_LOOKS)
+    return connection
+
+
+def _counts(connection: apsw.Connection, proofs: Iterable[Proof]) -> Counts:
+    """Return how many events of each kind there are, and over which time, as they were proven."""
+    by_code: Counter[int] = Counter()
+    times: list[int] = []
+    for proof in proofs:
+        by_code.update(proof.counts_by_code)
+        times += [each for each in (proof.smallest_ns, proof.largest_ns) if each is not None]
+    by_kind: Counter[str] = Counter()  # one that was kept whole before it was known has two codes
+    for code, name in connection.execute("SELECT code, name FROM kind ORDER BY code"):
+        if by_code[code]:
+            by_kind[name] += by_code[code]
+    return Counts(dict(by_kind), min(times, default=None), max(times, default=None))
 
 
 def fold(connection: apsw.Connection, report: Report) -> None:

@@ -26,14 +26,6 @@ SELECT first_seq, last_seq, reason, counts, min_timestamp, max_timestamp
 FROM absent ORDER BY first_seq
 """
 
-_COUNTS_SQL = """
-SELECT name, count, smallest, largest FROM kind JOIN (
-    SELECT kind, count(*) AS count, min(timestamp) AS smallest, max(timestamp) AS largest
-    FROM event GROUP BY kind
-) ON kind = code
-ORDER BY code
-"""
-
 _OF_THE_FILE_ITSELF = {"file_bytes", "sha256"}
 
 
@@ -102,21 +94,11 @@ class Shipment(BaseModel):
 
 
 class Counts(NamedTuple):
-    """What it takes a pass over all events to know."""
+    """What it takes a pass over all events to know; the times are None where there are none."""
 
     by_kind: dict[str, int]
     smallest_ns: int | None
     largest_ns: int | None
-
-
-def read_counts(connection: apsw.Connection) -> Counts:
-    """Count the events of each kind, and find the smallest and the largest timestamp."""
-    rows: Any = connection.execute(_COUNTS_SQL).fetchall()
-    by_kind: dict[str, int] = {}
-    for name, count, _, _ in rows:  # a kind that was kept whole before it was known has two codes
-        by_kind[name] = by_kind.get(name, 0) + count
-    smallest = min((row[2] for row in rows), default=None)
-    return Counts(by_kind, smallest, max((row[3] for row in rows), default=None))
 
 
 def read_shipment(

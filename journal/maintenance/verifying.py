@@ -168,7 +168,7 @@ class _Seen(NamedTuple):
     """What was looked at, as far as it came."""
 
     extent: Extent = Extent(1, 0, ())
-    proof: Proof = Proof(0, 0, 0, 0, 0, 0)
+    proof: Proof = Proof(0, 0, 0, 0, 0, 0, {}, None, None)
     head: str | None = None
     unchecked: tuple[str, ...] = ()
 
@@ -280,7 +280,12 @@ def _result(path: Path, found: Findings, seen: _Seen, *, full: bool) -> Verifica
         first_position=extent.first if last >= extent.first else None,
         last_position=last or None,
         head=f"{last}:{seen.head}" if last and seen.head is not None else None,
+        checked_after=proof.checked_after,
+        covered_up_to=proof.covered_up_to,
+        event_count=proof.event_count,
+        proven_count=proof.proven_count,
+        redacted_count=proof.redacted_count,
+        uncovered_count=proof.uncovered_count,
         absent_count=last - extent.event_count(0, last),
         unchecked=seen.unchecked,
-        **proof._asdict(),
     )

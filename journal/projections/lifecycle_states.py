@@ -141,7 +141,7 @@ class LifecycleStates:
     def session(self, key: int) -> State | None:
         """Return the stored state of a session."""
         for row in self._read("projection_session", SESSION_COLUMNS, "WHERE session = ?", key):
-            return _session_of(row)
+            return session_of_row(row)
         return None
 
     def stream(self, key: int) -> State | None:
@@ -153,7 +153,7 @@ class LifecycleStates:
     def all_sessions(self) -> dict[int, State]:
         """Return every session, in the order of their first events."""
         rows = self._read("projection_session", SESSION_COLUMNS)
-        stored = {row[0]: _session_of(row) for row in rows}
+        stored = {row[0]: session_of_row(row) for row in rows}
         return dict(sorted({**stored, **self.lifecycle.sessions}.items()))
 
     def all_streams(self) -> dict[int, State]:
@@ -202,6 +202,7 @@ def row_of_session(session: State) -> tuple[Any, ...]:
     return (*session[:LIVE], to_json(list(live)).decode() if live else None)
 
 
-def _session_of(row: Any) -> State:
+def session_of_row(row: Iterable[Any]) -> State:
+    """Return the state that a row of its columns stands for."""
     *columns, live = row
     return [*columns, dict.fromkeys(from_json(live)) if live else {}]

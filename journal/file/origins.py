@@ -5,6 +5,7 @@ A journal that goes on from a copy has them, and a position in one means an even
 
 import hashlib
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,12 @@ from pydantic import BaseModel, ConfigDict
 from journal.errors import DamagedError
 from journal.events.timestamps import text_from_epoch_ns
 
-ORIGINS_SQL = """
+_ORIGINS_SQL = """
 SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq, check_digest,
     json_array(first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at)
 FROM {table} ORDER BY first_seq
 """
-"""From `origin`, or a table like it. `check_digest` is over the last column: see FORMAT.md."""
+"""`check_digest` is over the last column: see FORMAT.md."""
 
 _INSERT_SQL = """
 INSERT INTO origin
@@ -52,13 +53,27 @@ def read_origins(connection: apsw.Connection) -> tuple[Origin, ...]:
         DamagedError: one is not what it was when it was written.
     """
     found: list[Origin] = []
-    rows: Any = connection.execute(ORIGINS_SQL.format(table="origin"))
-    for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
-        end = found[-1].last_position if found else 0
-        is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest
-        if not is_right or not _is_range(end, first, last, source_first):
+    for first, origin in origins_in(connection, "origin"):
+        if origin is None:
             what = f"is damaged: its row about where position {first} came from"
             raise DamagedError(connection.filename, what, first)
+        found.append(origin)
+    return tuple(found)
+
+
+def origins_in(connection: apsw.Connection, table: str) -> Iterator[tuple[int, Origin | None]]:
+    """Yield the rows of `origin`, or of a table like it, by their first positions, in order.
+
+    One that is not what it was when it was written, or overlaps the one before it, is None.
+    """
+    end = 0
+    rows: Any = connection.execute(_ORIGINS_SQL.format(table=table))
+    for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
+        is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest
+        if not is_right or not _is_range(end, first, last, source_first):
+            yield first, None
+            continue
+        end = last
         origin = Origin(
             first_position=first,
             last_position=last,
@@ -67,8 +82,7 @@ def read_origins(connection: apsw.Connection) -> tuple[Origin, ...]:
             label=label,
             source_first_position=source_first,
         )
-        found.append(origin)
-    return tuple(found)
+        yield first, origin
 
 
 def _is_range(end: int, first: int, last: Any, source_first: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from journal.file import forking
 from journal.maintenance.pages import PAGE_SIZES, PageFile, Row, strewn_events
 
 SCHEMA: Final = """
@@ -101,7 +102,8 @@ def gather(
         page_size: in bytes.
         progress: is called with the number of pages done, and of those there are.
     """
-    scratch.execute("BEGIN")
+    with forking.inside_sqlite():
+        scratch.execute("BEGIN")
     gathered = _Gathered(scratch)
     with PageFile(image, page_size) as pages:
         for number in range(1, pages.count + 1):
@@ -109,7 +111,8 @@ def gather(
             if number % 100 == 0 or number == pages.count:
                 progress(number, pages.count)
     gathered.flush()
-    scratch.execute("COMMIT; CREATE INDEX raw_event_by_seq ON raw_event (seq)")
+    with forking.inside_sqlite():
+        scratch.execute("COMMIT; CREATE INDEX raw_event_by_seq ON raw_event (seq)")
 
 
 def page_size_of(image: Path, said: int) -> int:
@@ -149,9 +152,10 @@ class _Gathered:
             self.flush()
 
     def flush(self) -> None:
-        for table, rows in self._rows.items():
-            places = ", ".join("?" * len(rows[0]))
-            self._scratch.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+        with forking.inside_sqlite():
+            for table, rows in self._rows.items():
+                places = ", ".join("?" * len(rows[0]))
+                self._scratch.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
         self._rows.clear()
         self._count = 0
 

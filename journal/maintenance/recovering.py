@@ -278,9 +278,10 @@ def _recovered(images: _Images, new: Path, source: Path, report: _Report) -> Rec
     _check_format(image, best, source)
     if not best.event_count:
         raise errors.DamagedError(source, "has nothing of a journal in it that could be recovered")
-    write_salvaged(best, new)
-    with suppress(errors.DamagedError):  # verifying finds the same
-        drop_wrong_keys(new)
+    with forking.inside_sqlite():
+        write_salvaged(best, new)
+        with suppress(errors.DamagedError):  # verifying finds the same
+            drop_wrong_keys(new)
     report.begin(0.8)
     verification = _closed(new, report)
     if not verification.sound:
@@ -295,12 +296,14 @@ def _is_intact(image: Path, new: Path) -> bool:
     """Copy a file by SQLite, if it can read all of it; whether it is sound is to be seen."""
     new.unlink(missing_ok=True)
     try:
-        with closing(open_reader(uri_of(image, mode="ro", immutable=1), image)) as connection:
+        with (
+            forking.inside_sqlite(),
+            closing(open_reader(uri_of(image, mode="ro", immutable=1), image)) as connection,
+        ):
             if connection.pragma("user_version") < FORMAT_VERSION:
                 return False
             connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
-            with forking.inside_sqlite():
-                connection.execute("VACUUM INTO ?", (str(new),))
+            connection.execute("VACUUM INTO ?", (str(new),))
     except (apsw.FullError, errors.NewerFormatError):
         raise
     except (apsw.Error, errors.JournalError, UnicodeDecodeError):
@@ -311,8 +314,8 @@ def _is_intact(image: Path, new: Path) -> bool:
 
 def _closed(new: Path, report: _Report) -> Verification:
     """Make a closed copy of a file that was made, verify it, and fold it if it is sound."""
-    with suppress(apsw.CorruptError, errors.DamagedError):  # verifying finds the same
-        close_copy(new)
+    with forking.inside_sqlite(), suppress(apsw.CorruptError, errors.DamagedError):
+        close_copy(new)  # verifying finds the same
     report.begin(0.9)
     verification = verify(new, full=True, progress=report)
     if verification.sound:  # not before: verifying would fold it once more
@@ -322,15 +325,17 @@ def _closed(new: Path, report: _Report) -> Verification:
 
 
 def _salvaged(image: Path, page_size: int, report: _Report) -> Salvage:
-    scratch = apsw.Connection("")  # in temporary storage, and gone when it is closed
-    scratch.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)  # so that Ctrl-C ends it
-    scratch.pragma("journal_mode", "off")
-    scratch.pragma("synchronous", "off")
-    salvage = Salvage(scratch)
+    with forking.inside_sqlite():
+        scratch = apsw.Connection("")  # in temporary storage, and gone when it is closed
+        scratch.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)  # Ctrl-C ends it
+        scratch.pragma("journal_mode", "off")
+        scratch.pragma("synchronous", "off")
+        salvage = Salvage(scratch)
     report.begin(0.5)
     gather(scratch, image, page_size, report)
     report.begin(0.7)
-    salvage.decide(report)
+    with forking.inside_sqlite():
+        salvage.decide(report)
     return salvage
 
 
@@ -359,7 +364,8 @@ def _result(
     lost: Sequence[PositionRange] = (),
 ) -> Recovery:
     """Return what is to be said of a file that was made."""
-    with closing(open_reader(uri_of(new, mode="ro", immutable=1), new)) as connection:
+    target = uri_of(new, mode="ro", immutable=1)
+    with forking.inside_sqlite(), closing(open_reader(target, new)) as connection:
         unproven: Any = connection.execute(
             "SELECT first_seq, last_seq FROM recovered WHERE what = 'unproven' ORDER BY 1 LIMIT ?",
             (_RANGES_MAX,),

@@ -13,10 +13,11 @@ import apsw
 from journal import limits
 from journal._version import VERSION
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
+from journal.file import forking
 from journal.file.blocks import GENESIS
 from journal.file.extent import read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
-from journal.file.origins import ORIGINS_SQL, Origin, write_origin
+from journal.file.origins import origins_in, write_origin
 from journal.file.schema import schema_sql
 from journal.maintenance.findings import Findings
 from journal.maintenance.finishing import fold
@@ -317,22 +318,11 @@ def _write_absence(scratch: apsw.Connection, row: list[Any]) -> None:
 
 def _write_origins(scratch: apsw.Connection, salvage: Salvage) -> None:
     """Write which positions came from other journals, as far as digests prove it."""
-    end = 0
-    rows: Any = scratch.execute(ORIGINS_SQL.format(table="raw_origin")).fetchall()
-    for first, last, journal_id, branch, label, source_first, check_digest, text in rows:
-        last_left = min(last, salvage.last_position)
-        is_right = hashlib.sha256(text.encode()).hexdigest() == check_digest
-        if is_right and end < first <= last_left:
-            origin = Origin(
-                first_position=first,
-                last_position=last_left,
-                journal_id=UUID(journal_id),
-                branch=branch,
-                label=label,
-                source_first_position=source_first,
-            )
-            write_origin(scratch, origin)
-            end = last_left
+    last = salvage.last_position
+    for first, origin in list(origins_in(scratch, "raw_origin")):
+        if origin is not None and first <= last:
+            left = min(origin.last_position, last)
+            write_origin(scratch, origin.model_copy(update={"last_position": left}))
 
 
 def _write_bases(scratch: apsw.Connection, salvage: Salvage) -> None:
@@ -412,6 +402,12 @@ def fold_copy(new: Path, progress: Callable[[int, int], None]) -> None:
         new: the copy.
         progress: is called with the thousandths that are done, and 1,000.
     """
-    with closing(_opened(new)) as connection:
+    with forking.inside_sqlite():
+        connection = _opened(new)
+    try:
         fold(connection, lambda share: progress(int(1_000 * share), 1_000))
-        connection.execute(_WITHOUT_WAL_SQL)
+        with forking.inside_sqlite():
+            connection.execute(_WITHOUT_WAL_SQL)
+    finally:
+        with forking.inside_sqlite():
+            connection.close()

@@ -727,7 +727,8 @@ class Journal:
                 of those that are registered, as after pruning. It takes folding what lies before.
             manifest: also write what the file holds, with its size and SHA-256, as JSON beside it:
                 NAME.manifest.json.
-            indexes: have indexes by session, stream, id and time in it, which add some 75 % to it.
+            indexes: have indexes by session, stream, id and time in it, which add half to three
+                quarters to it.
             force: replace a file that is there.
             redact: texts that the copy is not to have, as methods by KIND.FIELD: "blank" leaves
                 nothing of a text, "mask" as many asterisks as it had characters, "hash" its

@@ -95,8 +95,8 @@ def ship(
     from read-only media in anything that reads SQLite; its table README says how to ask it. Nobody
     appends to it. JOURNAL is not changed.
 
-    The indexes for reading find sessions, streams and times at once, and add some 75 % to the file.
-    The manifest has size and SHA-256, and tells what the file must hold.
+    The indexes for reading find sessions, streams and times at once, and add half to three
+    quarters to the file. The manifest has size and SHA-256, and tells what the file must hold.
 
     With --after it holds the last blocks only, in the time that those take, and says which digest
     lies before them. Sessions and streams in it count what happened since; with --standalone they

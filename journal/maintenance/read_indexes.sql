@@ -1,5 +1,5 @@
 -- What a shipped file has for reading, and a live journal has not, which would have to write to all
--- of them at every append. They add some 75 % to the file.
+-- of them at every append. They add half to three quarters to the file.
 
 CREATE INDEX read_event_session ON event (session);
 

@@ -39,7 +39,7 @@ INSERT INTO README (topic, text) VALUES
 ('Table: origin',
  'Where the journal goes on from a copy of another one: which positions came from which journal.'),
 ('What takes no time',
- 'With read indexes (see read_indexes in manifest): session_id = ..., stream_id = ..., session_key, stream_key, position, and ranges of timestamp_ns. Grouping by session_key is quicker than by session_id. Times given as text are quicker as nanoseconds: strftime(''%s'', ''2026-01-31'') * 1000000000.'),
+ 'With read indexes (see read_indexes in manifest): session_id = ..., stream_id = ..., session_key, stream_key, position, and ranges of timestamp_ns; also stream_key IN (SELECT stream_key FROM streams WHERE ...), while stream_id IN (SELECT ...) reads every event. Grouping by session_key is quicker than by session_id. Times given as text are quicker as nanoseconds: strftime(''%s'', ''2026-01-31'') * 1000000000.'),
 ('Large integers',
  'Numbers in data have all their digits. Take them out with -> or ->>, and count on 64 bits with a sign: beyond them SQLite makes floats.'),
 ('Query: what happened, kind by kind',

@@ -6,9 +6,9 @@ is first used: the models take long to import, and the command's help and shell 
 not have to wait for them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from journal._lazily import imported_lazily
 from journal._version import VERSION
 
 if TYPE_CHECKING:
@@ -162,13 +162,7 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list all the same)
 
 
 if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"journal.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = imported_lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,9 @@ import pytest
 
 import journal
 import journal.events
+import journal.file
+import journal.maintenance
+import journal.testing
 
 PACKAGE = Path(journal.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text("utf-8")
@@ -105,6 +108,7 @@ RETURNED = {
 # Each room or module may import those before it, and none after.
 LAYERS = [
     "_pyinstaller",
+    "_lazily",
     "_resources",
     "_version",
     "_signals",
@@ -278,7 +282,9 @@ def test_every_public_name_is_there() -> None:
         _ = journal.nothing  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("package", [journal, journal.events])
+@pytest.mark.parametrize(
+    "package", [journal, journal.events, journal.file, journal.maintenance, journal.testing]
+)
 def test_type_checkers_see_the_same_public_names(package: ModuleType) -> None:
     tree = ast.parse(Path(package.__file__ or "").read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))

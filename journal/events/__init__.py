@@ -8,7 +8,9 @@ without the models, which take long to import.
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from journal._lazily import imported_lazily
 
 if TYPE_CHECKING:
     from journal.events.event_id import EventId as EventId
@@ -19,11 +21,7 @@ _HOMES = {"AnyEvent": "unknown", "EventId": "event_id", "PriorityPercentages": "
 
 
 if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"journal.events.{_HOMES[name]}"), name)
+    __getattr__ = imported_lazily(__name__, _HOMES)
 
 
 _ABOUT = __doc__

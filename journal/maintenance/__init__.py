@@ -3,8 +3,25 @@
 The types of what `Journal` returns of them are to be imported from here.
 """
 
-from journal.maintenance.continuing import Continued as Continued
-from journal.maintenance.manifest import AbsentRange as AbsentRange
-from journal.maintenance.manifest import Shipment as Shipment
-from journal.maintenance.pruning import PruneReport as PruneReport
-from journal.maintenance.redaction import Redaction as Redaction
+from typing import TYPE_CHECKING
+
+from journal._lazily import imported_lazily
+
+if TYPE_CHECKING:
+    from journal.maintenance.continuing import Continued as Continued
+    from journal.maintenance.manifest import AbsentRange as AbsentRange
+    from journal.maintenance.manifest import Shipment as Shipment
+    from journal.maintenance.pruning import PruneReport as PruneReport
+    from journal.maintenance.redaction import Redaction as Redaction
+
+_HOMES = {
+    "Continued": "continuing",
+    "AbsentRange": "manifest",
+    "Shipment": "manifest",
+    "PruneReport": "pruning",
+    "Redaction": "redaction",
+}
+
+
+if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
+    __getattr__ = imported_lazily(__name__, _HOMES)

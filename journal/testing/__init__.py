@@ -4,8 +4,9 @@
 event store as a test class, for this package's stores and for yours; it needs pytest.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from journal._lazily import imported_lazily
 
 if TYPE_CHECKING:
     from journal.testing.conformance import EventStoreConformance as EventStoreConformance
@@ -17,8 +18,4 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list all the same)
 
 
 if not TYPE_CHECKING:  # with it, a type checker would believe that every name is here
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"journal.testing.{_HOMES[name]}"), name)
+    __getattr__ = imported_lazily(__name__, _HOMES)

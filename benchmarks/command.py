@@ -7,8 +7,8 @@ import atexit
 import sys
 
 from benchmarks.memory import peak_mb
-from journal.commands import cli
+from journal.__main__ import main
 
 if __name__ == "__main__":
     atexit.register(lambda: sys.stderr.write(f"{peak_mb()}\n"))
-    cli(prog_name="journal")
+    main()

@@ -1,5 +1,7 @@
 """Run the `journal` command: as `journal`, or as `python -m journal`."""
 
+import gc
+import os
 import signal
 
 from journal._signals import end_at_once, handle
@@ -15,6 +17,10 @@ def main() -> None:
         handle(end_at_once)
     except KeyboardInterrupt:
         end_at_once(signal.SIGINT, None)
+    # What is loaded stays: to look for what does not would take a fifth of the time until the work
+    # begins. To look for plugins takes the longer the more packages are installed.
+    gc.disable()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from journal.commands import cli  # noqa: PLC0415 (it takes a while)
 
     try:

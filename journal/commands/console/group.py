@@ -1,5 +1,6 @@
 """How a command ends: what becomes of its errors, of Ctrl-C, and of output that nobody reads."""
 
+import gc
 import sys
 import traceback
 from functools import partial, wraps
@@ -16,20 +17,25 @@ from journal.commands.console.waiting import tell_of_waits
 from journal.errors import JournalError
 
 _NEEDED = (
-    "journal.events.parsing",
     "journal.file.appending",
     "journal.file.connections",
-    "journal.file.ndjson",
     "journal.journal",
     "journal.live.shared_commits",
-    "journal.maintenance.continuing",
-    "journal.maintenance.pruning",
-    "journal.maintenance.recovering",
-    "journal.maintenance.shipping",
-    "journal.maintenance.verifying",
     "journal.projections.queries",
     "journal.projections.registry",
 )
+"""What every command needs to open a journal and to ask it."""
+
+_NEEDED_TOO = {
+    "append": ("journal.events.parsing", "journal.file.ndjson"),
+    "continue": ("journal.maintenance.continuing",),
+    "info": ("journal.file.info",),
+    "prune": ("journal.maintenance.pruning",),
+    "recover": ("journal.maintenance.recovering",),
+    "ship": ("journal.maintenance.shipping",),
+    "verify": ("journal.maintenance.verifying",),
+}
+"""What some need besides, by their names."""
 
 LOSSES = 3
 """Exit code: done, with losses that were reported."""
@@ -62,13 +68,17 @@ class JournalGroup(click.Group):
         A signal then would come where others are at work, who may not like it: pydantic prints that
         it panics.
         """
+        command = name or cmd.name or ""
         work = cmd.callback
         assert work is not None  # noqa: S101 (for type checkers)
 
         @wraps(work)
         def begin(*arguments: Any, **options: Any) -> Any:
-            for module in _NEEDED:
+            for module in (*_NEEDED, *_NEEDED_TOO.get(command, ())):
                 import_module(module)
+            if not gc.isenabled():  # as `main` left it: the process is the command's own
+                gc.freeze()
+                gc.enable()
             tell_of_waits()
             interruption = click.get_current_context().ensure_object(Interruption)
             return interruption.raising(partial(work, *arguments, **options))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +78,8 @@ def _parsed(file: Path) -> dict[str, Any]:
         if text.lstrip().startswith("{"):
             found: dict[str, Any] = json.loads(text, object_pairs_hook=_without_doubles)
         else:
+            import tomllib  # noqa: PLC0415 (every command would wait for it)
+
             found = tomllib.loads(text)
     except RecursionError:
         raise _usage(f"{file}: is no policy: it is nested too deeply") from None

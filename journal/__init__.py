@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
     from journal.errors import OtherHistoryError as OtherHistoryError
+    from journal.errors import OpenSourceError as OpenSourceError
     from journal.errors import OverloadedError as OverloadedError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from journal.live.async_journal import AsyncJournal as AsyncJournal
     from journal.maintenance.continuing import continue_copy as continue_copy
     from journal.maintenance.findings import Finding as Finding
+    from journal.maintenance.merging import merge as merge
     from journal.maintenance.recovering import Recovery as Recovery
     from journal.maintenance.recovering import recover as recover
     from journal.maintenance.retention import Retention as Retention
@@ -105,6 +107,7 @@ _HOMES = {
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
     "OtherHistoryError": "errors",
+    "OpenSourceError": "errors",
     "OverloadedError": "errors",
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",
@@ -143,6 +146,7 @@ _HOMES = {
     "InMemoryEventStore": "memory",
     "continue_copy": "maintenance.continuing",
     "Finding": "maintenance.findings",
+    "merge": "maintenance.merging",
     "Recovery": "maintenance.recovering",
     "recover": "maintenance.recovering",
     "Verification": "maintenance.verifying",

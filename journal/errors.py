@@ -3,7 +3,7 @@
     JournalError
       opening    UnsafeSQLiteError, JournalNotFoundError, PathIsDirectoryError, AccessDeniedError,
                  NotADatabaseError, NotAJournalError, NewerFormatError, ClosedCopyError,
-                 NotAClosedCopyError, FileReplacedError, StaleWalError
+                 NotAClosedCopyError, OpenSourceError, FileReplacedError, StaleWalError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError,
                  OverloadedError
@@ -17,7 +17,7 @@ attributes. The exception of the driver, where there was one, is the `__cause__`
 package is imported here, so that everything in it can import this.
 """
 
-from errno import EACCES, EEXIST, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ESTALE, ETIMEDOUT
+from errno import EACCES, EBUSY, EEXIST, EIO, EISDIR, ENOENT, ENOSPC, EROFS, ESTALE, ETIMEDOUT
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -171,6 +171,23 @@ class NotAClosedCopyError(PathError, ValueError):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, "is no closed copy, but a journal itself: append to it")
+
+
+class OpenSourceError(PathOSError):
+    """A file that is to be merged is open for writing, or was not closed: it has a -wal.
+
+    Part of it is in there. Close the journal first, or ship it and merge the shipment.
+    """
+
+    usual_errno = EBUSY
+
+    def __init__(self, path: str | Path) -> None:
+        name = Path(path).name
+        super().__init__(
+            path,
+            f"is in use or was not closed ({name}-wal is beside it): merge a shipment of it "
+            f"(journal ship {name} FOLDER), or close it first",
+        )
 
 
 class NewerFormatError(PathError, ValueError):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from journal.file.opening import Durability
     from journal.live.tickets import Ticket
     from journal.maintenance.manifest import Shipment
+    from journal.maintenance.provenance import Provenance
     from journal.maintenance.pruning import Pruner, PruneReport
     from journal.maintenance.retention import Retention
     from journal.projections.as_of import AsOf
@@ -846,6 +847,16 @@ class Journal:
         wanted = Wanted(rule, keep_open, frozenset(give_up), keys_ns, found)
         pruner = self._pruner()
         return (pruner.planned if dry_run else pruner.prune)(wanted, progress)
+
+    def origins(self) -> Provenance:
+        """Return which journals the events come from, and which sessions have events of several.
+
+        Those that others were merged into, or that go on from a copy, have others than their own.
+        """
+        from journal.maintenance.provenance import read_provenance  # noqa: PLC0415
+
+        with self._database.read() as connection:
+            return read_provenance(connection)
 
     @property
     def retention_failure(self) -> Exception | None:

@@ -120,7 +120,8 @@ def test_nothing_is_left_of_what_a_copy_has_for_its_readers(
     assert keys == {"journal_id", "created_at", "library_version", "min_reader_version", "label"}
     assert execute_rows(made, "PRAGMA freelist_count") == [(0,)]
     assert execute_rows(made, "PRAGMA journal_mode") == [("wal",)]
-    assert made.stat().st_size <= source.stat().st_size
+    page_bytes = 4096  # the schema may need one more, as views were made anew in it
+    assert made.stat().st_size <= source.stat().st_size + page_bytes
     if os.name != "nt":
         assert stat.S_IMODE(made.stat().st_mode) == 0o600
 

@@ -28,6 +28,7 @@ EXAMPLES: list[JournalError] = [
     errors.AccessDeniedError(PATH, "cannot be read", errno=errno.EPERM),
     errors.NotADatabaseError(PATH, "is not an SQLite database"),
     errors.NotAJournalError(PATH, "is not a journal"),
+    errors.OpenSourceError(PATH),
     errors.NewerFormatError(PATH, expected=1, found=2),
     errors.ClosedCopyError(PATH, "delta"),
     errors.NotAClosedCopyError(PATH),
@@ -184,6 +185,7 @@ def test_every_system_error_has_a_usual_errno() -> None:
 
     assert system == USUAL_ERRNO.keys() | {
         errors.ClosedCopyError,
+        errors.OpenSourceError,
         errors.StaleWalError,
         errors.TargetExistsError,
     }

@@ -50,6 +50,7 @@ PUBLIC = [
     "NotADatabaseError",
     "NotAJournalError",
     "OtherHistoryError",
+    "OpenSourceError",
     "OverloadedError",
     "PatchFramesGenerated",
     "PathIsDirectoryError",
@@ -90,6 +91,7 @@ PUBLIC = [
     "Verification",
     "WrongTargetError",
     "continue_copy",
+    "merge",
     "parse_event",
     "recover",
     "verify",
@@ -100,7 +102,8 @@ RETURNED = {
     "store": "Appended Outcome RecordedEvent LinesAppended RejectedLine",
     "file": "JournalInfo LineAppender Origin",
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
-    "maintenance": "Shipment AbsentRange Continued PruneReport Redaction",
+    "maintenance": "Shipment AbsentRange Continued PruneReport Redaction Merged WaitingPart"
+    " MergedOrigin Provenance SharedSession",
     "live": "Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }

@@ -983,7 +983,7 @@ def test_help_says_the_exit_codes_of_rebuild():
     assert list(cli.commands) == [
         *("append", "events", "kinds", "sessions", "streams", "session"),
         *("anomalies", "projections", "rebuild", "info", "label"),
-        *("verify", "ship", "continue", "recover", "prune"),
+        *("verify", "ship", "continue", "recover", "prune", "merge", "origins"),
     ]
 
 

@@ -17,6 +17,8 @@ from journal.commands.events import events
 from journal.commands.info import info
 from journal.commands.kinds import kinds
 from journal.commands.label import label
+from journal.commands.merge import merge
+from journal.commands.origins import origins
 from journal.commands.projections import projections
 from journal.commands.prune import prune
 from journal.commands.rebuild import rebuild
@@ -39,8 +41,8 @@ Exit codes:
   0    done
   1    failed; standard error says why. Or not sound (verify)
   2    wrong usage
-  3    done, with losses (append --on-error skip, recover) or differences
-       (rebuild) that were reported
+  3    done, with losses (append --on-error skip, recover), differences
+       (rebuild) or open ends (merge, origins) that were reported
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP; on Windows Ctrl-Break)
 
 \b
@@ -56,14 +58,14 @@ def cli(*, debug: bool) -> None:
     """Append events to a journal, one SQLite file, and see what sessions and streams have become.
 
     Data goes to standard output, everything else to standard error. Only `append` makes a
-    journal, only `append`, `label`, `prune` and `rebuild` write to one; `ship` makes a closed copy,
-    and `continue` a journal that goes on from one.
+    journal of events, only `append`, `label`, `prune`, `rebuild` and `merge` write to one; `ship`
+    makes a closed copy, `continue` a journal that goes on from one, `merge` one of many.
     """
 
 
 for _command in (
     *(append, events, kinds),
     *(sessions, streams, session, anomalies, projections, rebuild),
-    *(info, label, verify, ship, continue_, recover, prune),
+    *(info, label, verify, ship, continue_, recover, prune, merge, origins),
 ):
     cli.add_command(_command)

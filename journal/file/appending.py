@@ -34,7 +34,8 @@ _DIGEST_DIGITS = 64
 
 
 @cache
-def _write_events_sql(count: int) -> str:
+def write_events_sql(count: int) -> str:
+    """Return the statement that inserts so many rows of `event`."""
     return (
         "INSERT INTO event"
         " (seq, kind, session, stream, timestamp, data, session_prev, stream_prev) VALUES "
@@ -408,7 +409,7 @@ class _Tip:
                     session_prev or None,
                     stream_prev or None,
                 )
-            self._connection.execute(_write_events_sql(len(some)), values)
+            self._connection.execute(write_events_sql(len(some)), values)
         self.sessions.write(moved_sessions, position)
         self.streams.write(moved_streams, position)
         self.tail.add(self._connection, block_rows, data_size)

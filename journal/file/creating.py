@@ -11,8 +11,8 @@ from journal.events.kinds import KINDS
 from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, is_blank, set_meta
 from journal.file.names import kinds_of
-from journal.file.objects import ADDED_TABLES
-from journal.file.schema import events_view_sql, schema_sql, table_sql
+from journal.file.objects import ADDED_INDEXES, ADDED_TABLES
+from journal.file.schema import events_view_sql, index_sql, schema_sql, table_sql
 from journal.file.wal import mark_wal
 
 
@@ -65,11 +65,14 @@ def add_missing_kinds(connection: apsw.Connection) -> None:
 
 
 def add_missing_tables(connection: apsw.Connection) -> None:
-    """Make the tables that an earlier version of this format did not have."""
-    for name in ADDED_TABLES:
+    """Make the tables and indexes that an earlier version of this format did not have."""
+    statements = {name: table_sql(name) for name in ADDED_TABLES}
+    statements |= {name: index_sql(name) for name in ADDED_INDEXES}
+    for name, statement in statements.items():
         sql = "SELECT count(*) FROM main.sqlite_schema WHERE name = ?"
         if not connection.execute(sql, (name,)).get:
-            connection.execute(table_sql(name).replace("TABLE", "TABLE IF NOT EXISTS", 1))
+            words = statement.split(maxsplit=2)
+            connection.execute(f"{words[0]} {words[1]} IF NOT EXISTS {words[2]}")
 
 
 def _missing(connection: apsw.Connection) -> list[str]:

@@ -19,8 +19,10 @@ _OTHERS_TABLES = re.compile(r"projection_[a-z_]+|sqlite_stat\d|sqlite_sequence")
 _KNOWN_INDEXES = re.compile(r"sqlite_autoindex_.*|read_[a-z_]+")
 
 _OBJECTS_SQL = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
-ADDED_TABLES = ("writer",)
+ADDED_TABLES = ("writer", "origin_block", "origin_absent", "origin_key")
 """What earlier versions of the format did not have; opening a file for writing makes them."""
+
+ADDED_INDEXES = ("origin_source",)
 
 _COLUMNS_SQL = (
     'SELECT name, upper(type), "notnull", pk, hidden FROM pragma_table_xinfo(?, ?) ORDER BY cid'

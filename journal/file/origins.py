@@ -29,6 +29,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
+_LAST_SQL = """
+SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq
+FROM origin ORDER BY first_seq DESC LIMIT 1
+"""
+
+
 class Origin(BaseModel):
     """A range of positions, both ends inclusive, that came from another journal.
 
@@ -105,6 +111,20 @@ def write_origin(connection: apsw.Connection, origin: Origin) -> None:
     text: Any = connection.execute(f"SELECT json_array({marks})", columns).get
     digest = hashlib.sha256(text.encode()).hexdigest()
     connection.execute(_INSERT_SQL, (*columns, digest))
+
+
+def extend_origins(connection: apsw.Connection, origin: Origin) -> None:
+    """Write a range that follows the last one, as one with it where both go on with each other."""
+    row: Any = connection.execute(_LAST_SQL).fetchone()
+    same = (str(origin.journal_id), origin.branch, origin.label)
+    if row is not None and row[2:5] == same:
+        first, last, _, _, _, source_first = row
+        follows = last + 1 == origin.first_position
+        if follows and source_first + last - first + 1 == origin.source_first_position:
+            connection.execute("DELETE FROM origin WHERE first_seq = ?", (first,))
+            begins = {"first_position": first, "source_first_position": source_first}
+            origin = origin.model_copy(update=begins)
+    write_origin(connection, origin)
 
 
 def copied_up_to(connection: apsw.Connection) -> int:

@@ -60,6 +60,12 @@ def table_sql(name: str) -> str:
     return begin + schema_sql().split(begin, 1)[1].split(";\n", 1)[0]
 
 
+def index_sql(name: str) -> str:
+    """Return the statement that makes an index."""
+    begin = f"CREATE INDEX {name} ON "
+    return begin + schema_sql().split(begin, 1)[1].split(";\n", 1)[0]
+
+
 def _kinds_sql() -> str:
     return "".join(
         f"        WHEN k.name = '{kind.name}' THEN\n"

@@ -16,6 +16,7 @@
 --   label                what people call the journal, as they named a device; may be missing
 --   closed               'ship', 'delta' or 'recover': the file is a copy made by that, and nobody
 --                        appends to it; missing in a journal
+--   merged               '1': other journals were merged into this one; missing otherwise
 --   redacted             JSON array: which texts were redacted, how, and in how many events; missing
 --                        where none was
 --   wal_id               a name for the -wal that the last changes went through; may be missing
@@ -176,9 +177,9 @@ CREATE TABLE writer (
     last_seq   INTEGER NOT NULL          -- position of the last event at that time
 );
 
--- Where ranges of positions came from, in a journal that goes on from a copy of another one: their
--- events were appended to that, and have there a position of its own. Positions that no range has
--- were given by this journal. A block lies in one range, or in none.
+-- Where ranges of positions came from, in a journal that goes on from a copy of another one, or that
+-- others were merged into: their events were appended to that, and have there a position of its
+-- own. Positions that no range has were given by this journal. A block lies in one range, or in none.
 CREATE TABLE origin (
     first_seq         INTEGER PRIMARY KEY,-- of the range, inclusive
     last_seq          INTEGER NOT NULL,  -- inclusive
@@ -189,6 +190,58 @@ CREATE TABLE origin (
     declared_at       TEXT    NOT NULL,  -- when this row was written, RFC 3339
     check_digest      TEXT    NOT NULL   -- SHA-256 over the JSON array of the columns before
 );
+
+-- Finds where the events of another journal are. May be missing, as the three tables below.
+CREATE INDEX origin_source ON origin (journal_id, branch, source_first_seq);
+
+-- The blocks of the journals that were merged into this one, as they are there: with the positions
+-- that the events have there. Without merged in meta, the blocks of other journals are in block.
+CREATE TABLE origin_block (
+    journal_id       TEXT    NOT NULL,   -- as in origin
+    branch           TEXT    NOT NULL,
+    first_seq        INTEGER NOT NULL,   -- as in block, from here on
+    last_seq         INTEGER NOT NULL,
+    min_timestamp    INTEGER NOT NULL,
+    max_timestamp    INTEGER NOT NULL,
+    salt             TEXT,
+    content_digest   TEXT    NOT NULL,
+    digest           TEXT    NOT NULL,
+    redacted_digest  TEXT,
+    sealed           INTEGER NOT NULL,
+    PRIMARY KEY (journal_id, branch, first_seq)
+) WITHOUT ROWID;
+
+-- What the files that were merged into this one say is not in them, by the positions there; what
+-- another file had of it is in origin all the same.
+CREATE TABLE origin_absent (
+    journal_id     TEXT    NOT NULL,     -- as in origin
+    branch         TEXT    NOT NULL,
+    first_seq      INTEGER NOT NULL,     -- as in absent, from here on
+    last_seq       INTEGER NOT NULL,
+    reason         TEXT    NOT NULL,     -- as in absent, or 'elsewhere' or 'other branch': whose
+                                         -- the events of these positions are
+    counts         TEXT,
+    min_timestamp  INTEGER,
+    max_timestamp  INTEGER,
+    digest_before  TEXT,
+    digest_after   TEXT,
+    forgotten      TEXT,
+    declared_at    TEXT    NOT NULL,
+    check_digest   TEXT    NOT NULL,     -- SHA-256 over the JSON array of the columns before
+    PRIMARY KEY (journal_id, branch, first_seq)
+) WITHOUT ROWID;
+
+-- The idempotency keys that were used in appending to those journals. They answer nothing here.
+CREATE TABLE origin_key (
+    journal_id  TEXT    NOT NULL,        -- as in origin
+    branch      TEXT    NOT NULL,
+    key         TEXT    NOT NULL,        -- as in append_key, from here on
+    first_seq   INTEGER,
+    last_seq    INTEGER,
+    digest      TEXT    NOT NULL,
+    used_at     INTEGER NOT NULL,
+    PRIMARY KEY (journal_id, branch, key)
+) WITHOUT ROWID;
 
 CREATE TRIGGER event_is_never_updated BEFORE UPDATE ON event
 BEGIN SELECT RAISE(ABORT, 'events never change'); END;

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from journal.maintenance.continuing import Continued as Continued
     from journal.maintenance.manifest import AbsentRange as AbsentRange
     from journal.maintenance.manifest import Shipment as Shipment
+    from journal.maintenance.merging import Merged as Merged
+    from journal.maintenance.merging import WaitingPart as WaitingPart
+    from journal.maintenance.provenance import MergedOrigin as MergedOrigin
+    from journal.maintenance.provenance import Provenance as Provenance
+    from journal.maintenance.provenance import SharedSession as SharedSession
     from journal.maintenance.pruning import PruneReport as PruneReport
     from journal.maintenance.redaction import Redaction as Redaction
 
@@ -18,6 +23,11 @@ _HOMES = {
     "Continued": "continuing",
     "AbsentRange": "manifest",
     "Shipment": "manifest",
+    "Merged": "merging",
+    "WaitingPart": "merging",
+    "MergedOrigin": "provenance",
+    "Provenance": "provenance",
+    "SharedSession": "provenance",
     "PruneReport": "pruning",
     "Redaction": "redaction",
 }

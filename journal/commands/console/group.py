@@ -30,6 +30,8 @@ _NEEDED_TOO = {
     "append": ("journal.events.parsing", "journal.file.ndjson"),
     "continue": ("journal.maintenance.continuing",),
     "info": ("journal.file.info",),
+    "merge": ("journal.maintenance.merging",),
+    "origins": ("journal.maintenance.provenance",),
     "prune": ("journal.maintenance.pruning",),
     "recover": ("journal.maintenance.recovering",),
     "ship": ("journal.maintenance.shipping",),

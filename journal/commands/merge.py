@@ -1,0 +1,88 @@
+"""`journal merge`: have the events of many journals in one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import journal
+from journal.commands.console.arguments import FileType, json_option
+from journal.commands.console.group import LOSSES
+from journal.commands.console.output import Output, counted, one_line, say
+from journal.commands.console.progress import CountProgress
+from journal.commands.console.tables import told
+from journal.commands.origins import origin_notes, ranges_text
+
+if TYPE_CHECKING:
+    from journal.maintenance import Merged
+
+_EPILOG = """\b
+Example:
+  journal merge fleet.db inbox/
+  journal merge fleet.db pump-7.db pump-8.db
+  journal origins fleet.db
+
+\b
+Exit codes:
+  0    done: of each journal, everything up to its last event is there, or is
+       gone for good, as its sources say
+  1    failed; standard error says why
+  2    wrong usage
+  3    done, and something waits, or a journal has two histories
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same command again goes on
+"""
+
+
+@click.command(epilog=_EPILOG, short_help="Have the events of many journals in one.")
+@click.argument("path", metavar="FLEET", type=FileType())
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=FileType())
+@click.option(
+    "--rewrite", is_flag=True, help="Make FLEET anew where something waits that a SOURCE has."
+)
+@json_option
+def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool) -> None:
+    """Add to FLEET what it lacks of the events of each SOURCE; FLEET is made if it is not there.
+
+    A SOURCE is a shipment, a delta, a journal that is closed, a merged journal, or a folder with
+    such files. They may come in any order, twice, and overlap: each event is known by the journal
+    that it was appended to and its position there. All are checked before anything is written.
+
+    An event that comes when later ones of its journal are there waits, and positions that are
+    missing without a word are waited for. With --rewrite, FLEET is made anew with the former in
+    their place; it gets other positions, and so an id of its own. Two histories of one journal, as
+    of a device that was set back to an older state, are both kept, the later one as a branch.
+    """
+    output = Output()
+    progress = CountProgress()
+    try:
+        done = journal.merge(path, sources, rewrite=rewrite, progress=progress.take)
+    finally:
+        progress.clear()
+    if as_json:
+        output.json_line({**done.model_dump(mode="json"), "complete": done.complete})
+    output.flush()
+    for line in _summary(done):
+        say(line)
+    if not done.complete:
+        click.get_current_context().exit(LOSSES)
+
+
+def _summary(done: "Merged") -> list[str]:
+    added = f"added {counted(done.added_count, 'event')}, {done.known_count:,} were there"
+    lines = [f"Merged {counted(done.source_count, 'source')}: {added}"]
+    if done.rewritten:
+        lines.append("Made anew, with other positions and another id")
+    if done.skipped:
+        names = ", ".join(told(one_line(str(path)), 60) for path in done.skipped[:3])
+        more = f" and {len(done.skipped) - 3:,} more" if len(done.skipped) > 3 else ""
+        lines.append(
+            f"Left out {counted(len(done.skipped), 'file')} that is no journal: {names}{more}"
+        )
+    for part in done.waiting:
+        name = told(part.label) if part.label is not None else str(part.journal_id)
+        ranges = ranges_text(part.positions)
+        text = f"positions {ranges} of {name} wait, as {part.reason} (--rewrite places them)"
+        lines.append(f"{one_line(str(part.path))}: {text}")
+    for origin in done.origins:
+        lines += origin_notes(origin)
+    return lines

@@ -1,0 +1,327 @@
+"""Placing in a merged journal what sources have and it lacks, journal by journal."""
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import apsw
+from pydantic_core import to_json
+
+from journal import errors, limits
+from journal.file.connections import Database
+from journal.file.origins import Origin, extend_origins
+from journal.maintenance.agreement import Agreement, agreement
+from journal.maintenance.histories import (
+    BEFORE_DELTA,
+    OTHER_BRANCH,
+    Block,
+    Gap,
+    History,
+    Interval,
+    Key,
+    Run,
+    branches_of,
+    clipped,
+    minus,
+)
+from journal.maintenance.keeping import Keys, begin_merging, write_block, write_gap, write_keys
+from journal.maintenance.placing import Names, Placer
+from journal.maintenance.sources import OpenSources, Part, Source
+
+_EVENTS_AT_ONCE: Final = 10_000
+"""How many events a transaction has, and some more."""
+
+
+class Merging:
+    """Places what sources have and a journal lacks.
+
+    Args:
+        database: the merged journal.
+        sources: what has been looked at and found sound.
+        on_events: is told of events that were placed.
+        old: that of the sources whose histories keep their names where they part.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sources: list[Source],
+        on_events: Callable[[int], None],
+        old: Path | None = None,
+    ) -> None:
+        self.added_count = 0
+        self._old = old
+        self._database = database
+        self._on_events = on_events
+        self._parts: dict[str, list[Part]] = {}
+        for source in sources:
+            for part in source.parts:
+                self._parts.setdefault(part.key[0], []).append(part)
+        self._sources = OpenSources({source.path: source.stamp for source in sources})
+        self._placer: Placer | None = None
+        self._generation = -1
+        self._names: tuple[apsw.Connection, Names] | None = None
+
+    def run(self) -> None:
+        """Place all; what has to wait is noted in its part."""
+        try:
+            for parts in sorted(self._parts.values(), key=_begin):
+                self._place_journal(parts)
+        finally:
+            self._sources.close()
+
+    def _place_journal(self, parts: list[Part]) -> None:
+        """Place what several files have of one journal, the earliest positions first."""
+        parts.sort(
+            key=lambda part: (
+                part.held[0].first,
+                part.path != self._old,
+                -part.held[-1].last,
+                part.head,
+            )
+        )
+        ends = self._ends(parts[0].key[0])
+        # What follows in a part is never earlier than it was when it was put here.
+        queue = [(part.held[0].first, number) for number, part in enumerate(parts)]
+        heapq.heapify(queue)
+        while queue:
+            first, number = heapq.heappop(queue)
+            part = parts[number]
+            following = _following(part, ends)
+            if following is None or following.first == first:
+                if part.branch is None:
+                    part.branch = self._branch_of(part, ends)
+                    following = _following(part, ends)
+                elif following is not None:
+                    ends[part.branch] = self._place(part, following)
+                    following = _following(part, ends)
+            if following is not None:
+                heapq.heappush(queue, (following.first, number))
+        self._note_waiting(parts)
+
+    def _ends(self, journal_id: str) -> dict[str, int]:
+        """Return the last position that the merged journal has of each branch."""
+        with self._database.read() as connection:
+            found = {}
+            for history in branches_of(connection, journal_id):
+                known = history.known()
+                found[history.key[1]] = known[-1].last if known else history.begins_after
+            return found
+
+    def _branch_of(self, part: Part, ends: dict[str, int]) -> str:
+        """Return which branch of its journal a part goes on with, a new one where it is another."""
+        source = self._history(part)
+        with self._database.read() as connection:
+            branches = branches_of(connection, part.key[0])
+            found = [(agreement(branch, source), branch) for branch in branches if branch.last]
+            found = [pair for pair in found if pair[0].state != "unrelated"]
+            if not found:
+                return ""
+            best, branch = max(found, key=lambda pair: _closeness(*pair))
+            if source.last <= best.position:
+                return branch.key[1]
+            if best.state != "parted" and not branch.is_own:
+                return branch.key[1]
+            # What the merged journal appended itself is not to be gone on with by another file.
+            digest = source.digest_at(best.position)
+            joins = bool(best.position) and digest is not None
+            joins = joins and digest == branch.digest_at(best.position)
+        name = _name_of(source, best.position)
+        if name not in ends:
+            if joins:
+                gap = Gap(1, best.position, OTHER_BRANCH, None, None, None, None, digest, None, "")
+                with self._database.write() as connection:
+                    begin_merging(connection)
+                    write_gap(connection, (part.key[0], name), gap)
+            ends[name] = best.position
+        return name
+
+    def _place(self, part: Part, interval: Interval) -> int:
+        """Place one interval of a part, in bounded transactions; return its last position."""
+        key = part.key[0], part.branch or ""
+        position = interval.first - 1
+        keys = Keys(self._history(part), position if key[1] else 0)
+        while position < interval.last:
+            first = position + 1
+            with self._database.write() as connection:
+                begin_merging(connection)
+                placer = self._current_placer(connection)
+                placer.seal()
+                first_here = placer.position + 1
+                self._write_gaps(connection, key, part, first)
+                for piece in _pieces(self._history(part), first, interval.last):
+                    self._place_piece(connection, key, part, piece)
+                    position = piece.last
+                    if position - first >= _EVENTS_AT_ONCE:
+                        break
+                placer.seal()
+                origin = Origin(
+                    first_position=first_here,
+                    last_position=placer.position,
+                    journal_id=UUID(key[0]),
+                    branch=key[1],
+                    label=part.label,
+                    source_first_position=first,
+                )
+                extend_origins(connection, origin)
+                write_keys(connection, key, keys.up_to(position))
+            self.added_count += position - first + 1
+            self._on_events(position - first + 1)
+        return position
+
+    def _place_piece(
+        self, connection: apsw.Connection, key: Key, part: Part, piece: "_Piece"
+    ) -> None:
+        first, last, block = piece
+        history = self._history(part)
+        if block is not None and block.salt is None:
+            history, block = self._original_of(part, history, block)
+        rows = list(history.rows(first, last))
+        if len(rows) != last - first + 1:
+            what = f"is damaged: an event from position {first} to {last} is missing"
+            raise errors.DamagedError(part.path, what, first)
+        self._current_placer(connection).place(rows, self._names_of(history.connection))
+        if block is not None:
+            write_block(connection, key, block)
+
+    def _original_of(self, part: Part, history: History, block: Block) -> tuple[History, Block]:
+        """Return the block as it was before it was redacted, if another source has it."""
+        whole = Interval(block.first, block.last)
+        for other in self._parts[part.key[0]]:
+            if other is part or minus([whole], other.held):
+                continue
+            original = self._history(other)
+            self._sources.connection(part.path)  # so that it stays open
+            found = original.block_at(block.first)
+            if found is not None and found.salt is not None and found.digest == block.digest:
+                return original, found
+        return history, block
+
+    def _current_placer(self, connection: apsw.Connection) -> Placer:
+        if self._placer is None or self._generation != self._database.generation:
+            self._placer = Placer(connection)
+            self._generation = self._database.generation
+        return self._placer
+
+    def _history(self, part: Part) -> History:
+        return History(self._sources.connection(part.path), part.key)
+
+    def _names_of(self, connection: apsw.Connection) -> Names:
+        if self._names is None or self._names[0] is not connection:
+            self._names = connection, Names(connection)
+        return self._names[1]
+
+    def _write_gaps(self, connection: apsw.Connection, key: Key, part: Part, first: int) -> None:
+        """Write what a source says of the positions before those that are placed now."""
+        here = History(connection, key)
+        known = here.known()
+        waiting = [Interval(gap.first, gap.last) for gap in here.gaps if gap.reason == BEFORE_DELTA]
+        others = [Interval(gap.first, gap.last) for gap in here.gaps if gap.reason != BEFORE_DELTA]
+        for gap in self._history(part).declared():
+            if gap.first >= first or gap.reason == OTHER_BRANCH:
+                continue
+            taken = [*known, *others, *(waiting if gap.reason == BEFORE_DELTA else ())]
+            for begin, end in minus([Interval(gap.first, gap.last)], sorted(taken)):
+                write_gap(connection, key, clipped(gap, Run(begin, end, 0)))
+
+    def _note_waiting(self, parts: list[Part]) -> None:
+        """Note what is earlier than what was placed before."""
+        with self._database.read() as connection:
+            branches = {it.key[1]: it for it in branches_of(connection, parts[0].key[0])}
+            for part in parts:
+                branch = branches.get(part.branch or "")
+                known: list[Interval] = []
+                while branch is not None:
+                    known += branch.known()
+                    branch = branch.parent
+                part.waiting = minus(part.held, sorted(known))
+                branch = branches.get(part.branch or "")
+                if branch is not None and not part.is_redacted:
+                    part.originals = list(self._originals(part, branch))
+
+    def _originals(self, part: Part, branch: History) -> Iterator[Interval]:
+        """Yield the positions of blocks that are redacted here, and not in a source."""
+        source: History | None = None
+        for block in branch.blocks():
+            whole = Interval(block.first, block.last)
+            if block.salt is not None or minus([whole], part.held):
+                continue
+            source = source or self._history(part)
+            found = source.block_at(block.first)
+            if found is not None and found.salt is not None and found.digest == block.digest:
+                yield whole
+
+
+class _Piece(NamedTuple):
+    """Some positions of a source, and the block that they are in, if one has them."""
+
+    first: int
+    last: int
+    block: Block | None
+
+
+def _begin(parts: list[Part]) -> tuple[int, str]:
+    """Return what journals are ordered by: the time at which they begin."""
+    return min(part.smallest_ns for part in parts), parts[0].key[0]
+
+
+def _following(part: Part, ends: dict[str, int]) -> Interval | None:
+    """Return the first positions of a part after the last one that was placed of its branch."""
+    end = ends.get(part.branch or "", 0)
+    for first, last in part.held:
+        if last > end:
+            return Interval(max(first, end + 1), last)
+    return None
+
+
+def _closeness(found: Agreement, branch: History) -> tuple[int, int, bool]:
+    """Return what is larger, the better a source goes on with a branch."""
+    rank = {"same": 2, "unproven": 1, "parted": 0}[found.state]
+    return rank, found.position if rank != 1 else 0, not branch.key[1]
+
+
+def _name_of(source: History, parted: int) -> str:
+    """Return the name of the branch whose first event is the one after a position."""
+    first = next(it.first for it in source.held() if it.last > parted)
+    first = max(first, parted + 1)
+    digest = source.digest_at(first)
+    if digest is None:
+        rows = [row for some in source.texts(first, first) for row in some]
+        digest = hashlib.sha256(to_json(rows)).hexdigest()
+    return digest
+
+
+def _pieces(history: History, first: int, last: int) -> Iterator[_Piece]:
+    """Yield positions that follow each other, by the blocks that they are in."""
+    while first <= last:
+        block = history.block_at(first)
+        if block is not None and block.last >= first:
+            end = min(block.last, last)
+        elif block is not None and not block.sealed and block.salt is not None:
+            end = min(block.first + limits.BLOCK_EVENTS_MAX - 1, last)
+            block = _extended(history, block, end)
+        else:
+            following = next(history.blocks(first), None)
+            end = last if following is None else following.first - 1
+            end, block = min(end, last, first + limits.BLOCK_EVENTS_MAX - 1), None
+        yield _Piece(first, end, block)
+        first = end + 1
+
+
+def _extended(history: History, block: Block, last: int) -> Block | None:
+    """Return an open block as it is once it is written to cover all its events."""
+    digest = history.digest_at(last)
+    content = history.content(block.first, last, block.salt or "")
+    if digest is None or content is None:
+        return None
+    times = [row[4] for rows in history.texts(block.first, last) for row in rows]
+    return block._replace(
+        last=last,
+        smallest_ns=min(times),
+        largest_ns=max(times),
+        content_digest=content,
+        digest=digest,
+    )

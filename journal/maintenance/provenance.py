@@ -1,0 +1,142 @@
+"""Provenance: which journals the events of a file were appended to, and what is missing of each."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID
+
+import apsw
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
+
+from journal.maintenance.histories import (
+    BEFORE_DELTA,
+    ELSEWHERE,
+    OTHER_BRANCH,
+    History,
+    Interval,
+    histories_of,
+    minus,
+    own_id,
+)
+
+_SHARED_SQL: Final = """
+WITH ranges AS (
+    SELECT first_seq, last_seq, journal_id FROM origin
+    UNION ALL SELECT lag(last_seq, 1, 0) OVER (ORDER BY first_seq) + 1, first_seq - 1, :own
+        FROM origin
+    UNION ALL SELECT max(last_seq) + 1, 9223372036854775807, :own FROM origin
+)
+SELECT s.uuid, json_group_array(p.journal_id) FROM (
+    SELECT DISTINCT e.session AS session, r.journal_id AS journal_id
+    FROM ranges AS r CROSS JOIN event AS e ON e.seq BETWEEN r.first_seq AND r.last_seq
+    WHERE r.first_seq <= r.last_seq
+) AS p JOIN session AS s ON s.id = p.session
+GROUP BY p.session HAVING count(*) > 1 ORDER BY p.session
+"""
+
+
+class MergedOrigin(BaseModel):
+    """What a file has of one journal, or of one branch of its history.
+
+    All positions are those in that journal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    journal_id: UUID
+    branch: str
+    """"" for the history that came first; another one has the digest of its first event."""
+    label: str | None
+    event_count: int
+    """How many events of it are in the file."""
+    first_position: int | None
+    last_position: int | None
+    absent: tuple[tuple[int, int], ...]
+    """Ranges of positions that the file never had, and never will, by what its sources say."""
+    waiting: tuple[tuple[int, int], ...]
+    """Ranges that are missing, and that no source has declared absent."""
+    parted_after: int | None
+    """The position up to which a branch has the history of another one; None: it is none."""
+
+
+class SharedSession(BaseModel):
+    """A session with events that were appended to several journals."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session_id: UUID
+    journal_ids: tuple[UUID, ...]
+
+
+class Provenance(BaseModel):
+    """Which journals the events of a file come from; the file's own is the last, if it has any."""
+
+    model_config = ConfigDict(frozen=True)
+
+    origins: tuple[MergedOrigin, ...]
+    shared_sessions: tuple[SharedSession, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is waited for, and no journal has two histories."""
+        return is_complete(self.origins)
+
+
+def is_complete(origins: Iterable[MergedOrigin]) -> bool:
+    """Tell whether nothing is waited for, and no journal has two histories."""
+    return not any(origin.branch or origin.waiting for origin in origins)
+
+
+def read_provenance(connection: apsw.Connection) -> Provenance:
+    """Return which journals the events of a file come from, and which sessions are of several.
+
+    Raises:
+        DamagedError: the file contradicts itself.
+    """
+    rows: Any = connection.execute(_SHARED_SQL, {"own": own_id(connection)})
+    shared = tuple(
+        SharedSession(
+            session_id=UUID(bytes=uuid),
+            journal_ids=tuple(map(UUID, sorted(from_json(journal_ids)))),
+        )
+        for uuid, journal_ids in rows
+    )
+    return Provenance(origins=merged_origins(connection), shared_sessions=shared)
+
+
+def merged_origins(connection: apsw.Connection) -> tuple[MergedOrigin, ...]:
+    """Return which journals, and branches of them, the events of a file come from.
+
+    Raises:
+        DamagedError: the file contradicts itself.
+    """
+    return tuple(filter(None, map(_origin, histories_of(connection))))
+
+
+def _origin(history: History) -> MergedOrigin | None:
+    known, held = history.known(), history.held()
+    if not known and history.is_own:
+        return None
+    last = history.last
+    declared = [
+        Interval(gap.first, gap.last)
+        for gap in history.gaps
+        if gap.reason not in (BEFORE_DELTA, ELSEWHERE, OTHER_BRANCH)
+    ]
+    elsewhere = [
+        Interval(gap.first, gap.last)
+        for gap in history.gaps
+        if gap.reason in (ELSEWHERE, OTHER_BRANCH)
+    ]
+    waiting = minus([Interval(1, last)], sorted((*known, *declared, *elsewhere)))
+    return MergedOrigin(
+        journal_id=UUID(history.key[0]),
+        branch=history.key[1],
+        label=history.label(),
+        event_count=sum(last - first + 1 for first, last in held),
+        first_position=known[0].first if known else None,
+        last_position=known[-1].last if known else None,
+        absent=tuple(minus(declared, known)),
+        waiting=tuple(waiting),
+        parted_after=history.begins_after if history.key[1] else None,
+    )

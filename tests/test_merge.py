@@ -1,0 +1,476 @@
+"""Merging: one journal with the events of many, each once."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from support import activated, lines_of, numbered
+
+import journal
+from journal import Journal, SessionId, limits, merge, verify
+from journal.file.extent import ABSENT_SQL
+from journal.maintenance import Merged, placement
+
+LINES = lines_of("mixed/events.ndjson")
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have several blocks and several transactions where there are few events."""
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
+    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 25)
+
+
+def session_of(number: int) -> SessionId:
+    return SessionId.from_bytes(number.to_bytes(16))
+
+
+def append(path: Path, first: int, last: int, label: str | None = None) -> None:
+    with Journal.open(path, label=label) as opened:
+        opened.append_ndjson(LINES[first - 1 : last])
+
+
+def ship(path: Path, to: Path) -> Path:
+    with Journal.open(path, read_only=True) as opened:
+        return opened.ship(to).path
+
+
+def copy(path: Path, to: Path) -> Path:
+    shutil.copy(path, to)
+    return to
+
+
+def lines(path: Path) -> list[str]:
+    with Journal.open(path, read_only=True) as opened:
+        return [text for _, text in opened.lines()]
+
+
+def events_of(path: Path) -> dict[tuple[str | None, str], list[tuple[int, str]]]:
+    """Return position there and text of the events of each journal and branch, in file order."""
+    found: dict[tuple[str | None, str], list[tuple[int, str]]] = {}
+    with Journal.open(path, read_only=True) as opened:
+        here = dict(opened.lines())
+        sql = "SELECT label, branch, first_seq, last_seq, source_first_seq FROM origin ORDER BY 3"
+        for label, branch, first, last, source in opened.connection().execute(sql):
+            some = found.setdefault((label, branch), [])
+            some += [(at - first + source, here.pop(at)) for at in range(first, last + 1)]
+        if here:
+            found[opened.label, ""] = list(here.items())
+    return found
+
+
+def numbered_lines(first: int, last: int, of: int = 1) -> list[tuple[int, str]]:
+    """Return what a journal has at positions whose events are lines from `of` on."""
+    return [(at, LINES[at - first + of - 1]) for at in range(first, last + 1)]
+
+
+def shown(merged: Merged) -> list[tuple[Any, ...]]:
+    return [
+        (it.label, bool(it.branch), it.event_count, it.absent, it.waiting) for it in merged.origins
+    ]
+
+
+def check(path: Path) -> None:
+    found = verify(path, full=True)
+    assert found.sound, found.findings
+    with Journal.open(path) as opened:
+        assert not any(report.changes for report in opened.rebuild(check=True))
+
+
+def say_before_delta(path: Path) -> None:
+    """Make a file that begins after a cut look like a delta of what was there before."""
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE absent SET reason = 'before delta'")
+    connection.close()
+    declare_again(path)
+
+
+def declare_again(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    for first, *_, text in connection.execute(ABSENT_SQL).fetchall():
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        sql = "UPDATE absent SET check_digest = ? WHERE first_seq = ?"
+        connection.execute(sql, (digest, first))
+    connection.close()
+
+
+def pruned(path: Path, to: Path, before: int) -> Path:
+    """Return a copy whose first events are not there, as of a delta or after pruning."""
+    shutil.copy(path, to)
+    with Journal.open(to) as opened:
+        opened.prune(before=before)
+    return to
+
+
+@pytest.fixture
+def pump(tmp_path: Path) -> Path:
+    path = tmp_path / "pump.db"
+    append(path, 1, 84, "pump")
+    return path
+
+
+@pytest.fixture
+def fan(tmp_path: Path) -> Path:
+    path = tmp_path / "fan.db"
+    append(path, 101, 133, "fan")
+    return path
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    folder = tmp_path / "fleet"
+    folder.mkdir()
+    return folder / "fleet.db"
+
+
+# Several journals
+
+
+def test_a_merged_journal_has_the_events_of_all_each_once(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    shipped = ship(fan, tmp_path / "fan.shipped.db")
+
+    done = merge(fleet, [pump, shipped])
+
+    assert (done.source_count, done.added_count, done.known_count) == (2, 117, 0)
+    assert done.complete
+    assert not done.waiting
+    assert events_of(fleet) == {
+        ("pump", ""): numbered_lines(1, 84),
+        ("fan", ""): numbered_lines(1, 33, 101),
+    }
+    check(fleet)
+    again = merge(fleet, pump, shipped, fan)
+    assert (again.added_count, again.known_count) == (0, 84 + 33 + 33)
+    assert again.origins == done.origins
+
+
+def test_merging_again_writes_nothing(tmp_path: Path, fleet: Path, pump: Path, fan: Path) -> None:
+    merge(fleet, tmp_path)
+    before = fleet.read_bytes()
+
+    merge(fleet, tmp_path)
+
+    assert fleet.read_bytes() == before
+
+
+def test_a_journal_goes_on_where_it_ended(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    early = ship(pump, tmp_path / "early.db")
+    merge(fleet, early, fan)
+    append(pump, 85, 130)
+
+    done = merge(fleet, pump)
+
+    assert (done.added_count, done.known_count, done.complete) == (46, 84, True)
+    assert events_of(fleet)["pump", ""] == numbered_lines(1, 130)
+    assert merge(fleet, early).added_count == 0
+    check(fleet)
+
+
+def test_sources_of_one_call_may_come_in_any_order(tmp_path: Path, pump: Path, fan: Path) -> None:
+    early = ship(pump, tmp_path / "early.db")
+    append(pump, 85, 130)
+    late = pruned(pump, tmp_path / "late.db", 61)
+    results = []
+    for number, sources in enumerate(([early, late, fan], [fan, late, early], [late, fan, early])):
+        fleet = tmp_path / f"fleet{number}.db"
+        done = merge(fleet, sources)
+        results.append((events_of(fleet), lines(fleet), shown(done), done.complete))
+    assert results[0] == results[1] == results[2]
+    assert results[0][0]["pump", ""] == numbered_lines(1, 130)
+    assert results[0][3]
+
+
+def test_the_merged_journal_can_append_itself(fleet: Path, pump: Path, fan: Path) -> None:
+    append(fleet, 201, 205, "fleet")
+    merge(fleet, pump)
+    append(fleet, 206, 209)
+    merge(fleet, fan)
+
+    found = events_of(fleet)
+
+    assert [text for _, text in found["fleet", ""]] == LINES[200:209]
+    assert [text for _, text in found["pump", ""]] == LINES[:84]
+    assert lines(fleet)[:5] == LINES[200:205]
+    check(fleet)
+
+
+def test_a_merged_journal_is_a_source_of_what_its_sources_had(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    append(fleet, 201, 205, "fleet")
+    merge(fleet, pump)
+    append(fleet, 206, 207)
+    region = tmp_path / "region.db"
+
+    done = merge(region, ship(fleet, tmp_path / "shipped.db"), fan)
+
+    assert {it.label: it.event_count for it in done.origins} == {"pump": 84, "fan": 33, "fleet": 7}
+    assert events_of(region)["fleet", ""] == [
+        *numbered_lines(1, 5, 201),
+        *numbered_lines(90, 91, 206),
+    ]
+    assert done.complete
+    check(region)
+    assert merge(region, pump).added_count == 0
+    append(pump, 85, 90)
+    assert merge(region, pump).added_count == 6
+    assert merge(fleet, region).added_count == 33 + 6
+    check(fleet)
+
+
+def test_a_journal_that_goes_on_from_a_copy_is_two(tmp_path: Path, fleet: Path, pump: Path) -> None:
+    new = tmp_path / "new.db"
+    journal.continue_copy(ship(pump, tmp_path / "copy.db"), new, label="second disk")
+    with Journal.open(new) as opened:
+        opened.append_ndjson(LINES[84:100])
+
+    done = merge(fleet, new)
+
+    assert [(it.label, it.event_count) for it in done.origins] == [
+        ("pump", 84),
+        ("second disk", 16),
+    ]
+    assert done.complete
+    assert merge(fleet, pump).added_count == 0
+    check(fleet)
+    other = tmp_path / "other.db"
+    assert merge(other, pump).added_count == 84
+    assert merge(other, new).added_count == 16
+    append(pump, 85, 95)
+    assert merge(new, pump).added_count == 11  # it is a merged journal from now on
+    assert merge(other, new).added_count == 11
+    check(new)
+    check(other)
+
+
+def test_a_session_of_two_journals_is_one(tmp_path: Path, fleet: Path) -> None:
+    session = session_of(7)
+    for name in ("a", "b"):
+        with Journal.open(tmp_path / f"{name}.db", label=name) as opened:
+            opened.append_events(numbered(session, range(3)))
+            opened.append_events([activated(session_of(len(name) + ord(name)))])
+    merge(fleet, tmp_path)
+    with Journal.open(fleet) as opened:
+        assert opened.version(session) == 6
+        assert len(opened.get_events_for_session(session)) == 6
+        (shared,) = opened.origins().shared_sessions
+        assert shared.session_id == session
+        assert len(shared.journal_ids) == 2
+    check(fleet)
+
+
+def test_keys_are_kept_by_origin_and_answer_nothing(tmp_path: Path, fleet: Path) -> None:
+    for name in ("a", "b"):
+        with Journal.open(tmp_path / f"{name}.db", label=name) as opened:
+            for number in range(40):
+                event = activated(session_of(number), number)
+                opened.append_events([event], key=f"order {number}")
+    merge(fleet, tmp_path)
+    with Journal.open(fleet) as opened:
+        kept = opened.connection().execute(
+            "SELECT key, count(*), min(first_seq), max(last_seq) FROM origin_key GROUP BY 1"
+        )
+        assert set(kept) == {(f"order {it}", 2, it + 1, it + 1) for it in range(40)}
+        appended = opened.append_events([activated(session_of(1))], key="order 1")
+        assert appended.first == 81
+    merge(tmp_path / "second.db", fleet)
+    with Journal.open(tmp_path / "second.db") as opened:
+        rows = opened.connection().execute("SELECT count(*) FROM origin_key")
+        assert rows.fetchall() == [(81,)]
+
+
+def test_events_of_unknown_kinds_come_as_they_are(tmp_path: Path, fleet: Path) -> None:
+    path = tmp_path / "a.db"
+    with Journal.open(path) as opened:
+        opened.append_ndjson(lines_of("next_version.ndjson"), unknown="keep", on_error="skip")
+    merge(fleet, path)
+    assert lines(fleet) == lines(path)
+    check(fleet)
+
+
+# What is missing
+
+
+def test_what_was_pruned_is_not_waited_for(tmp_path: Path, fleet: Path, pump: Path) -> None:
+    done = merge(fleet, pruned(pump, tmp_path / "late.db", 45))
+
+    assert shown(done) == [("pump", False, 44, ((1, 40),), ())]
+    assert done.complete
+    check(fleet)
+
+
+def test_what_a_delta_follows_is_waited_for(tmp_path: Path, fleet: Path, pump: Path) -> None:
+    delta = pruned(pump, tmp_path / "delta.db", 45)
+    say_before_delta(delta)
+
+    done = merge(fleet, delta)
+
+    assert shown(done) == [("pump", False, 44, (), ((1, 40),))]
+    assert not done.complete
+    assert shown(merge(fleet, pruned(pump, tmp_path / "late.db", 45))) == [
+        ("pump", False, 44, (), ((1, 40),))
+    ]
+
+
+def test_what_comes_too_late_waits_until_the_file_is_made_anew(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    with Journal.open(fleet, label="fleet") as opened:
+        opened.append_events([activated(session_of(1))], key="own")
+        old_id = opened.journal_id
+    merge(fleet, fan, pruned(pump, tmp_path / "late.db", 45))
+    append(fan, 134, 140)
+
+    done = merge(fleet, pump, fan)
+
+    assert (done.added_count, done.known_count, done.complete) == (7, 33 + 44, False)
+    (waiting,) = done.waiting
+    assert (waiting.path, waiting.label, waiting.positions) == (pump, "pump", ((1, 40),))
+    before = lines(fleet)
+
+    done = merge(fleet, pump, rewrite=True)
+
+    assert (done.rewritten, done.added_count, done.known_count) == (True, 40, 44)
+    assert done.complete
+    found = events_of(fleet)
+    assert found["pump", ""] == numbered_lines(1, 84)
+    assert found["fan", ""] == numbered_lines(1, 40, 101)
+    assert sorted(lines(fleet)) == sorted(before + LINES[:40])
+    check(fleet)
+    with Journal.open(fleet) as opened:
+        assert opened.label == "fleet"
+        assert opened.journal_id != old_id
+        again = opened.append_events([activated(session_of(1))], key="own")
+        (event,) = opened.read(after=(again.first or 0) - 1, limit=1)
+        assert event.event == activated(session_of(1))
+        assert opened.last_position == 1 + 84 + 40
+    again_merged = merge(fleet, pump, fan, rewrite=True)
+    assert (again_merged.rewritten, again_merged.added_count) == (False, 0)
+
+
+def test_a_gap_is_filled_by_making_the_file_anew(tmp_path: Path, fleet: Path, pump: Path) -> None:
+    early = ship(pump, tmp_path / "early.db")
+    append(pump, 85, 200)
+    middle = ship(pump, tmp_path / "middle.db")
+    append(pump, 201, 260)
+    late = pruned(pump, tmp_path / "late.db", 155)
+    say_before_delta(late)
+
+    done = merge(fleet, early, late)
+    assert shown(done) == [("pump", False, 84 + 110, (), ((85, 150),))]
+    assert not done.complete
+    check(fleet)
+    assert merge(fleet, middle).added_count == 0
+    done = merge(fleet, middle, rewrite=True)
+    assert shown(done) == [("pump", False, 260, (), ())]
+    assert events_of(fleet)["pump", ""] == numbered_lines(1, 260)
+    check(fleet)
+
+
+# Two histories
+
+
+@pytest.fixture
+def parted(tmp_path: Path, pump: Path) -> Iterator[tuple[Path, Path]]:
+    """Two copies of a journal that both went on."""
+    other = copy(pump, tmp_path / "other.db")
+    append(pump, 201, 230)
+    append(other, 301, 345)
+    return iter([pump, other])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_two_histories_are_both_kept(
+    fleet: Path, parted: tuple[Path, Path], *, is_turned: bool
+) -> None:
+    one, other = reversed([*parted]) if is_turned else parted
+
+    assert merge(fleet, one).complete
+    done = merge(fleet, other)
+
+    assert not done.complete
+    first, second = done.origins
+    assert (first.branch, first.parted_after) == ("", None)
+    assert len(second.branch) == 64
+    assert second.parted_after == 84
+    assert len(lines(fleet)) == 84 + 30 + 45
+    check(fleet)
+    for _ in range(2):
+        again = merge(fleet, one, other)
+        assert (again.added_count, again.origins) == (0, done.origins)
+
+
+def test_both_histories_go_on(tmp_path: Path, fleet: Path, parted: tuple[Path, Path]) -> None:
+    one, other = parted
+    merge(fleet, one)
+    merge(fleet, other)
+    append(one, 231, 250)
+    append(other, 346, 360)
+
+    done = merge(fleet, one, other)
+
+    assert [it.event_count for it in done.origins] == [84 + 50, 60]
+    found = events_of(fleet)
+    name = done.origins[1].branch
+    assert found["pump", ""] == [*numbered_lines(1, 84), *numbered_lines(85, 134, 201)]
+    assert found["pump", name] == numbered_lines(85, 144, 301)
+    check(fleet)
+    second = tmp_path / "second.db"
+    assert merge(second, fleet).origins == done.origins
+    assert merge(second, one, other).added_count == 0
+    assert merge(tmp_path / "third.db", other, fleet).origins[1].parted_after == 84
+    check(second)
+    check(tmp_path / "third.db")
+
+
+def test_three_histories_are_kept_apart(
+    tmp_path: Path, fleet: Path, parted: tuple[Path, Path]
+) -> None:
+    one, other = parted
+    third = copy(other, tmp_path / "third.db")
+    append(other, 346, 350)
+    append(third, 401, 407)
+    merge(fleet, one)
+    merge(fleet, other)
+
+    done = merge(fleet, third)
+
+    assert [(it.event_count, it.parted_after) for it in done.origins] == [
+        (114, None),
+        (50, 84),
+        (7, 129),
+    ]
+    check(fleet)
+    assert merge(fleet, one, other, third).added_count == 0
+
+
+def test_a_shorter_history_that_differs_is_another(
+    tmp_path: Path, fleet: Path, parted: tuple[Path, Path]
+) -> None:
+    one, other = parted
+    append(one, 231, 299)
+    merge(fleet, one)
+    assert not merge(fleet, other).complete
+    check(fleet)
+
+
+def test_what_follows_a_cut_goes_on_only_with_what_was_before_it(
+    tmp_path: Path, fleet: Path, parted: tuple[Path, Path]
+) -> None:
+    one, other = parted
+    merge(fleet, one)
+    cut = pruned(other, tmp_path / "cut.db", 112)
+
+    done = merge(fleet, cut)
+
+    assert [(it.event_count, bool(it.branch)) for it in done.origins] == [(114, False), (19, True)]
+    assert merge(fleet, cut).added_count == 0
+    check(fleet)

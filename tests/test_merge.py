@@ -1,6 +1,5 @@
 """Merging: one journal with the events of many, each once."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from support import activated, lines_of, numbered
 
 import journal
 from journal import Journal, SessionId, limits, merge, verify
-from journal.file.extent import ABSENT_SQL
 from journal.maintenance import Merged, placement
 
 LINES = lines_of("mixed/events.ndjson")
@@ -81,21 +79,9 @@ def check(path: Path) -> None:
         assert not any(report.changes for report in opened.rebuild(check=True))
 
 
-def say_before_delta(path: Path) -> None:
-    """Make a file that begins after a cut look like a delta of what was there before."""
-    connection = apsw.Connection(str(path))
-    connection.execute("UPDATE absent SET reason = 'before delta'")
-    connection.close()
-    declare_again(path)
-
-
-def declare_again(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    for first, *_, text in connection.execute(ABSENT_SQL).fetchall():
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        sql = "UPDATE absent SET check_digest = ? WHERE first_seq = ?"
-        connection.execute(sql, (digest, first))
-    connection.close()
+def delta(path: Path, to: Path, after: int) -> Path:
+    with Journal.open(path, read_only=True) as opened:
+        return opened.ship(to, after=after).path
 
 
 def pruned(path: Path, to: Path, before: int) -> Path:
@@ -172,6 +158,22 @@ def test_a_journal_goes_on_where_it_ended(
     assert events_of(fleet)["pump", ""] == numbered_lines(1, 130)
     assert merge(fleet, early).added_count == 0
     check(fleet)
+
+
+def test_nightly_deltas_are_joined(tmp_path: Path, fleet: Path, pump: Path) -> None:
+    made = [ship(pump, tmp_path / "night0.db")]
+    for night in range(1, 6):
+        append(pump, 84 + 7 * night - 6, 84 + 7 * night)
+        made.append(delta(pump, tmp_path / f"night{night}.db", 84 + 7 * night - 7))
+
+    assert [merge(fleet, path).added_count for path in made] == [84, 7, 7, 7, 7, 7]
+    assert events_of(fleet)["pump", ""] == numbered_lines(1, 119)
+    check(fleet)
+    other = tmp_path / "other.db"
+    done = merge(other, reversed(made))
+    assert (done.added_count, done.complete) == (119, True)
+    assert events_of(other)["pump", ""] == numbered_lines(1, 119)
+    check(other)
 
 
 def test_sources_of_one_call_may_come_in_any_order(tmp_path: Path, pump: Path, fan: Path) -> None:
@@ -308,10 +310,7 @@ def test_what_was_pruned_is_not_waited_for(tmp_path: Path, fleet: Path, pump: Pa
 
 
 def test_what_a_delta_follows_is_waited_for(tmp_path: Path, fleet: Path, pump: Path) -> None:
-    delta = pruned(pump, tmp_path / "delta.db", 45)
-    say_before_delta(delta)
-
-    done = merge(fleet, delta)
+    done = merge(fleet, delta(pump, tmp_path / "delta.db", 44))
 
     assert shown(done) == [("pump", False, 44, (), ((1, 40),))]
     assert not done.complete
@@ -361,8 +360,7 @@ def test_a_gap_is_filled_by_making_the_file_anew(tmp_path: Path, fleet: Path, pu
     append(pump, 85, 200)
     middle = ship(pump, tmp_path / "middle.db")
     append(pump, 201, 260)
-    late = pruned(pump, tmp_path / "late.db", 155)
-    say_before_delta(late)
+    late = delta(pump, tmp_path / "late.db", 155)
 
     done = merge(fleet, early, late)
     assert shown(done) == [("pump", False, 84 + 110, (), ((85, 150),))]
@@ -474,3 +472,50 @@ def test_what_follows_a_cut_goes_on_only_with_what_was_before_it(
     assert [(it.event_count, bool(it.branch)) for it in done.origins] == [(114, False), (19, True)]
     assert merge(fleet, cut).added_count == 0
     check(fleet)
+
+
+# What the sources can be checked by
+
+
+@pytest.fixture
+def merged(fleet: Path, parted: tuple[Path, Path], fan: Path) -> Path:
+    one, other = parted
+    merge(fleet, one)
+    merge(fleet, fan)
+    append(one, 231, 240)
+    merge(fleet, one)
+    merge(fleet, other)
+    append(fleet, 401, 405)
+    return fleet
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ("UPDATE origin_block SET salt = upper(hex(zeroblob(16)))", "origin_block"),
+        ("UPDATE origin_block SET content_digest = digest WHERE first_seq = 11", "origin_block"),
+        ("UPDATE origin_block SET digest = content_digest WHERE first_seq = 21", "origin_block"),
+        ("UPDATE origin_block SET last_seq = 12 WHERE first_seq = 11", "origin_block"),
+        ("UPDATE origin_absent SET digest_after = upper(digest_after)", "origin_block"),
+        ("UPDATE origin SET source_first_seq = source_first_seq + 1 WHERE first_seq > 1", "origin"),
+    ],
+)  # fmt: skip
+def test_changes_to_what_sources_said_are_found(merged: Path, change: str, where: str) -> None:
+    check(merged)
+    connection = apsw.Connection(str(merged))
+    connection.execute(change)
+    connection.close()
+
+    found = verify(merged, full=True)
+
+    assert where in {it.where for it in found.findings}
+
+
+def test_events_that_sources_never_had_are_found(merged: Path) -> None:
+    """Whoever writes all of the file's own blocks anew cannot write the sources'."""
+    connection = apsw.Connection(str(merged))
+    connection.execute("DROP TRIGGER event_is_never_updated")
+    connection.execute("UPDATE event SET timestamp = timestamp + 1 WHERE seq = 5")
+    connection.close()
+    found = verify(merged, full=True)
+    assert ("origin-block", 1) in {(it.code, it.position) for it in found.findings}

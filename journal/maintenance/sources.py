@@ -215,7 +215,7 @@ def _check(
     before: Block | None = None
     covered: list[Interval] = []
     is_redacted = False
-    for block in _blocks(history):
+    for block in blocks_of(history):
         with forking.inside_sqlite():
             check_block(connection, history, held, block, before, is_known(history.key, block))
         is_redacted |= block.salt is None
@@ -232,7 +232,8 @@ def _check(
     return is_redacted
 
 
-def _blocks(history: History) -> Iterator[Block]:
+def blocks_of(history: History) -> Iterator[Block]:
+    """Yield the blocks of a history, and be inside SQLite only while one is read."""
     blocks = history.blocks()
     while True:
         with forking.inside_sqlite():

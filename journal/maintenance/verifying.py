@@ -29,6 +29,7 @@ from journal.maintenance.file_check import (
 )
 from journal.maintenance.findings import Finding, Findings, OnFinding, is_damage, text_of
 from journal.maintenance.key_check import check_keys
+from journal.maintenance.origin_check import check_sources
 from journal.maintenance.projection_check import check_projections
 
 _LAST_BLOCKS = 3
@@ -210,11 +211,12 @@ def _look(
         check_keys(connection, extent, found)
         check_bases(connection, extent, found)
         check_origins(connection, extent, found)
+        unchecked = check_sources(connection, found)
     for owner in OWNERS:
         check_chains(connection, owner, extent, found, after=begins)
     if full:
         passes.begin_next()
-        unchecked = check_projections(connection, extent, found, passes.take)
+        unchecked += check_projections(connection, extent, found, passes.take)
     digest = None
     if not found.count:
         with found.noted("block", "block"):

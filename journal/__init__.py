@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from journal.errors import NotAClosedCopyError as NotAClosedCopyError
     from journal.errors import NotADatabaseError as NotADatabaseError
     from journal.errors import NotAJournalError as NotAJournalError
-    from journal.errors import OtherHistoryError as OtherHistoryError
     from journal.errors import OpenSourceError as OpenSourceError
+    from journal.errors import OtherHistoryError as OtherHistoryError
     from journal.errors import OverloadedError as OverloadedError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
@@ -106,8 +106,8 @@ _HOMES = {
     "NotAClosedCopyError": "errors",
     "NotADatabaseError": "errors",
     "NotAJournalError": "errors",
-    "OtherHistoryError": "errors",
     "OpenSourceError": "errors",
+    "OtherHistoryError": "errors",
     "OverloadedError": "errors",
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",

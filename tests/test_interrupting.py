@@ -252,7 +252,8 @@ signal.SIGBREAK = signal.SIGUSR1
 import journal
 journal.Journal.last_position = property(lambda _: os.kill(os.getpid(), signal.SIGUSR1))
 """
-    assert scripted(code, "events", path, "--follow") == (130, b"", "")
+    result = scripted(code, "events", path, "--follow", is_loaded=False)
+    assert result == (130, b"", "")
 
 
 def test_a_signal_is_not_lost_where_python_would_print_it_and_go_on(path):

@@ -12,7 +12,7 @@ import click
 
 from journal._signals import INTERRUPTED
 from journal.commands.console.interrupting import Interruption
-from journal.commands.console.output import OutputClosed, one_line, say
+from journal.commands.console.output import OutputClosed, drop_held_output, one_line, say
 from journal.commands.console.waiting import tell_of_waits
 from journal.errors import JournalError
 
@@ -95,6 +95,7 @@ class JournalGroup(click.Group):
                 return super().main(*args, **options, obj=interruption)
         except OSError as error:  # of --help, --version and completion
             CommandError(os_error_text(error, "standard output")).show()
+            drop_held_output()
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -114,6 +115,8 @@ class JournalGroup(click.Group):
                 ctx.exit(0)
             if ctx.params["debug"]:
                 say(traceback.format_exc())
+            if isinstance(error, OSError):
+                drop_held_output()
             raise command_error(error) from error
 
 

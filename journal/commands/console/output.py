@@ -120,6 +120,20 @@ def _is_closed(error: OSError) -> bool:
     return isinstance(error, ConnectionError) or (os.name == "nt" and error.errno == errno.EINVAL)
 
 
+def drop_held_output() -> None:
+    """Lead to nowhere what standard output holds and cannot write: Python tries again at its end.
+
+    It would say that this fails, and end with another exit code.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def say(text: str) -> None:
     """Write a line to standard error; when nobody listens, the work goes on."""
     if sys.stderr is None:

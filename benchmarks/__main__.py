@@ -48,6 +48,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "verify": verifying.verify,
     "prune": pruning.prune,
     "ship": shipping.ship,
+    "delta": shipping.delta,
     "large-file": reading.large_file,
     "commands": commands.commands,
     "recover": recovering.recover,

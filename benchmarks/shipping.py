@@ -1,4 +1,7 @@
-"""Shipping: against VACUUM INTO, the same indexes, and one read of the rows, and what it holds."""
+"""Shipping: against VACUUM INTO, the same indexes, and one read of the rows, and what it holds.
+
+And a delta of what is new in a large file, against one in a small file.
+"""
 
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from time import perf_counter
 
 import apsw
 
+import journal
 from benchmarks.measure import Figure, Settings, in_turns
 from benchmarks.memory import Peak
 from benchmarks.workload import expected, mixed_lines, remove, verify
@@ -38,18 +42,58 @@ def ship(settings: Settings) -> list[Figure]:
     return [figure, _memory(settings, path, count)]
 
 
-def _made(settings: Settings, count: int) -> Path:
-    path = settings.folder / f"{count}.journal"
-    with Journal.open(path, durability="normal") as journal:
-        journal.append_ndjson(mixed_lines(count, settings.seed))
-        journal.sessions()
+def delta(settings: Settings) -> list[Figure]:
+    """Ship the latest ten thousand of five million mixed events, and of a hundred thousand."""
+    new = settings.size(10_000, 1_000)
+    paths = (
+        _made(settings, settings.size(settings.mixed_events, 12_000), settings.mixed_file),
+        _made(settings, settings.size(100_000, 6_000)),
+    )
+    out = settings.folder / "delta.db"
+    seconds, small_seconds = in_turns(
+        settings.repeat, *(partial(_delta_seconds, path, out, new) for path in paths)
+    )
+    figure = Figure(
+        name="delta",
+        peer_name="a delta of as many from a small file",
+        unit="s",
+        ours=seconds,
+        peer=small_seconds,
+        required=1.5,
+        sense="at most",
+        details={"mb": out.stat().st_size / 1e6, "live_mb": paths[0].stat().st_size / 1e6},
+    )
+    return [figure]
+
+
+def _delta_seconds(path: Path, out: Path, new: int) -> float:
+    began = perf_counter()
+    with Journal.open(path, read_only=True) as opened:
+        last = opened.last_position
+        shipment = opened.ship(out, after=last - new, force=True)
+    seconds = perf_counter() - began
+    assert shipment.last_position == last
+    assert new <= shipment.event_count <= new + 1_000
+    assert journal.verify(out).sound
+    return seconds
+
+
+def _made(settings: Settings, count: int, path: Path | None = None) -> Path:
+    """Make a journal of mixed events that are folded, unless it is there."""
+    path = path or settings.folder / f"{count}.journal"
+    with Journal.open(path, durability="normal") as opened:
+        if opened.event_count() == 0:
+            opened.append_ndjson(mixed_lines(count, settings.seed))
+        assert opened.event_count() == count, path
+        for _ in opened.iter_sessions():
+            break
     return path
 
 
 def _ship_seconds(path: Path, out: Path) -> float:
-    with Journal.open(path, read_only=True) as journal:
+    with Journal.open(path, read_only=True) as opened:
         began = perf_counter()
-        journal.ship(out, force=True)
+        opened.ship(out, force=True)
         return perf_counter() - began
 
 

@@ -60,6 +60,7 @@ REQUIRED = {
     **dict.fromkeys(("retention-short", "retention-steady", "retention-many")),
     "ship": 1.5,
     "memory-ship": 1.1,
+    "delta": 1.5,
     "open": 1.5,
     "open-read-only": 1.5,
     "session": None,

@@ -19,3 +19,6 @@ millisecond. It holds fewer where they are large: no more than are left of a blo
 FOLD_EVENTS_MAX = 10_000
 """How many events are folded in one transaction, which takes some hundredths of a second: appenders
 wait for no longer than that."""
+
+FOLD_DATA_MAX = 8 * 1024 * 1024
+"""How many characters of data are folded in memory at once where they can also be folded beside."""

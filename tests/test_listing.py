@@ -48,7 +48,6 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_PAGE_ROWS_MAX", 10)
-    monkeypatch.setattr(queries, "_PAGE_ROWS_MAX", 10)
 
 
 def make_folded(path: Path, lines: list[str]) -> None:

@@ -82,7 +82,7 @@ def test_the_events_of_a_long_session_are_folded_a_few_at_a_time(
     monkeypatch.setattr("journal.projections.tables.rows_of", rows_of)
     monkeypatch.setattr("journal.projections.rebuilding._EVENTS_AT_ONCE", 50)
     with Journal.open(shared, read_only=True) as opened:
-        monkeypatch.setattr(opened._reader, "session_rows", None)  # which returns all at once
+        monkeypatch.setattr(opened._reader, "chain_rows", None)  # which returns all at once
         status = opened.session(SessionId(SESSION), as_of=opened.last_position)
         events = list(opened.read(session_id=SessionId(SESSION)))
 

@@ -33,7 +33,7 @@ from journal import (
 )
 from journal.events import AnyEvent
 from journal.maintenance import pruning
-from journal.projections import queries, rebuilding
+from journal.projections import listing, rebuilding
 
 LINES = lines_of("mixed/events.ndjson")[:620]
 EVENTS = [parse_event(line) for line in LINES]
@@ -578,7 +578,7 @@ def test_a_page_whose_names_are_forgotten_is_pruned_and_not_damaged(
 def test_a_list_that_is_begun_leaves_out_what_is_forgotten_meanwhile(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(queries, "_PAGE_ROWS_MAX", 2)
+    monkeypatch.setattr(listing, "_PAGE_ROWS_MAX", 2)
     journal.append_events([e for e in EVENTS if "stream_completed" in e.event_type])  # anomalies
     for order in ("oldest", "events"):
         options = {} if name == "iter_anomalies" else {"order": order}

@@ -48,6 +48,10 @@ _COLUMNS = (
 )
 
 
+_SESSIONS_MAX = 100_000
+"""As many are told apart, in some 10 MB: there may be millions."""
+
+
 @click.command(epilog=_EPILOG, short_help="List the events that should not have come.")
 @journal_argument
 @as_of_option
@@ -89,12 +93,17 @@ class _Tally:
     def counting(self, found: "Iterable[Anomaly]") -> "Iterator[Anomaly]":
         for anomaly in found:
             self._count += 1
-            self._sessions.add(anomaly.session_id.int)
+            if len(self._sessions) <= _SESSIONS_MAX:
+                self._sessions.add(anomaly.session_id.int)
             yield anomaly
 
     def text(self) -> str:
         text = anomalies_text(self._count)
-        return f"{text} in {counted(len(self._sessions), 'session')}" if self._count else text
+        if not self._count:
+            return text
+        if len(self._sessions) > _SESSIONS_MAX:
+            return f"{text} in more than {_SESSIONS_MAX:,} sessions"
+        return f"{text} in {counted(len(self._sessions), 'session')}"
 
 
 def _table(opened: "Journal", found: "Iterable[Anomaly]", look: Look) -> Iterator[str]:

@@ -37,18 +37,16 @@ from journal.commands.console.tables import (
     look_of,
     table,
     told,
+    with_error_told,
     without_middle,
 )
 from journal.commands.console.times import Clock, moment_text
 from journal.commands.console.widths import shortened
 
 if TYPE_CHECKING:
-    from journal import SessionId, Timestamp
+    from journal import SessionId, StreamId, Timestamp
     from journal.events import AnyEvent
     from journal.projections import SessionStatus, StreamStatus
-
-    _Row = tuple[int, AnyEvent, str | None]
-    """Of an event: position, event, and what was wrong with it."""
 
 _TEXT_MAX = 40
 _FACTS_MIN = 8
@@ -168,13 +166,14 @@ def _whole(
 ) -> Iterator[str]:
     """Yield all there is, a page of rows at a time; the first lines before the events are read."""
     yield from _lines(_states(found.status, as_of, look))
-    events = found.events()
-    extent = _measured(((*event, None) for event in events), Ends(0), found.status.event_count)
+    events = ((*event, None) for event in found.events())
+    extent = _measured(events, None, found.status.event_count)
     rows = _Rows(extent.clock, ids)
     yield from _lines(_figures(found.status, extent))
-    yield from _below(listed(_STREAM_COLUMNS, found.streams(), rows.of_streams, look))
-    events_told = found.with_reasons(found.events())
-    yield from _below(listed(_EVENT_COLUMNS, events_told, rows.of_events, look))
+    streams = map(with_error_told, found.streams())
+    yield from _below(listed(_STREAM_COLUMNS, streams, rows.of_streams, look))
+    shown = (_row_of(*event) for event in found.with_reasons(found.events()))
+    yield from _below(listed(_EVENT_COLUMNS, shown, rows.of_events, look))
 
 
 def _screen(
@@ -182,11 +181,12 @@ def _screen(
 ) -> Iterator[str]:
     """Yield what a screen has room for."""
     events: Ends[_Row] = Ends(height)
-    extent = _measured(found.with_reasons(found.events()), events, found.status.event_count)
+    told_events = found.with_reasons(found.events())
+    extent = _measured(told_events, events, found.status.event_count)
     streams: Ends[StreamStatus] = Ends(height)
     for stream in found.streams():
-        streams.add(stream)
-    ids.learn(streams=(event.stream_id for _, event, _ in events.kept))
+        streams.add(with_error_told(stream))
+    ids.learn(streams=(event.stream_id for event in events.kept))
     rows = _Rows(extent.clock, ids)
     stream_lines = table(_STREAM_COLUMNS, rows.of_streams(streams.kept), look)
     event_lines = table(_EVENT_COLUMNS, rows.of_events(events.kept), look)
@@ -207,6 +207,16 @@ def _screen(
     yield from _below(event_lines)
 
 
+class _Row(NamedTuple):
+    """What is shown of an event, whose own texts may be too long to hold."""
+
+    position: int
+    at_ns: int
+    stream_id: "StreamId | None"
+    text: str
+    is_anomaly: bool
+
+
 class _Rows(NamedTuple):
     """Makes the rows of tables."""
 
@@ -220,16 +230,23 @@ class _Rows(NamedTuple):
 
     def of_events(self, events: "list[_Row]") -> list[list[str]]:
         """Return a row for each event."""
-        self.ids.learn(streams=(event.stream_id for _, event, _ in events))
-        return [_event_row(*event, self.clock, self.ids) for event in events]
+        self.ids.learn(streams=(event.stream_id for event in events))
+        return [_event_cells(event, self.clock, self.ids) for event in events]
 
 
-def _measured(rows: "Iterable[_Row]", ends: "Ends[_Row]", expected: int) -> _Extent:
-    """Look at every event once, and keep the ends; about so many are expected."""
+def _measured(
+    events: "Iterable[tuple[int, AnyEvent, str | None]]", ends: "Ends[_Row] | None", expected: int
+) -> _Extent:
+    """Look at every event once, and keep the ends, if they are wanted; about so many are expected.
+
+    Args:
+        events: position, event, and what was wrong with it.
+        ends: takes what is shown of them.
+        expected: how many there may be.
+    """
     progress = Progress()
     count = first = position = first_ns = span_ns = 0
-    for row in rows:
-        position, event, _ = row
+    for position, event, reason in events:
         at_ns = event.timestamp.epoch_ns
         if count == 0:
             first, first_ns = position, at_ns
@@ -237,7 +254,8 @@ def _measured(rows: "Iterable[_Row]", ends: "Ends[_Row]", expected: int) -> _Ext
         count += 1
         if count % _EVENTS_PER_LOOK == 0:
             progress.show(count, min(1.0, count / expected))
-        ends.add(row)
+        if ends is not None:
+            ends.add(_row_of(position, event, reason))
     progress.clear()
     return _Extent(count, first, position, Clock(first_ns, span_ns))
 
@@ -328,22 +346,25 @@ def _stream_row(stream: "StreamStatus", clock: Clock, ids: ShortIds) -> list[str
         bytes_text(stream.bytes),
         NOTHING if priority is None else str(priority),
         few_text(stream.anomalies),
-        "" if stream.error is None else told(stream.error),
+        stream.error or "",
     ]
 
 
-def _event_row(
-    position: int, event: "AnyEvent", reason: str | None, clock: Clock, ids: ShortIds
-) -> list[str]:
+def _row_of(position: int, event: "AnyEvent", reason: str | None) -> _Row:
     texts = [shortened(told(event.event_type), _TEXT_MAX), _data_text(event)]
     if reason is not None:
         texts.append(f"! {reason}")
+    text = "  ".join(filter(None, texts))
+    return _Row(position, event.timestamp.epoch_ns, event.stream_id, text, reason is not None)
+
+
+def _event_cells(row: _Row, clock: Clock, ids: ShortIds) -> list[str]:
     return [
-        "" if reason is None else "!",
-        str(position),
-        clock.text(event.timestamp.epoch_ns),
-        "" if event.stream_id is None else ids.stream(event.stream_id),
-        "  ".join(filter(None, texts)),
+        "!" if row.is_anomaly else "",
+        str(row.position),
+        clock.text(row.at_ns),
+        "" if row.stream_id is None else ids.stream(row.stream_id),
+        row.text,
     ]
 
 

@@ -30,7 +30,7 @@ from journal.commands.console.tables import (
     lasted_text,
     look_of,
     time_text,
-    told,
+    with_error_told,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _table(opened: "Journal", found: "Iterable[StreamStatus]", look: Look) -> It
         ids.learn((stream.session_id for stream in page), (stream.stream_id for stream in page))
         return [_row(stream, ids, now_ns) for stream in page]
 
-    return listed(_COLUMNS, found, rows_of, look)
+    return listed(_COLUMNS, map(with_error_told, found), rows_of, look)
 
 
 def _row(stream: "StreamStatus", ids: ShortIds, now_ns: int) -> list[str]:
@@ -128,5 +128,5 @@ def _row(stream: "StreamStatus", ids: ShortIds, now_ns: int) -> list[str]:
         f"{stream.frames:,}",
         bytes_text(stream.bytes),
         few_text(stream.anomalies),
-        "" if stream.error is None else told(stream.error),
+        stream.error or "",
     ]

@@ -138,6 +138,20 @@ def end_of_page(connection: apsw.Connection, extent: Extent, after: int, up_to: 
     return last if isinstance(last, int) and after < last < end else end
 
 
+def end_of_fold(connection: apsw.Connection, after: int, up_to: int) -> int:
+    """Return the last position of what is good to fold at once, `up_to` at most.
+
+    That is no more than the first block that its data has ended, before it had as many events as
+    any other.
+    """
+    last: Any = connection.execute(
+        "SELECT last_seq FROM block WHERE first_seq > ? AND last_seq > ? AND first_seq <= ?"
+        " AND last_seq % ? <> 0 AND sealed ORDER BY first_seq LIMIT 1",
+        (after - limits.BLOCK_EVENTS_MAX, after, up_to, limits.BLOCK_EVENTS_MAX),
+    ).get
+    return last if isinstance(last, int) and after < last < up_to else up_to
+
+
 def missing_event(
     connection: apsw.Connection, extent: Extent, after: int, up_to: int
 ) -> DamagedError:

@@ -179,13 +179,15 @@ class Reader:
         """Return the events of a session in append order."""
         check_id(session_id, SessionId)
         with self._database.read() as connection:
-            return self._events(connection, self.session_rows(connection, session_id))
+            rows = self.chain_rows(connection, "session", session_id)
+            return self._events(connection, rows or [])
 
     def stream_events(self, stream_id: StreamId) -> list[AnyEvent]:
         """Return the events of a stream in append order."""
         check_id(stream_id, StreamId)
         with self._database.read() as connection:
-            return self._events(connection, self.stream_rows(connection, stream_id))
+            rows = self.chain_rows(connection, "stream", stream_id)
+            return self._events(connection, rows or [])
 
     def events_since(self, since: datetime) -> list[AnyEvent]:
         """Return the events with a timestamp later than `since`, in append order."""
@@ -292,33 +294,39 @@ class Reader:
             yield Page(range(after + 1, end + 1), rows)
             after = end
 
-    def session_rows(self, connection: apsw.Connection, session_id: SessionId) -> list[StoredEvent]:
-        """Return the rows of a session's events, first to last."""
-        return self._chain(connection, "session", session_id, SESSION_CHAIN_SQL)
+    def rows(self, wanted: Wanted) -> Iterator[StoredEvent]:
+        """Yield the rows of the events that fit everything, in order, read a page at a time."""
+        with self._database.read() as connection:
+            extent = read_extent(connection)
+            found = selection(connection, extent, extent.cut, wanted)
+        return chain.from_iterable(() if found is None else selected(self._database.read, found))
 
-    def stream_rows(self, connection: apsw.Connection, stream_id: StreamId) -> list[StoredEvent]:
-        """Return the rows of a stream's events, first to last."""
-        return self._chain(connection, "stream", stream_id, STREAM_CHAIN_SQL)
-
-    def _chain(
+    def chain_rows(
         self,
         connection: apsw.Connection,
-        table: Owner,
+        owner: Owner,
         uuid: UUID,
-        sql: str,
-    ) -> list[StoredEvent]:
-        """Return the rows of a chain, first to last, after making sure that none is missing."""
-        head = stored_head(connection, table, uuid.bytes, last_position(connection))
+        data_max: int | None = None,
+    ) -> list[StoredEvent] | None:
+        """Return the rows of a session or a stream, first to last, after making sure of all.
+
+        None: their data has more characters than `data_max`.
+        """
+        head = stored_head(connection, owner, uuid.bytes, last_position(connection))
         if head is None:
             return []
-        rows = _fetch(connection, sql, (head.last_seq,))
+        sql = SESSION_CHAIN_SQL if owner == "session" else STREAM_CHAIN_SQL
+        cursor = connection.execute(sql, (head.last_seq,))
+        rows: list[Any] | None = _within(cursor, data_max)
+        if rows is None:
+            return None
         expected = head.event_count
         if len(rows) != expected:  # some may lie before a cut
-            expected -= events_before(connection, table, head.id)
-        place = 2 if table == "session" else 3
+            expected -= events_before(connection, owner, head.id)
+        place = 2 if owner == "session" else 3
         belonging = sum(row[place] == head.id for row in rows)
         if not len(rows) == expected == belonging:
-            whole = Chain(table, uuid, head.id, head.last_seq, expected)
+            whole = Chain(owner, uuid, head.id, head.last_seq, expected)
             raise chain_damaged(self._database.path, whole, belonging)
         rows.reverse()
         return rows
@@ -344,15 +352,24 @@ def rows_between(
     Raises:
         DamagedError: one is missing that is not declared absent.
     """
-    rows = _fetch(connection, RANGE_SQL, (after, up_to))
+    rows: list[Any] = connection.execute(RANGE_SQL, (after, up_to)).fetchall()
     if len(rows) != extent.event_count(after, up_to):
         raise missing_event(connection, extent, after, up_to)
     return rows
 
 
-def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[Any, ...]) -> list[StoredEvent]:
-    rows: list[Any] = connection.execute(sql, parameters).fetchall()
-    return rows
+def _within(rows: apsw.Cursor, data_max: int | None) -> list[Any] | None:
+    """Return all rows of a query for events; None: their data has more than so many characters."""
+    if data_max is None:
+        return rows.fetchall()
+    found = []
+    for row in rows:
+        data_max -= len(row[5] or "")
+        if data_max < 0:
+            rows.close()
+            return None
+        found.append(row)
+    return found
 
 
 _new_tuple: Any = tuple.__new__

@@ -14,7 +14,6 @@ from journal.projections.lifecycle_states import LifecycleFold, LifecycleStates
 from journal.projections.tables import fold_next, have_our_shape, make_temporary
 
 _EVENTS_AT_ONCE: Final = 4_000
-_EVENTS_IN_MEMORY: Final = 40_000
 
 
 def check_projections(
@@ -83,17 +82,15 @@ def _is_folded(
             copy_base(connection, fold, "temp")
         states = fold.states(connection, "temp", begun.position)
     while states is not None and states.position < stored.position:
-        end = min(stored.position, states.position + _EVENTS_AT_ONCE)
-        with found.noted("unfoldable", "event", states.position + 1):
-            fold_next(connection, states, extent, end)
-            if end % _EVENTS_IN_MEMORY < _EVENTS_AT_ONCE:
-                states.write()  # what never ends would otherwise stay in memory
-            else:
-                states.make_room()
-        if states.position < end:
+        before = states.position
+        with found.noted("unfoldable", "event", before + 1):
+            fold_next(connection, states, extent, min(stored.position, before + _EVENTS_AT_ONCE))
+            states.make_room()
+        if states.position == before:
             return False
         if progress is not None:
-            progress(extent.event_count(0, end), extent.event_count(0, extent.last))
+            done = extent.event_count(0, states.position)
+            progress(done, extent.event_count(0, extent.last))
     with found.noted("projection", "projections", severity="derived"):
         if states is not None:
             states.write()

@@ -13,7 +13,7 @@ from journal import limits
 from journal.errors import FoldError, ReadOnlyError
 from journal.file.appending import Appender
 from journal.file.connections import Database
-from journal.file.extent import Absence, Extent, read_extent
+from journal.file.extent import Absence, Extent, end_of_fold, read_extent
 from journal.file.lock_waits import BUSY_TIMEOUT_MS
 from journal.maintenance.cutting import (
     Cut,
@@ -412,7 +412,8 @@ class _Choice(NamedTuple):
         held = held_by_name(connection, extent, {*names, *self.wanted.give_up})
         holding = [each for each in (held, at_most) if each is not None]
         lowest = min(holding, key=lambda each: each.position, default=None)
-        return last_within(ends, lowest, extent.cut + self.events_max)
+        end = end_of_fold(connection, extent.cut, extent.cut + self.events_max)
+        return last_within(ends, lowest, end)
 
 
 def _pages_after(before: Pages, gone: int, here: int) -> Pages:

@@ -111,8 +111,9 @@ def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up
     stored = stored_checkpoint(connection, fold, extent.last)
     if stored is not None and not is_stale(stored, fold, extent) and stored.position < up_to:
         states = fold.states(connection, "main", stored.position)
-        fold_next(connection, states, extent, up_to)
-        states.write()
+        while states.position < up_to:
+            fold_next(connection, states, extent, up_to)
+            states.write()
         write_checkpoints(connection, fold, up_to, stored.since)
 
 

@@ -150,6 +150,8 @@ class Lifecycle:
         self.anomalies: list[AnomalyFound] = []
         self.ended_sessions: list[int] = []
         self.ended_streams: list[int] = []
+        self.error_size = 0
+        """In characters, about: of the errors of the streams in memory."""
         self._source = source
         self._rules = rules
         self._last_session = last_session
@@ -218,11 +220,13 @@ class Lifecycle:
                 del self.streams[key]
         self.ended_sessions.clear()
         self.ended_streams.clear()
+        self.error_size = 0
 
     def forget_all(self) -> None:
         """Drop everything from memory; the source must have it by now."""
         for collection in (self.sessions, self.streams, self.ended_sessions, self.ended_streams):
             collection.clear()
+        self.error_size = 0
 
     def _session(self, key: int) -> State:
         """Return the state of a session, which is made if it is new."""
@@ -250,6 +254,7 @@ class Lifecycle:
         elif (stored := self._source.stream(key)) is not None:
             if stored[T_STATE] not in LIVE_STATES:
                 self.ended_streams.append(key)
+                self.error_size += len(stored[T_ERROR] or "")
             self.streams[key] = stored
             return stored
         stream = [key, session[KEY], PREPARING, None, at_ns, None, None, 0, 0, 0, None, 0, 0]
@@ -407,6 +412,7 @@ def _failed(life: Lifecycle, stream: State, at_ns: int, data: Any) -> None:
     life.move_stream(stream, STREAM_FAILED)
     stream[T_ENDED_AT] = at_ns
     stream[T_ERROR] = _error(data)
+    life.error_size += len(data)
 
 
 def _skeleton_generated(_: Lifecycle, stream: State, _at: int, data: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import apsw
 from pydantic_core import from_json, to_json
 
+from journal import limits
 from journal.errors import DamagedError, InvalidEventError
 from journal.events.wire import read_record
 from journal.file.decoding import StoredEvent
@@ -27,6 +28,8 @@ from journal.projections.tables import Schema, insert
 # What has ended is not likely to be needed again. The less of it there is in memory, the more of
 # what is in use fits into the processor's cache: with 5,000 a fold takes a tenth longer.
 _ENDED_IN_MEMORY_MAX = 500
+_IN_MEMORY_MAX = 40_000
+"""Some 30 MB of sessions, streams and anomalies, of which most will not end soon."""
 
 _ANOMALY_COLUMNS = ("position", "session", "stream", "event_type", "state", "reason")
 
@@ -114,8 +117,12 @@ class LifecycleStates:
         self.lifecycle.forget_all()
 
     def make_room(self) -> None:
-        """Write and drop what has ended, if there is much of it."""
+        """Write and drop what has ended, if there is much of it, or everything, if it is more."""
         lifecycle = self.lifecycle
+        held = len(lifecycle.sessions) + len(lifecycle.streams) + len(lifecycle.anomalies)
+        if held > _IN_MEMORY_MAX or lifecycle.error_size > limits.BLOCK_DATA_MAX:
+            self.write()
+            return
         if len(lifecycle.ended_sessions) + len(lifecycle.ended_streams) < _ENDED_IN_MEMORY_MAX:
             return
         self._write(

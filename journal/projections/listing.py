@@ -6,10 +6,10 @@ stored rows of the same keys.
 
 import heapq
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import apsw
 from pydantic_core import to_json
@@ -18,6 +18,7 @@ from journal.projections.lifecycle import (
     SESSION_COLUMNS,
     STATE,
     STREAM_COLUMNS,
+    T_ERROR,
     T_SESSION,
     T_STATE,
     AnomalyFound,
@@ -32,6 +33,10 @@ Reading = Callable[[], AbstractContextManager[apsw.Connection]]
 """Lends a connection, for one page."""
 
 _PAGE_ROWS_MAX = 1_000
+_PAGE_TEXT_MAX = 1024 * 1024
+"""How many characters of errors a page may have before it ends."""
+
+RowT = TypeVar("RowT", bound=Sequence[Any])
 
 
 class Kind(NamedTuple):
@@ -40,6 +45,8 @@ class Kind(NamedTuple):
     table: Literal["session", "stream"]
     columns: tuple[str, ...]
     state_at: int
+    text_at: int | None
+    """Where the rows have a text of any length."""
     orders: dict[str, str | None]
     """The column that each order goes by, largest first; None: the keys, which rise with first
     events."""
@@ -49,6 +56,7 @@ SESSIONS = Kind(
     "session",
     SESSION_COLUMNS,
     STATE,
+    None,
     {
         "oldest": None,
         "newest": None,
@@ -63,6 +71,7 @@ STREAMS = Kind(
     "stream",
     STREAM_COLUMNS,
     T_STATE,
+    T_ERROR,
     {
         "oldest": None,
         "newest": None,
@@ -156,6 +165,32 @@ def rows_of(reading: Reading, listing: Listing) -> Iterator[State]:
     return islice(rows, wanted.limit)
 
 
+def page_of(rows: Iterator[RowT], text_at: int | None) -> tuple[list[RowT], bool]:
+    """Return the rows that follow, a thousand or fewer if they are large, and whether that is all.
+
+    `text_at` is where they have a text of any length.
+    """
+    page, size = [], 0
+    for row in rows:
+        page.append(row)
+        if text_at is not None:
+            size += len(row[text_at] or "")
+        if len(page) == _PAGE_ROWS_MAX or size >= _PAGE_TEXT_MAX:
+            return page, False
+    return page, True
+
+
+def _queried(
+    reading: Reading, sql: str, values: dict[str, Any], text_at: int | None
+) -> tuple[list[State], bool]:
+    """Return the first page of what a query finds, and whether that is all."""
+    with reading() as connection:
+        cursor: Any = connection.execute(sql, values)
+        page = page_of(cursor, text_at)
+        cursor.close()  # or else it would keep the transaction open
+        return page
+
+
 def _condition(listing: Listing) -> str:
     """Return what has to be true of a stored row; `_values` has what it names."""
     texts = {"state": "state = :state", "session": "session = :session"}
@@ -174,16 +209,14 @@ def _by_key(reading: Reading, listing: Listing) -> Iterator[State]:
     sql = (
         f"SELECT {', '.join(kind.columns)} FROM {listing.schema}.projection_{kind.table}"
         f" WHERE {key} > :after AND {key} < :before AND {_condition(listing)}"
-        f" ORDER BY {key} {'DESC' if downwards else 'ASC'} LIMIT {_PAGE_ROWS_MAX}"
+        f" ORDER BY {key} {'DESC' if downwards else 'ASC'}"
     )
     values = {**_values(listing), "after": 0, "before": listing.last_key + 1}
-    is_more = listing.last_key > 0
-    while is_more:
-        with reading() as connection:
-            rows: Any = connection.execute(sql, values).fetchall()
+    is_all = listing.last_key == 0
+    while not is_all:
+        rows, is_all = _queried(reading, sql, values, kind.text_at)
         yield from rows
-        is_more = len(rows) == _PAGE_ROWS_MAX
-        if is_more:
+        if rows:
             values["before" if downwards else "after"] = rows[-1][0]
 
 
@@ -208,10 +241,21 @@ def _by_value(reading: Reading, listing: Listing) -> Iterator[State]:
     )
     for first in range(0, len(keys), _PAGE_ROWS_MAX):
         some = keys[first : first + _PAGE_ROWS_MAX].tolist()
-        values = {**_values(listing), "keys": to_json(some).decode()}
-        with reading() as connection:
-            rows: dict[int, Any] = {row[0]: row for row in connection.execute(sql, values)}
-        yield from (rows[one] for one in some if one in rows)
+        yield from _with_keys(reading, listing, sql, some)
+
+
+def _with_keys(reading: Reading, listing: Listing, sql: str, keys: list[int]) -> Iterator[State]:
+    """Yield the rows of these keys, in their order; in halves, if they are too large."""
+    values = {**_values(listing), "keys": to_json(keys).decode()}
+    rows, is_all = _queried(reading, sql, values, listing.wanted.kind.text_at)
+    if is_all or len(rows) == len(keys):
+        by_key = {row[0]: row for row in rows}
+        yield from (by_key[key] for key in keys if key in by_key)
+        return
+    del rows
+    middle = len(keys) // 2
+    yield from _with_keys(reading, listing, sql, keys[:middle])
+    yield from _with_keys(reading, listing, sql, keys[middle:])
 
 
 class AnomalyListing(NamedTuple):

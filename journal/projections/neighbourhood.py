@@ -71,12 +71,17 @@ def rows_of(
 def all_rows(
     connection: apsw.Connection, reader: Reader, session_id: SessionId
 ) -> list[StoredEvent] | None:
-    """Return the rows of a neighbourhood, found along the chains; None: too many to hold."""
-    room = limits.FOLD_EVENTS_MAX - reader.version_in(connection, session_id)
+    """Return the rows of a neighbourhood, found along the chains; None: too much to hold."""
+    room, data_room = limits.FOLD_EVENTS_MAX, limits.FOLD_DATA_MAX
+    room -= reader.version_in(connection, session_id)
     if room < 0:
         return None
-    found = {row[0]: row for row in reader.session_rows(connection, session_id)}
-    own = Counter(row[3] for row in found.values() if row[3] is not None)
+    rows = reader.chain_rows(connection, "session", session_id, data_room)
+    if rows is None:
+        return None
+    data_room -= sum(len(row[5] or "") for row in rows)
+    found = {row[0]: row for row in rows}
+    own = Counter(row[3] for row in rows if row[3] is not None)
     own.update(dict.fromkeys(_streams_before(connection, session_id), 0))
     for key, uuid in uuids(connection, "stream", own):
         count = connection.execute("SELECT event_count FROM stream WHERE id = ?", (key,)).get
@@ -85,7 +90,10 @@ def all_rows(
             room -= count
             if room < 0:
                 return None
-            rows = reader.stream_rows(connection, StreamId.from_bytes(uuid))
+            rows = reader.chain_rows(connection, "stream", StreamId.from_bytes(uuid), data_room)
+            if rows is None:
+                return None
+            data_room -= sum(len(row[5] or "") for row in rows)
             found.update((row[0], row) for row in rows)
     return [found[position] for position in sorted(found)]
 

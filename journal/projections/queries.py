@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import apsw
@@ -24,6 +23,7 @@ from journal.projections.lifecycle import (
     FAILED,
     SESSION_COLUMNS,
     STREAM_COLUMNS,
+    T_ERROR,
     T_SESSION,
     TOTAL,
     State,
@@ -35,10 +35,12 @@ from journal.projections.listing import (
     AnomalyListing,
     Listing,
     Reading,
+    RowT,
     Wanted,
     anomalies_of,
     begin,
     begin_anomalies,
+    page_of,
     rows_of,
 )
 from journal.projections.registry import Projections
@@ -47,10 +49,7 @@ from journal.projections.tables import COUNTER_MAX
 
 _METRICS = KINDS["performance_metrics_recorded"]
 
-_PAGE_ROWS_MAX = 1_000
-
 StatusT = TypeVar("StatusT", SessionStatus, StreamStatus, Anomaly)
-RowT = TypeVar("RowT")
 ListingT = TypeVar("ListingT", Listing, AnomalyListing)
 
 
@@ -254,7 +253,7 @@ def _session_statuses(reading: Reading, listing: Listing) -> Iterator[SessionSta
 
 
 def _stream_statuses(reading: Reading, listing: Listing) -> Iterator[StreamStatus]:
-    for page in _pages(rows_of(reading, listing)):
+    for page in _pages(rows_of(reading, listing), T_ERROR):
         with reading() as connection:
             statuses = _streams(connection, {row[0]: row for row in page})
         yield from statuses
@@ -280,9 +279,12 @@ def _anomalies(reading: Reading, listing: AnomalyListing) -> Iterator[Anomaly]:
             )
 
 
-def _pages(rows: Iterator[RowT]) -> Iterator[list[RowT]]:
-    while page := list(islice(rows, _PAGE_ROWS_MAX)):
-        yield page
+def _pages(rows: Iterator[RowT], text_at: int | None = None) -> Iterator[list[RowT]]:
+    is_all = False
+    while not is_all:
+        page, is_all = page_of(rows, text_at)
+        if page:
+            yield page
 
 
 def _streams(connection: apsw.Connection, found: dict[int, State]) -> list[StreamStatus]:

@@ -89,6 +89,7 @@ def _rebuilt(
             while states.position < extent.last:  # what was appended meanwhile
                 end = min(states.position + limits.FOLD_EVENTS_MAX, extent.last)
                 fold_next(connection, states, extent, end)
+                states.make_room()
             states.write()
             if extent.cut > begun.position:
                 _forget_beside(connection, fold, extent)

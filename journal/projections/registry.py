@@ -12,9 +12,10 @@ from journal.errors import DamagedError, FoldError, UnknownProjectionError
 from journal.events.ids import SessionId, StreamId
 from journal.file.checkpoints import read_checkpoints
 from journal.file.connections import Database
-from journal.file.extent import last_position, read_extent
+from journal.file.extent import end_of_fold, last_position, read_extent
 from journal.file.names import folded_codes, kinds_of, session_key, uuids
 from journal.file.reading import Reader
+from journal.file.selecting import Wanted
 from journal.projections.as_of import AsOf, check_as_of, check_not_pruned, up_to
 from journal.projections.catching_up import (
     catch_up,
@@ -130,10 +131,11 @@ class Projections:
                 " WHERE t.uuid = ? AND b.state IS NOT NULL",
                 (stream_id.bytes,),
             ).get
-            if key is None:
-                folded = folded_codes(kinds_of(connection))
-                rows = up_to(self._reader.stream_rows(connection, stream_id), as_of)
-                key = next((row[2] for row in rows if row[1] in folded), None)
+            folded = folded_codes(kinds_of(connection))
+        if key is None:
+            rows = up_to(self._reader.rows(Wanted(stream_id=stream_id)), as_of)
+            key = next((row[2] for row in rows if row[1] in folded), None)
+        with self._database.read() as connection:
             for _, uuid in uuids(connection, "session", [key]):
                 return SessionId.from_bytes(uuid)
         return None
@@ -212,9 +214,9 @@ class Projections:
             else:
                 states = fold.states(connection, "main", stored.position)
             last = min(as_of, extent.last) if isinstance(as_of, int) else extent.last
-            if last - states.position <= limits.FOLD_EVENTS_MAX:
-                if states.position < last:
-                    fold_next(connection, states, extent, last, as_of)
+            if states.position < last and _can_be_held(connection, states.position, last):
+                fold_next(connection, states, extent, last, as_of)
+            if states.position >= last:
                 yield connection, states
                 return
         with self._beside(fold, as_of, for_pages=for_pages) as lent:
@@ -242,3 +244,9 @@ class Projections:
             return self._folds[name]
         except KeyError:
             raise UnknownProjectionError(name) from None
+
+
+def _can_be_held(connection: apsw.Connection, after: int, up_to: int) -> bool:
+    """Tell whether the events in a range, first exclusive, are few and small enough for memory."""
+    is_few = up_to - after <= limits.FOLD_EVENTS_MAX
+    return is_few and end_of_fold(connection, after, up_to) == up_to

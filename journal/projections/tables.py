@@ -16,7 +16,7 @@ from journal._resources import text_of
 from journal.errors import PrunedError
 from journal.events.kinds import KINDS
 from journal.file.decoding import StoredEvent
-from journal.file.extent import Extent
+from journal.file.extent import Extent, end_of_fold
 from journal.file.reading import rows_between
 from journal.file.schema import object_sql
 from journal.projections.as_of import AsOf, up_to
@@ -164,13 +164,13 @@ def fold_next(
     connection: apsw.Connection,
     states: States,
     extent: Extent,
-    end: int,
+    at_most: int,
     as_of: AsOf = None,
     near: Neighbourhood | None = None,
 ) -> None:
-    """Fold the events that follow, up to a position, in memory; only those by then, as of a moment.
+    """Fold the events that follow, up to a position at most, in memory; fewer if they are large.
 
-    Only those of a neighbourhood, if there is one.
+    Only those of a neighbourhood, if there is one, and those by then, as of a moment.
 
     Raises:
         DamagedError: one of them is missing.
@@ -178,6 +178,7 @@ def fold_next(
     """
     if states.position < extent.cut:
         raise PrunedError(connection.filename, f"position {states.position}", extent.first)
+    end = end_of_fold(connection, states.position, at_most)
     if near is None:
         rows = rows_between(connection, extent, states.position, end)
     else:

@@ -15,6 +15,7 @@ from journal.commands.console.widths import padded, shortened, width_of, wrapped
 
 if TYPE_CHECKING:
     from journal import Timestamp
+    from journal.projections import StreamStatus
 
 NOTHING = "-"
 """What stands where there is no value."""
@@ -239,6 +240,13 @@ def told(text: str, characters_max: int = TEXT_MAX) -> str:
     if len(text) > characters_max:
         told += f"… ({len(text):,} characters, --json has all)"
     return told or '""'
+
+
+def with_error_told(stream: "StreamStatus") -> "StreamStatus":
+    """Return a stream whose error is what a table says of it: pages of them are held in memory."""
+    if stream.error is None:
+        return stream
+    return stream.model_copy(update={"error": told(stream.error)})
 
 
 # The words below a table

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from journal.file.info import JournalInfo
     from journal.file.ndjson import LineAppender, OnError
     from journal.file.opening import Durability
+    from journal.file.origins import Origin
     from journal.live.tickets import Ticket
     from journal.maintenance.manifest import Shipment
     from journal.maintenance.provenance import Provenance
@@ -433,6 +434,7 @@ class Journal:
         since: datetime | None = None,
         until: datetime | None = None,
         kinds: Collection[str] | None = None,
+        origin: str | None = None,
     ) -> Iterator[RecordedEvent]:
         """Yield the events that fit everything given, with their positions, in order.
 
@@ -451,15 +453,18 @@ class Journal:
             until: only events with this timestamp or an earlier one.
             kinds: only events whose `event_type` is one of these names. A name that the file has
                 no event of fits nothing.
+            origin: only events that were appended to the journal with this label or id, in one
+                that goes on from a copy, or that others were merged into.
 
         Raises:
             ValueError: `after` or `limit` is negative, or `since` or `until` has no
-                UTC offset.
+                UTC offset, or there is no such `origin`.
             PrunedError: `after`, or what is read next, is before the first event left.
         """
         from journal.file.selecting import Wanted  # noqa: PLC0415
 
-        return self._reader.read(after, limit, Wanted(session_id, stream_id, since, until, kinds))
+        wanted = Wanted(session_id, stream_id, since, until, kinds, origin)
+        return self._reader.read(after, limit, wanted)
 
     def lines(
         self,
@@ -470,6 +475,7 @@ class Journal:
         since: datetime | None = None,
         until: datetime | None = None,
         kinds: Collection[str] | None = None,
+        origin: str | None = None,
     ) -> Iterator[tuple[int, str]]:
         """Yield position and canonical JSON of the events that fit everything given, in order.
 
@@ -483,15 +489,17 @@ class Journal:
             since: only events with a later timestamp.
             until: only events with this timestamp or an earlier one.
             kinds: only events whose `event_type` is one of these names.
+            origin: only events that were appended to the journal with this label or id.
 
         Raises:
             ValueError: `after` is negative, or `since` or `until` has no
-                UTC offset.
+                UTC offset, or there is no such `origin`.
             PrunedError: as `read`.
         """
         from journal.file.selecting import Wanted  # noqa: PLC0415
 
-        return self._reader.lines(after, Wanted(session_id, stream_id, since, until, kinds))
+        wanted = Wanted(session_id, stream_id, since, until, kinds, origin)
+        return self._reader.lines(after, wanted)
 
     def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; None if it has no events.
@@ -857,6 +865,14 @@ class Journal:
 
         with self._database.read() as connection:
             return read_provenance(connection)
+
+    def origin_of(self, position: int) -> Origin | None:
+        """Return which range of positions, and of which journal, has a position.
+
+        Positions in a range follow each other here and there. None where all events are this
+        journal's own.
+        """
+        return self._reader.origin_of(position)
 
     @property
     def retention_failure(self) -> Exception | None:

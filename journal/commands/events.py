@@ -19,7 +19,7 @@ from journal.commands.console.arguments import (
 )
 from journal.commands.console.following import followed, followed_by_name
 from journal.commands.console.lookups import session_named, stream_named
-from journal.commands.console.output import Output, one_line
+from journal.commands.console.output import Output, json_text, one_line
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ Exit codes:
     help="Only those of this kind. May be repeated.",
 )
 @click.option(
+    "--origin",
+    metavar="LABEL",
+    help="Only those that were appended to the journal with this label or id.",
+)
+@click.option(
     "--after",
     type=click.IntRange(min=0),
     default=0,
@@ -81,7 +86,12 @@ Exit codes:
     is_flag=True,
     help="As --follow, and go on in the file that takes its place, as tail -F does.",
 )
-@click.option("--json", "as_json", is_flag=True, help='Print {"position": N, "event": {...}}.')
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Print {"position": N, "event": {...}}, and where it was appended first.',
+)
 def events(
     path: Path,
     *,
@@ -90,6 +100,7 @@ def events(
     since: "Timestamp | None",
     until: "Timestamp | None",
     kinds: tuple[str, ...],
+    origin: str | None,
     after: int,
     limit: int | None,
     follow: bool,
@@ -108,6 +119,8 @@ def events(
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
         _check_kinds(opened, frozenset(kinds))
+        if origin is not None:
+            _check_origin(opened, origin)
         lines_of = partial(
             journal.Journal.lines,
             session_id=None if session is None else session_named(opened, session),
@@ -115,7 +128,9 @@ def events(
             since=since,
             until=until,
             kinds=kinds or None,
+            origin=origin,
         )
+        shown = _Shown(opened) if as_json else None
         if follow_name:
             lines = followed_by_name(opened, after, lines_of, output)
         elif follow:
@@ -124,11 +139,43 @@ def events(
             lines = lines_of(opened, after)
         try:
             for position, text in _limited(lines, limit):
-                output.line(f'{{"position":{position},"event":{text}}}' if as_json else text)
+                output.line(text if shown is None else shown.line(position, text))
         except Exception:  # not an interrupt: whoever reads a pipe may never take it
             output.flush()
             raise
         output.flush()
+
+
+class _Shown:
+    """Makes the lines of --json, with where each event was appended first."""
+
+    def __init__(self, opened: "Journal") -> None:
+        self._opened = opened
+        self._first, self._last = 1, 0
+        self._offset = 0
+        self._facts = ""
+
+    def line(self, position: int, text: str) -> str:
+        if not self._first <= position <= self._last:
+            self._find(position)
+        facts = self._facts
+        if facts:
+            facts = f'{facts}"source_position":{position + self._offset},'
+        return f'{{"position":{position},{facts}"event":{text}}}'
+
+    def _find(self, position: int) -> None:
+        origin = self._opened.origin_of(position)
+        if origin is None:
+            self._last = 2**63
+            return
+        self._first, self._last = origin.first_position, origin.last_position
+        self._offset = origin.source_first_position - origin.first_position
+        facts = {
+            "label": origin.label,
+            "journal_id": str(origin.journal_id),
+            "branch": origin.branch,
+        }
+        self._facts = f"{json_text(facts)[1:-1]},"
 
 
 def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tuple[int, str]]:
@@ -141,6 +188,21 @@ def _limited(lines: Iterator[tuple[int, str]], limit: int | None) -> Iterator[tu
         if line is None:
             return
         yield line
+
+
+def _check_origin(opened: "Journal", origin: str) -> None:
+    """Refuse what no event came from.
+
+    Raises:
+        click.BadParameter: it is that.
+    """
+    try:
+        opened.lines(origin=origin)
+    except ValueError as error:
+        message = f"no event in {opened.path.name} came from {told(origin)}: `journal origins` "
+        message += "lists what they came from"
+        context = click.get_current_context()
+        raise click.BadParameter(one_line(message), context, param_hint="'--origin'") from error
 
 
 def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:

@@ -12,6 +12,7 @@ from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, is_blank, set_meta
 from journal.file.names import kinds_of
 from journal.file.objects import ADDED_INDEXES, ADDED_TABLES
+from journal.file.origins import has_origins
 from journal.file.schema import events_view_sql, index_sql, schema_sql, table_sql
 from journal.file.wal import mark_wal
 
@@ -53,7 +54,7 @@ def add_missing_kinds(connection: apsw.Connection) -> None:
         was_kept_whole = any(kind.name in missing for kind in kinds_of(connection).values())
         _add_kinds(connection, missing)
         connection.execute("DROP VIEW IF EXISTS events")
-        connection.execute(events_view_sql())
+        connection.execute(events_view_sql(has_origins=has_origins(connection)))
         mark_wal(connection)
         if was_kept_whole:
             connection.execute("UPDATE checkpoint SET version = 0 WHERE type = 'projection'")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from journal.errors import DamagedError
 from journal.events.timestamps import text_from_epoch_ns
+from journal.file.identity import meta
 
 _ORIGINS_SQL = """
 SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq, check_digest,
@@ -125,6 +126,74 @@ def extend_origins(connection: apsw.Connection, origin: Origin) -> None:
             begins = {"first_position": first, "source_first_position": source_first}
             origin = origin.model_copy(update=begins)
     write_origin(connection, origin)
+
+
+def has_origins(connection: apsw.Connection) -> bool:
+    """Tell whether a file has events that were appended to another journal first."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM origin)").get)
+
+
+def origin_of(connection: apsw.Connection, position: int, last: int) -> Origin | None:
+    """Return the range that a position lies in, of this journal itself where no other has it.
+
+    None where all events are its own. `last` is the last position of the file.
+    """
+    sql = "SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq FROM origin"
+    before: Any = connection.execute(
+        f"{sql} WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1", (position,)
+    ).fetchone()
+    after: Any = connection.execute(
+        "SELECT min(first_seq) FROM origin WHERE first_seq > ?", (position,)
+    ).get
+    if before is None and after is None:
+        return None
+    first = 1
+    if before is not None:
+        first, end, journal_id, branch, label, source_first = before
+        if position <= end:
+            return Origin(
+                first_position=first,
+                last_position=end,
+                journal_id=UUID(journal_id),
+                branch=branch,
+                label=label,
+                source_first_position=source_first,
+            )
+        first = end + 1
+    return Origin(
+        first_position=first,
+        last_position=last if after is None else after - 1,
+        journal_id=UUID(meta(connection, "journal_id")),
+        branch="",
+        label=meta(connection, "label"),
+        source_first_position=first,
+    )
+
+
+def ranges_named(connection: apsw.Connection, name: str, last: int) -> list[tuple[int, int]]:
+    """Return the ranges of positions that came from what is called so, or has this id.
+
+    Raises:
+        ValueError: nothing did.
+    """
+    rows: Any = connection.execute(
+        "SELECT first_seq, last_seq, label, journal_id FROM origin ORDER BY first_seq"
+    )
+    own = name in (meta(connection, "label"), meta(connection, "journal_id"))
+    found: list[tuple[int, int]] = []
+    end = 0
+    for first, range_last, label, journal_id in rows:
+        if own and end + 1 < first:
+            found.append((end + 1, first - 1))
+        if name in (label, journal_id):
+            found.append((first, range_last))
+        end = range_last
+    if own and end < last:
+        found.append((end + 1, last))
+    if not found and not own:
+        message = f"origin: no event came from a journal with the label or id {name!r:.240}"
+        raise ValueError(message)
+    return found
 
 
 def copied_up_to(connection: apsw.Connection) -> int:

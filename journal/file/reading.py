@@ -33,6 +33,7 @@ from journal.file.extent import (
 )
 from journal.file.identity import FORMAT_VERSION, meta
 from journal.file.names import KnownNames, ids_beginning, kinds_of
+from journal.file.origins import Origin, origin_of, ranges_named
 from journal.file.selecting import (
     COLUMNS,
     Chain,
@@ -127,6 +128,11 @@ class Reader:
         """Return `version` in the transaction of a connection that was lent."""
         head = stored_head(connection, "session", session_id.bytes, last_position(connection))
         return 0 if head is None else head.event_count
+
+    def origin_of(self, position: int) -> Origin | None:
+        """Return the range of another journal, or of this, that a position lies in."""
+        with self._database.read() as connection:
+            return origin_of(connection, position, last_position(connection))
 
     def kind_names(self) -> list[str]:
         """Return the names of the kinds that the file has a code for."""
@@ -230,8 +236,15 @@ class Reader:
         wanted.check()
         after, _ = self._span(after, limit)
         with self._database.read() as connection:
-            found = selection(connection, read_extent(connection), after, wanted)
-        return iter(()) if found is None else map(Page.of, selected(self._database.read, found))
+            extent = read_extent(connection)
+            found = selection(connection, extent, after, wanted)
+            ranges = None
+            if wanted.origin is not None:
+                ranges = ranges_named(connection, wanted.origin, extent.last)
+        if found is None:
+            return iter(())
+        some = [found] if ranges is None else (found.within(*each) for each in ranges)
+        return map(Page.of, chain.from_iterable(selected(self._database.read, it) for it in some))
 
     def _decoded(self, page: Page) -> Iterator[AnyEvent]:
         def learn() -> Names:

@@ -13,6 +13,19 @@ EVENTS_VIEW = "CREATE VIEW events AS"
 _KINDS_BEGIN = "        -- one line for each kind"
 _KINDS_END = "        ELSE e.data"
 
+# What a file with events of other journals shows of each, its own among them.
+_ORIGIN_COLUMNS = {
+    "origin_label": "CASE WHEN o.first_seq IS NULL"
+    " THEN (SELECT value FROM meta WHERE key = 'label') ELSE o.label END",
+    "origin_journal_id": "CASE WHEN o.first_seq IS NULL"
+    " THEN (SELECT value FROM meta WHERE key = 'journal_id') ELSE o.journal_id END",
+    "origin_branch": "ifnull(o.branch, '')",
+    "origin_position": "ifnull(e.seq - o.first_seq + o.source_first_seq, e.seq)",
+}
+_ORIGIN_JOIN = """    LEFT JOIN origin AS o ON o.last_seq >= e.seq
+        AND o.first_seq = (SELECT max(r.first_seq) FROM origin AS r WHERE r.first_seq <= e.seq)
+"""
+
 _ID_TEXT = r"lower\(substr\(hex\([st]\.uuid\), 1, 8\)[^;]*?, 21\)\)"
 
 
@@ -29,18 +42,26 @@ def trigger_sql(name: str) -> str:
     return begin + schema_sql().split(begin, 1)[1].split(end, 1)[0] + end
 
 
-def events_view_sql() -> str:
-    """Return the statement that makes the view `events`, with every kind that is known."""
-    return EVENTS_VIEW + schema_sql().split(EVENTS_VIEW, 1)[1]
+def events_view_sql(*, has_origins: bool = False) -> str:
+    """Return the statement that makes the view `events`, with every kind that is known.
+
+    With `has_origins`, it shows where each event was appended first.
+    """
+    sql = EVENTS_VIEW + schema_sql().split(EVENTS_VIEW, 1)[1]
+    if not has_origins:
+        return sql
+    columns, tables = sql.rstrip().removesuffix(";").split("\nFROM event AS e\n")
+    shown = "".join(f",\n    {text} AS {name}" for name, text in _ORIGIN_COLUMNS.items())
+    return f"{columns}{shown}\nFROM event AS e\n{tables}\n{_ORIGIN_JOIN}"
 
 
-def flat_events_view_sql() -> str:
+def flat_events_view_sql(*, has_origins: bool = False) -> str:
     """Return the statement for the same view in a file that has indexes on the texts of ids.
 
     That of a stream is a column of what is joined from the left: only so does SQLite begin with its
     index where a query asks for it.
     """
-    columns, tables = events_view_sql().split("FROM event AS e\n")
+    columns, tables = events_view_sql(has_origins=has_origins).split("FROM event AS e\n")
     written = rf"CASE WHEN e.stream IS NOT NULL THEN\s+{_ID_TEXT} END AS stream_id"
     joined = f"(SELECT id, {id_text_sql()} AS stream_id FROM stream) AS t"
     tables = tables.replace("LEFT JOIN stream AS t", f"LEFT JOIN {joined}")

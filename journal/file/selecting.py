@@ -80,6 +80,8 @@ class Wanted(NamedTuple):
     """They have this timestamp or an earlier one."""
     kinds: Collection[str] | None = None
     """Their kind is one of these."""
+    origin: str | None = None
+    """They were appended to the journal with this label or id."""
 
     def check(self) -> None:
         """Refuse what is not ids, an instant and the names of kinds.
@@ -146,6 +148,11 @@ class Chain(NamedTuple):
 
 class Selection(NamedTuple):
     """The events after a position and up to another that fit some filters."""
+
+    def within(self, first: int, last: int) -> "Selection":
+        """Return what is selected at positions of a range, both ends inclusive."""
+        after, up_to = max(self.after, first - 1), min(self.up_to, last)
+        return self._replace(after=after, up_to=up_to, chain=None, event_count=None)
 
     filters: Filters
     after: int

@@ -190,6 +190,7 @@ class AsyncJournal:
         since: datetime | None = None,
         until: datetime | None = None,
         kinds: Collection[str] | None = None,
+        origin: str | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the events that fit everything given, with their positions; see `Journal.read`."""
         return self._pages(
@@ -202,6 +203,7 @@ class AsyncJournal:
                 since=since,
                 until=until,
                 kinds=kinds,
+                origin=origin,
             )
         )
 

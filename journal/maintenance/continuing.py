@@ -22,7 +22,7 @@ from journal.file.connections import Database, translated
 from journal.file.extent import ABSENT_SQL, Absence, Extent, read_extent
 from journal.file.identity import check_label, meta, set_meta
 from journal.file.opening import open_copy
-from journal.file.origins import Origin, read_origins, write_origin
+from journal.file.origins import Origin, has_origins, read_origins, write_origin
 from journal.file.paths import absolute, check_readable
 from journal.file.schema import events_view_sql
 from journal.maintenance.block_check import Progress
@@ -272,7 +272,7 @@ def _forget_readers(connection: apsw.Connection) -> None:
     for (name,) in indexes:
         connection.execute(f"DROP INDEX main.{name}")
     connection.execute("DROP VIEW IF EXISTS main.events")
-    connection.execute(events_view_sql())
+    connection.execute(events_view_sql(has_origins=has_origins(connection)))
     if have_our_shape(connection):  # else opening makes them
         make_views(connection, flat=False)
 

@@ -18,6 +18,7 @@ from journal.file.creating import add_missing_kinds
 from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta, set_meta
 from journal.file.opening import open_reader
+from journal.file.origins import has_origins
 from journal.file.paths import uri_of
 from journal.file.schema import events_view_sql, flat_events_view_sql
 from journal.maintenance.block_check import Progress, Proof, check_blocks
@@ -178,7 +179,8 @@ def _make_tables(connection: apsw.Connection) -> None:
 
 def _make_views(connection: apsw.Connection, *, flat: bool) -> None:
     connection.execute("DROP VIEW IF EXISTS main.events")
-    connection.execute(flat_events_view_sql() if flat else events_view_sql())
+    sql = flat_events_view_sql if flat else events_view_sql
+    connection.execute(sql(has_origins=has_origins(connection)))
     make_views(connection, flat=flat)
 
 

@@ -9,6 +9,7 @@ import apsw
 
 from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import set_meta
+from journal.file.schema import events_view_sql
 from journal.maintenance.histories import (
     BEFORE_DELTA,
     Block,
@@ -55,6 +56,8 @@ def begin_merging(connection: apsw.Connection) -> None:
         for gap in gaps:
             write_gap(connection, key, gap)
     set_meta(connection, "merged", "1")
+    connection.execute("DROP VIEW IF EXISTS main.events")
+    connection.execute(events_view_sql(has_origins=True))
 
 
 def write_block(connection: apsw.Connection, key: Key, block: Block) -> None:

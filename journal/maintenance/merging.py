@@ -116,7 +116,7 @@ def merge(
         looked_at, skipped = _inspected(database, named, in_folders, report)
         total = sum(source.event_count for source in looked_at)
         if not looked_at:
-            where = in_folders[0].parent if in_folders else path
+            where = absolute(wanted[0]) if wanted else path
             raise errors.JournalNotFoundError(where, "has no journals to merge")
         if database is None and not total:
             raise errors.NotAJournalError(

@@ -37,7 +37,7 @@ INSERT INTO README (topic, text) VALUES
 ('Redacted texts',
  'Where redacted in manifest is not NULL, it says which texts were taken out of the events before they were shipped, and how: blank left nothing, mask its length, hash a digest under a secret key, so that equal texts are still equal. Its ranges are the positions of blocks that no longer prove what was appended.'),
 ('Table: origin',
- 'Where the journal goes on from a copy of another one: which positions came from which journal.'),
+ 'Where the journal goes on from a copy of another one, or others were merged into it: which positions came from which journal. The view events then has origin_label, origin_journal_id, origin_branch and origin_position as well: where each event was appended first.'),
 ('What takes no time',
  'With read indexes (see read_indexes in manifest): session_id = ..., stream_id = ..., session_key, stream_key, position, and ranges of timestamp_ns; also stream_key IN (SELECT stream_key FROM streams WHERE ...), while stream_id IN (SELECT ...) reads every event. Grouping by session_key is quicker than by session_id. Times given as text are quicker as nanoseconds: strftime(''%s'', ''2026-01-31'') * 1000000000.'),
 ('Large integers',

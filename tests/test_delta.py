@@ -144,6 +144,32 @@ def test_an_open_block_is_as_a_whole_in_what_follows(live: Path, ship: Ship) -> 
         assert delta.last_position == COUNT + 40
 
 
+def test_the_command_says_what_it_follows(live: Path, ship: Ship, tmp_path: Path) -> None:
+    before = ship("a.db")
+    add(live, 40)
+    dest = tmp_path / "out" / "b.db"
+    shown = run_here("ship", live, dest, "--after", before.path, "--manifest").out.decode()
+    with Journal.open(live, read_only=True) as opened:
+        head = opened.info().head
+
+    assert "Events      70 events, positions 351 to 420 (and 350 absent)\n" in shown
+    manifest = json.loads((tmp_path / "out" / "b.db.manifest.json").read_text())
+    assert f"Follows     350:{manifest['digest_before']}\nHead        {head}\n" in shown
+    said = json.loads(run_here("ship", live, dest, "--after", "399", "--force", "--json").out)
+    assert (said["first_position"], said["digest_before"]) == (351, manifest["digest_before"])
+    names = names_in(tmp_path / "out")
+    for after, code, words in (
+        ("421", 1, "ends at position 420, and 421 is later"),
+        ("-3", 2, "a position of 0 or more, or a file, found -3"),
+        ("none", 1, "none: does not exist"),
+        (live, 2, "is not a shipped file"),
+        ("", 2, "expected the name of a file"),
+    ):
+        result = run_here("ship", live, tmp_path / "out" / "c.db", "--after", after)
+        assert (result.code, result.out, result.err.count(words)) == (code, b"", 1), result.err
+    assert names_in(tmp_path / "out") == names
+
+
 # After a file
 
 

@@ -150,12 +150,21 @@ def _summary(found: "Shipment", *, manifest: bool) -> list[str]:
         **({} if found.label is None else {"Label": told(found.label)}),
         "Events": events,
         **({} if found.redacted is None else {"Redacted": _redacted_text(found.redacted)}),
+        **_follows(found),
         **({} if found.head is None else {"Head": found.head}),
         "Size": size_text(found.file_bytes),
         "SHA-256": found.sha256,
         **({"Manifest": one_line(str(found.manifest_path))} if manifest else {}),
     }
     return [f"{name:<12}{value}" for name, value in facts.items()]
+
+
+def _follows(found: "Shipment") -> dict[str, str]:
+    """Return the digest before a delta, with its position."""
+    if found.digest_before is None or not any(it.reason == "before delta" for it in found.absent):
+        return {}
+    first = found.first_position or (found.last_position or 0) + 1
+    return {"Follows": f"{first - 1}:{found.digest_before}"}
 
 
 def _redacted_text(found: "Redaction") -> str:

@@ -83,8 +83,7 @@ def standalone(source: Path, dest: Path, after: int, register: Callable[[Journal
     return dest
 
 
-@pytest.mark.parametrize("pruned", [0, 101])
-@pytest.mark.parametrize("after", [51, 303, 650])
+@pytest.mark.parametrize(("after", "pruned"), [(51, 0), (303, 0), (303, 101), (650, 0)])
 def test_it_is_what_pruning_leaves(live: Path, tmp_path: Path, after: int, pruned: int) -> None:
     """Table by table; also of a journal that was pruned before."""
     if pruned:

@@ -26,6 +26,7 @@ from journal.file.process_locks import opened
 from journal.file.schema import schema_sql
 from journal.maintenance.copying import check_format, told_of_the_copy
 from journal.maintenance.delta_base import Base
+from journal.maintenance.histories import is_merged
 from journal.maintenance.targets import check_room
 from journal.projections.own_states import OwnFold
 from journal.projections.tables import make_tables
@@ -52,6 +53,27 @@ _WHOLE: Final = {
     "origin": "first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at,"
     " check_digest",
 }
+
+_SOURCE: Final = "journal_id, branch, "
+_SOURCE_ABSENT: Final = (
+    "first_seq, last_seq, reason, counts, min_timestamp, max_timestamp, digest_before,"
+    " digest_after, forgotten, declared_at, check_digest"
+)
+
+# Of the journals that were merged into the file: where what they have in the delta is there.
+_SOURCES_SQL: Final = """
+SELECT journal_id, branch, max(0, ?1 - first_seq) + source_first_seq,
+    last_seq - first_seq + source_first_seq
+FROM origin WHERE last_seq >= ?1
+"""
+_SOURCE_BLOCKS_SQL: Final = """
+WHERE journal_id = ?1 AND branch = ?2 AND first_seq <= ?4 AND first_seq >= ifnull(
+    (SELECT max(first_seq) FROM origin_block WHERE journal_id = ?1 AND branch = ?2
+        AND first_seq <= ?3), 0)
+"""
+_SOURCE_KEYS_SQL: Final = """
+WHERE journal_id = ?1 AND branch = ?2 AND last_seq >= ?3 AND first_seq <= ?4
+"""
 
 _META_SQL: Final = """
 SELECT key, value FROM meta WHERE key NOT IN ('closed', 'wal_id', 'wal_follows')
@@ -305,11 +327,25 @@ class _Delta:
             self._copy("block", _BLOCKS, "WHERE first_seq >= ?", self._first)
             self._copy_keys()
             self._write_absences(forgotten)
+            if is_merged(self._source):
+                self._copy_sources()
 
     def _copy(self, table: str, columns: str, rest: str, *parameters: Any) -> None:
+        # Several ranges of a journal may lie in one of its blocks.
+        verb = "INSERT OR IGNORE" if table.startswith("origin_") else "INSERT"
         rows: Any = self._source.execute(f"SELECT {columns} FROM {table} {rest}", parameters)
         marks = ", ".join("?" * len(columns.split(",")))
-        self._new.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+        self._new.executemany(f"{verb} INTO {table} ({columns}) VALUES ({marks})", rows)
+
+    def _copy_sources(self) -> None:
+        """Copy what the journals that were merged into the file had, as far as it is in the delta.
+
+        The block before is among it, so that the first one can be held against that.
+        """
+        self._copy("origin_absent", _SOURCE + _SOURCE_ABSENT, "")
+        for source in self._source.execute(_SOURCES_SQL, (self._first,)).fetchall():
+            self._copy("origin_block", _SOURCE + _BLOCKS, _SOURCE_BLOCKS_SQL, *source)
+            self._copy("origin_key", _SOURCE + _KEYS, _SOURCE_KEYS_SQL, *source)
 
     def _copy_keys(self) -> None:
         """Copy the keys that stand for events in it.

@@ -170,16 +170,27 @@ def test_the_command_says_what_it_follows(live: Path, ship: Ship, tmp_path: Path
     assert names_in(tmp_path / "out") == names
 
 
+def test_its_progress_counts_what_is_in_it(live: Path, ship: Ship) -> None:
+    seen: list[tuple[int, int]] = []
+    ship("d.db", after=210, progress=lambda done, total: seen.append((done, total)))
+
+    assert {total for _, total in seen} == {180}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (180, 180)
+
+
 # After a file
 
 
-@pytest.mark.parametrize("what", ["file", "manifest", "delta", "redacted"])
+@pytest.mark.parametrize("what", ["file", "manifest", "delta", "redacted", "recovered"])
 def test_it_follows_what_was_shipped_before(live: Path, ship: Ship, what: str) -> None:
     options: dict[str, Any] = {
         "delta": {"after": 120},
         "redacted": {"redact": {"stream_failed.error": "blank"}},
     }.get(what, {})
     before = ship("a.db", manifest=True, **options)
+    if what == "recovered":
+        journal.recover(live, out=before.path, force=True)
     add(live, 120)
     shipment = ship("b.db", after=before.manifest_path if what == "manifest" else before.path)
 

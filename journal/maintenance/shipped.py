@@ -6,7 +6,7 @@ So it may be pruned there, or what is new since then be shipped.
 import json
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 from pydantic import ValidationError
@@ -18,6 +18,8 @@ from journal.file.extent import Extent, read_extent
 from journal.file.identity import meta
 from journal.file.paths import absolute, check_readable
 from journal.maintenance.redaction import Redaction
+
+_MANIFEST_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Shipped(NamedTuple):
@@ -44,7 +46,7 @@ def shipped_by_manifest(path: Path) -> Shipped:
     """
     is_redacted = False
     try:
-        found: Any = json.loads(path.read_bytes())
+        found = _read(path)
         position, _, digest = found["head"].partition(":")
         shipped = Shipped(
             path.name,
@@ -59,13 +61,27 @@ def shipped_by_manifest(path: Path) -> Shipped:
             for value, wanted in zip(shipped, ("", "", 0, 0, "", ""), strict=True)
         )
         is_redacted = _is_redacted(found.get("redacted"))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         is_right = False
     if not is_right:
         raise ValueError(f"{path}: is not the manifest of a shipped file with events")
     if is_redacted:
         raise ValueError(f"{path}: something is redacted in what was shipped")
     return shipped
+
+
+def _read(path: Path) -> Any:
+    """Return what is in a manifest.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or too much for a manifest.
+    """
+    with path.open("rb") as file:
+        text = file.read(_MANIFEST_BYTES_MAX + 1)
+    if len(text) > _MANIFEST_BYTES_MAX:
+        raise ValueError("too long")
+    return json.loads(text)
 
 
 def _is_redacted(said: Any) -> bool:
@@ -185,8 +201,10 @@ def _end_of_file(path: Path) -> ShippedBefore:
             extent = read_extent(connection)
             digest = _digest_at(connection, extent, extent.last)
             closed, journal_id = meta(connection, "closed"), meta(connection, "journal_id")
-            if closed not in ("ship", "delta") or not journal_id or digest is None:
-                raise ValueError(f"{path}: is not a shipped file")
+            if closed is None or not journal_id or digest is None:
+                raise ValueError(
+                    f"{path}: is not a shipped file, of which the last digest is known"
+                )
             return ShippedBefore(path, journal_id, extent.last, digest)
     finally:
         database.close()
@@ -194,7 +212,7 @@ def _end_of_file(path: Path) -> ShippedBefore:
 
 def _end_by_manifest(path: Path) -> ShippedBefore:
     try:
-        found: Any = json.loads(path.read_bytes())
+        found = _read(path)
         is_new = found["last_position"] is None  # nothing had happened in the journal
         position, _, digest = (f"0:{GENESIS}" if is_new else found["head"]).partition(":")
         shipped = ShippedBefore(path, found["journal_id"], int(position), digest)

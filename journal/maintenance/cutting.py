@@ -10,7 +10,7 @@ from journal.file.absences import figures_of, prune_events
 from journal.file.appending import Appender
 from journal.file.checkpoints import Checkpoint, read_checkpoints
 from journal.file.extent import Extent, missing_event
-from journal.projections.bases import Forgotten, has_base, move_bases
+from journal.projections.bases import Forgotten, Move, has_base, move_bases
 from journal.projections.catching_up import bring_up_here
 from journal.projections.checkpoints import beginning_of
 from journal.projections.lifecycle_states import LifecycleFold
@@ -50,6 +50,34 @@ class Cutter:
         self._appender = appender
         self.lifecycle = lifecycle
         self._own_cut = -1
+        self._ahead: Move | None = None
+
+    def do_ahead(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
+        """Do ahead what a cut up to the end of a block takes most of its time for.
+
+        Args:
+            connection: in a transaction for writing, as for the cut; nothing is written.
+            extent: where the events begin and end.
+            up_to: the last position to go.
+
+        Returns:
+            whether it was done now; else it had been.
+        """
+        if self._ahead is not None and self._ahead.is_of(connection, extent, up_to):
+            return False
+        self._check_bases(connection, extent, [self.lifecycle])
+        self._ahead = Move(connection, extent, up_to, self.lifecycle)
+        self._ahead.do_ahead(figures_of(connection, extent.first, up_to))
+        return True
+
+    def _check_bases(
+        self, connection: apsw.Connection, extent: Extent, folds: Iterable[LifecycleFold | OwnFold]
+    ) -> None:
+        """Make sure that the bases at the cut are what they were when they were written."""
+        if extent.cut != self._own_cut:  # else they are as they were written here
+            for fold in folds:
+                if all(has_base(connection, name, fold.version, extent) for name in fold.names):
+                    beginning_of(connection, fold, extent)
 
     def cut(
         self,
@@ -69,18 +97,19 @@ class Cutter:
             now_ns: the time, nanoseconds since 1970.
         """
         folds: list[LifecycleFold | OwnFold] = [self.lifecycle, *own_folds]
-        if extent.cut != self._own_cut:  # else the bases are as they were written here
-            for fold in folds:
-                if all(has_base(connection, name, fold.version, extent) for name in fold.names):
-                    beginning_of(connection, fold, extent)
+        self._check_bases(connection, extent, folds)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.is_of(connection, extent, up_to):
+            ahead = None
         if up_to == extent.last:
             self._appender.seal_block(connection)
         figures = figures_of(connection, extent.first, up_to)
         if sum(each.event_count for each in figures) != extent.event_count(extent.cut, up_to):
             raise missing_event(connection, extent, extent.cut, up_to)
         bring_up_here(connection, self.lifecycle, extent, up_to)
+        with_uuids = self._appender.knows_heads
         forgotten = move_bases(
-            connection, extent, up_to, figures, folds, with_uuids=self._appender.knows_heads
+            connection, extent, up_to, figures, folds, ahead=ahead, with_uuids=with_uuids
         )
         sql = "SELECT count(*) FROM block WHERE first_seq <= ?"
         block_count: int = connection.execute(sql, (up_to,)).get

@@ -282,6 +282,8 @@ class Pruner:
                     end, held = choice.end(connection, extent, at_most=session)
             if end is None:
                 return Step(None, held, is_more=False)
+            if by_itself and self._cutter.do_ahead(connection, extent, end):
+                return Step(None, held, is_more=True)
             cut = self._cutter.cut(connection, extent, end, own_folds, now_ns)
         return Step(cut, held, is_more=True)
 

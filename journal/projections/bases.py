@@ -29,6 +29,7 @@ from journal.projections.lifecycle import (
     STREAM_COLUMNS,
     T_SESSION,
     T_STATE,
+    State,
 )
 from journal.projections.lifecycle_states import (
     LifecycleFold,
@@ -112,6 +113,7 @@ def move_bases(
     figures: list[Figures],
     folds: Iterable[LifecycleFold | OwnFold],
     *,
+    ahead: "Move | None" = None,
     with_uuids: bool,
 ) -> Forgotten:
     """Move the bases from the cut to a later position, and forget what nothing will be left of.
@@ -124,6 +126,7 @@ def move_bases(
         up_to: the position.
         figures: those of the events from the cut to there.
         folds: the projections.
+        ahead: the move of the built-in ones, if part of it was done ahead.
         with_uuids: whether to return the UUIDs of what is forgotten.
 
     Raises:
@@ -134,7 +137,8 @@ def move_bases(
     # An application's are folded from events with their ids, which the built-in ones may forget.
     for fold in sorted(folds, key=lambda fold: isinstance(fold, LifecycleFold)):
         if isinstance(fold, LifecycleFold):
-            forgotten = _Move(connection, extent, up_to, fold, with_uuids=with_uuids).made(figures)
+            move = ahead or Move(connection, extent, up_to, fold)
+            forgotten = move.made(figures, with_uuids=with_uuids)
             kept.update(fold.names)
         elif has_base(connection, fold.names[0], fold.version, extent):
             with suppress(FoldError):  # it is folded from the cut on, when it can be
@@ -196,19 +200,17 @@ class _Old(NamedTuple):
     state: str | None
 
 
-class _Move:
-    """One move of the base of the built-in projections."""
+class Move:
+    """One move of the base of the built-in projections, from the cut to a later position.
+
+    Where many sessions go on over the cut, it takes some hundredths of a second to fold them and to
+    write their states as JSON. That can be done ahead, in an earlier transaction.
+    """
 
     def __init__(
-        self,
-        connection: apsw.Connection,
-        extent: Extent,
-        up_to: int,
-        fold: LifecycleFold,
-        *,
-        with_uuids: bool,
+        self, connection: apsw.Connection, extent: Extent, up_to: int, fold: LifecycleFold
     ) -> None:
-        self._with_uuids = with_uuids
+        self._with_uuids = False
         self._connection = connection
         self._extent = extent
         self._up_to = up_to
@@ -219,18 +221,50 @@ class _Move:
         self._digests: dict[str, list[str]] = {"session": [], "stream": []}
         self._rows_of: dict[str, dict[int, _Old]] = {"session": {}, "stream": {}}
         self._asked_for: dict[str, set[int]] = {"session": set(), "stream": set()}
+        self._texts: dict[str, dict[int, str | None]] = {"session": {}, "stream": {}}
+        self._known_digests: dict[tuple[Any, ...], str] = {}
+        self._folded: tuple[LifecycleStates, list[StoredEvent]] | None = None
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
-    def made(self, figures: list[Figures]) -> Forgotten:
+    def is_of(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
+        """Tell whether it is the move to a position, and the cut is still where it was."""
+        is_same = connection is self._connection and extent.cut == self._extent.cut
+        return is_same and up_to == self._up_to
+
+    def do_ahead(self, figures: list[Figures]) -> None:
+        """Do ahead what takes most of the time; nothing is written.
+
+        It counts if by the move itself the same events are to be folded: those of sessions that are
+        not over, as far as can be told by now.
+        """
+        if not self._has_base:
+            return
+        condition, values = self._of_others(figures)
+        states, rows = self._states_at(self._rows(condition, values))
+        for table, column in (("session", 2), ("stream", 3)):
+            counts = Counter([row[column] for row in rows])
+            collection = (
+                states.lifecycle.sessions if table == "session" else states.lifecycle.streams
+            )
+            for key, state in collection.items():
+                old = self._rows_of[table].get(key)
+                owner = () if table == "session" else (state[T_SESSION],)
+                before = 0 if old is None else old.events_before
+                self._digest(key, before + counts[key], *owner, self._text(table, state))
+            for key, row in self._rows_of[table].items():
+                self._digest(*_columns(table, key, row))
+
+    def made(self, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""
+        self._with_uuids = with_uuids
         if not self._has_base:
             for table in ("session", "stream"):
                 sql = f"UPDATE base_{table} SET state = NULL WHERE state IS NOT NULL"
                 self._connection.execute(sql)
-        rows = self._forget_what_is_over(figures)
-        states = self._fold.states(self._connection, "base", self._extent.cut)
-        self._take_states(states, rows)
-        states.fold(rows)
+        condition, values = self._of_others(figures)
+        if "kept" in values:
+            self._forget_what_is_over(values)
+        states, rows = self._states_at(self._rows(condition, values))
         owners = self._move_streams(states, rows)
         self._move_sessions(states, rows, owners)
         sql = "DELETE FROM projection_anomaly WHERE position <= ?"
@@ -243,17 +277,29 @@ class _Move:
                 self._connection.execute("DELETE FROM base WHERE projection = ?", (name,))
         return self._forgotten
 
-    def _forget_what_is_over(self, figures: list[Figures]) -> list[StoredEvent]:
-        """Forget the sessions of which it is known without folding; return the others' events.
+    def _states_at(self, rows: list[StoredEvent]) -> tuple[LifecycleStates, list[StoredEvent]]:
+        """Return the states of what some events are about, after them, and these events."""
+        if self._folded is None or self._folded[1] != rows:
+            for texts in self._texts.values():
+                texts.clear()
+            states = self._fold.states(self._connection, "base", self._extent.cut)
+            self._take_states(states, rows)
+            states.fold(rows)
+            self._folded = states, rows
+        return self._folded
 
-        They began after the last cut and have ended, and nothing follows of them and of their
+    def _of_others(self, figures: list[Figures]) -> tuple[str, dict[str, Any]]:
+        """Return the condition for the events that are to be folded, and its values.
+
+        All but those of sessions of which it is known without folding that they are over. These
+        began after the last cut and have ended, and nothing follows of them and of their
         streams, so by now they are what they are at the cut. One that shares a stream with another
         session is left to the fold. As most are of this kind, it is done by ranges of numbers.
         """
         values: dict[str, Any] = {"after": self._extent.cut, "up_to": self._up_to}
         stored = stored_checkpoint(self._connection, self._fold, self._extent.last)
         if stored is None or is_stale(stored, self._fold, self._extent):
-            return self._rows("TRUE", values)
+            return "TRUE", values
         values["new_session"] = max(each.last_session for each in figures)
         values["new_stream"] = max(each.last_stream or 0 for each in figures)
         for table in ("session", "stream"):
@@ -263,6 +309,11 @@ class _Move:
         for pair in self._connection.execute(_SHARED_SQL, values):
             kept.update(key for key in pair if key is not None)
         values["kept"] = _json(kept)
+        among_kept = "session IN (SELECT value FROM json_each(:kept))"
+        return f"(session <= :old_session OR {among_kept})", values
+
+    def _forget_what_is_over(self, values: dict[str, Any]) -> None:
+        """Forget the sessions of which it is known without folding that they are over."""
         for table, condition in _OVER.items():
             over = f"projection_{table} WHERE {condition}"
             sql = f"SELECT state, count(*) FROM {over} GROUP BY 1"
@@ -277,9 +328,6 @@ class _Move:
                 self._uuids(table).extend(uuid for (uuid,) in uuids)
             self._connection.execute(f"DELETE {rows}", values)
             self._connection.execute(f"DELETE FROM {over}", values)
-        return self._rows(
-            "(session <= :old_session OR session IN (SELECT value FROM json_each(:kept)))", values
-        )
 
     def _rows(self, condition: str, values: dict[str, Any]) -> list[StoredEvent]:
         sql = f"SELECT {COLUMNS} FROM event WHERE seq > :after AND seq <= :up_to"
@@ -332,7 +380,7 @@ class _Move:
             if heads[key][_LAST] <= self._up_to and is_over:
                 gone[key] = None if state is None else state[T_STATE]
                 continue
-            text = None if state is None else self._text(_BASE_STREAM_COLUMNS, state[2:])
+            text = None if state is None else self._text("stream", state)
             written.append((key, before + counts[key], owner, text))
         self._write("stream", written, old)
         self._forget("stream", gone, heads)
@@ -358,9 +406,7 @@ class _Move:
                 gone[key] = state[STATE]
             elif is_touched:
                 before = old[key].events_before if key in old else 0
-                text = None
-                if state is not None:
-                    text = self._text(_BASE_SESSION_COLUMNS, row_of_session(state)[1:])
+                text = None if state is None else self._text("session", state)
                 written.append((key, before + counts[key], text))
         self._write("session", written, old)
         left = self._keys_of_streams(gone)
@@ -397,8 +443,8 @@ class _Move:
     def _write(self, table: str, rows: list[tuple[Any, ...]], old: dict[int, _Old]) -> None:
         """Write rows of a base, in place of old ones."""
         replaced = {key: old[key] for key, *_ in rows if key in old}
-        self._digests[table] += _digests_of(table, replaced)
-        self._digests[table] += [row_digest(*row) for row in rows]
+        self._digests[table] += self._digests_of(table, replaced)
+        self._digests[table] += [self._digest(*row) for row in rows]
         marks = "?, ?, ?" if table == "session" else "?, ?, ?, ?"
         columns = "" if table == "session" else "session, "
         sql = f"INSERT OR REPLACE INTO base_{table} ({table}, events_before, {columns}state)"
@@ -417,7 +463,7 @@ class _Move:
         self._forgotten.states[f"{table}s"].update(state or NOT_FOLDED for state in gone.values())
         self._write_mark(table)
         old = self._old(table, gone)
-        self._digests[table] += _digests_of(table, old)
+        self._digests[table] += self._digests_of(table, old)
         for each, column, keys in (
             (f"base_{table}", table, old),
             (f"projection_{table}", table, gone),
@@ -469,23 +515,39 @@ class _Move:
             rows_of.update((key, _Old(*row)) for key, *row in rows)
         return {key: rows_of[key] for key in wanted if key in rows_of}
 
-    def _text(self, columns: Iterable[str], values: Iterable[Any]) -> str | None:
+    def _text(self, table: str, state: State) -> str | None:
         """Return a state as a base has it; None where there is no base to go on from."""
         if not self._has_base:
             return None
-        state = dict(zip(columns, values, strict=True))
-        for name in _COUNTERS:
-            if name in state:
-                state[name] = storable(state[name])
-        return to_json(state).decode()
+        texts, key = self._texts[table], state[0]
+        if key not in texts:
+            if table == "session":
+                values = dict(zip(SESSION_COLUMNS, row_of_session(state), strict=True))
+            else:
+                values = dict(zip(STREAM_COLUMNS, state, strict=True))
+                del values["session"]
+            del values[table]
+            for name in _COUNTERS:
+                if name in values:
+                    values[name] = storable(values[name])
+            texts[key] = to_json(values).decode()
+        return texts[key]
+
+    def _digests_of(self, table: str, old: Mapping[int, _Old]) -> list[str]:
+        """Return the digests of rows as they are."""
+        return [self._digest(*_columns(table, key, row)) for key, row in old.items()]
+
+    def _digest(self, *columns: int | str | None) -> str:
+        digest = self._known_digests.get(columns)
+        if digest is None:
+            digest = self._known_digests[columns] = row_digest(*columns)
+        return digest
+
+
+def _columns(table: str, key: int, row: _Old) -> tuple[int | str | None, ...]:
+    """Return the columns of a row of a base, with its key."""
+    return (key, *row) if table == "stream" else (key, row.events_before, row.state)
 
 
 def _json(keys: Iterable[int]) -> str:
     return to_json(sorted(keys)).decode()
-
-
-def _digests_of(table: str, old: Mapping[int, _Old]) -> list[str]:
-    """Return the digests of rows as they are."""
-    if table == "stream":
-        return [row_digest(key, *row) for key, row in old.items()]
-    return [row_digest(key, row.events_before, row.state) for key, row in old.items()]

@@ -553,7 +553,7 @@ class Journal:
         """Yield what `sessions` returns, in memory that does not grow with it.
 
         The first one comes at once where the projections are stored up to the last event; an order
-        other than "oldest" and "newest" sorts first, and keeps eight bytes of each in memory.
+        other than "oldest" and "newest" sorts first, and keeps sixteen bytes of each in memory.
         Rows are read in pages of a thousand, each in a short transaction, so an iterator that is
         left alone holds up nobody. So it is not one moment that it shows: each session is as it
         was at the call or has become since, those that are new since are left out, and none comes
@@ -669,6 +669,19 @@ class Journal:
                 each, and not for a few. None: no longer.
         """
         self._projections.progress = progress
+
+    def report_looking(self, progress: Progress | None) -> None:
+        """Have `progress` called while the first of what is asked for may be long in coming.
+
+        That is while `read` and `lines` look for events that fit, and while `iter_sessions` and
+        `iter_streams` sort. It goes for what is asked for from now on.
+
+        Args:
+            progress: takes how many events or rows were looked at, and how many there are; both
+                alike at the end. It is called in the thread that reads, after some hundred or
+                more. None: no longer.
+        """
+        self._reader.progress = self._queries.progress = progress
 
     def projections(self) -> list[ProjectionStatus]:
         """Return the name, version and position of every projection, and how far it is behind."""

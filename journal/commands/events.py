@@ -20,6 +20,7 @@ from journal.commands.console.arguments import (
 from journal.commands.console.following import followed, followed_by_name
 from journal.commands.console.lookups import session_named, stream_named
 from journal.commands.console.output import Output, json_text, one_line
+from journal.commands.console.progress import LookingProgress
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def events(
         _check_kinds(opened, frozenset(kinds))
         if origin is not None:
             _check_origin(opened, origin)
+        looking = LookingProgress(opened, output)
         lines_of = partial(
             journal.Journal.lines,
             session_id=None if session is None else session_named(opened, session),
@@ -138,7 +140,7 @@ def events(
         else:
             lines = lines_of(opened, after)
         try:
-            for position, text in _limited(lines, limit):
+            for position, text in looking.stopping(_limited(lines, limit)):
                 output.line(text if shown is None else shown.line(position, text))
         except Exception:  # not an interrupt: whoever reads a pipe may never take it
             output.flush()

@@ -21,6 +21,7 @@ from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, say
 from journal.commands.console.pages import listed
+from journal.commands.console.progress import LookingProgress
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     Column,
@@ -87,9 +88,9 @@ def sessions(
     with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
         wanted = None if state is None else journal.SessionState(state)
-        found = tally.counting(
-            opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
-        )
+        looking = LookingProgress(opened, output, what="session")
+        statuses = opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
+        found = tally.counting(looking.stopping(statuses))
         table = partial(_table, opened, found, look_of(output))
         print_list(output, found, table, as_json=as_json, wide=wide)
     output.flush()

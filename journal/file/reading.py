@@ -38,6 +38,7 @@ from journal.file.selecting import (
     COLUMNS,
     Chain,
     Owner,
+    Progress,
     Wanted,
     chain_damaged,
     events_before,
@@ -83,6 +84,8 @@ class Reader:
     """
 
     def __init__(self, database: Database) -> None:
+        self.progress: Progress | None = None
+        """Is told how far it has come while it looks for events that fit."""
         self._database = database
         self._known = KnownNames(database.path)
 
@@ -244,7 +247,8 @@ class Reader:
         if found is None:
             return iter(())
         some = [found] if ranges is None else (found.within(*each) for each in ranges)
-        return map(Page.of, chain.from_iterable(selected(self._database.read, it) for it in some))
+        pages = (selected(self._database.read, each, self.progress) for each in some)
+        return map(Page.of, chain.from_iterable(pages))
 
     def _decoded(self, page: Page) -> Iterator[AnyEvent]:
         def learn() -> Names:

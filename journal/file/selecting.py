@@ -26,6 +26,8 @@ from journal.file.names import kinds_of
 Reading = Callable[[], AbstractContextManager[apsw.Connection]]
 """Lends a connection for one short transaction."""
 
+Progress = Callable[[int, int], None]
+
 Owner = Literal["session", "stream"]
 
 COLUMNS = "seq, kind, session, stream, timestamp, data"
@@ -227,8 +229,12 @@ def chain_damaged(path: Path | str, chain: Chain, found: int) -> DamagedError:
     return DamagedError(path, what, chain.last)
 
 
-def selected(reading: Reading, wanted: Selection) -> Iterator[list[StoredEvent]]:
+def selected(
+    reading: Reading, wanted: Selection, progress: Progress | None = None
+) -> Iterator[list[StoredEvent]]:
     """Yield pages of what is selected, each read in a short transaction of its own.
+
+    `progress` is called with how many events were looked at for it, and how many there are.
 
     Raises:
         DamagedError: an event is missing where it looks, or a chain is not what its head says.
@@ -236,14 +242,16 @@ def selected(reading: Reading, wanted: Selection) -> Iterator[list[StoredEvent]]
     """
     chain = wanted.chain
     if chain is not None and chain.event_count * _LINK_COST < wanted.up_to - wanted.after:
-        return _along_the_chain(reading, wanted, chain)
-    return _by_range(reading, wanted)
+        return _along_the_chain(reading, wanted, chain, progress)
+    return _by_range(reading, wanted, progress)
 
 
 # By ranges of positions
 
 
-def _by_range(reading: Reading, wanted: Selection) -> Iterator[list[StoredEvent]]:
+def _by_range(
+    reading: Reading, wanted: Selection, progress: Progress | None
+) -> Iterator[list[StoredEvent]]:
     position, count = wanted.after, 0
     path = ""
     while position < wanted.up_to:
@@ -253,6 +261,8 @@ def _by_range(reading: Reading, wanted: Selection) -> Iterator[list[StoredEvent]
                 raise PrunedError(connection.filename, f"position {position}", extent.first)
             rows, position = next_rows(connection, extent, wanted.filters, position, wanted.up_to)
             count += len(rows)
+        if progress is not None:
+            progress(position - wanted.after, wanted.up_to - wanted.after)
         if rows:
             yield rows
     if wanted.chain is not None and wanted.event_count not in (None, count):
@@ -346,7 +356,7 @@ class _Stretch(NamedTuple):
 
 
 def _along_the_chain(
-    reading: Reading, wanted: Selection, chain: Chain
+    reading: Reading, wanted: Selection, chain: Chain, progress: Progress | None
 ) -> Iterator[list[StoredEvent]]:
     """Yield what fits, first to last, although the links lead from the last to the first.
 
@@ -363,7 +373,8 @@ def _along_the_chain(
         "data_max": limits.BLOCK_DATA_MAX,
     }
     with reading() as connection:
-        stretches = _stretches(connection, chain, _MEASURE_SQL.format(**texts), values)
+        sql = _MEASURE_SQL.format(**texts)
+        stretches = _stretches(connection, chain, sql, values, progress)
     fetch_sql = _FETCH_SQL.format(**texts)
     while stretches:
         last, first, fitting = stretches.pop()
@@ -378,7 +389,11 @@ def _along_the_chain(
 
 
 def _stretches(
-    connection: apsw.Connection, chain: Chain, sql: str, values: dict[str, int]
+    connection: apsw.Connection,
+    chain: Chain,
+    sql: str,
+    values: dict[str, int],
+    progress: Progress | None,
 ) -> list[_Stretch]:
     """Follow a chain; return its stretches that hold what is wanted, last to first.
 
@@ -395,6 +410,8 @@ def _stretches(
             found.append(_Stretch(last, first, fitting))
         count += here
         belonging += own
+        if progress is not None:
+            progress(count, chain.event_count)
         last = back if isinstance(back, int) and back < first else None
     if not count == belonging == chain.event_count:
         raise chain_damaged(connection.filename, chain, belonging)

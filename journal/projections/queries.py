@@ -34,6 +34,7 @@ from journal.projections.listing import (
     STREAMS,
     AnomalyListing,
     Listing,
+    Progress,
     Reading,
     RowT,
     Wanted,
@@ -57,6 +58,8 @@ class Queries:
     """Answers about the sessions and streams of one journal. Threads may share it."""
 
     def __init__(self, database: Database, projections: Projections) -> None:
+        self.progress: Progress | None = None
+        """Is told how far the sorting of a list has come."""
         self._database = database
         self._projections = projections
 
@@ -87,7 +90,8 @@ class Queries:
         wanted = Wanted(SESSIONS, _name(SessionState, state), order, limit)
         wanted.check()
         lent = self._lent(None, as_of, for_pages=True)
-        return self._in_pages(lent, partial(_begin_sessions, wanted), _session_statuses)
+        statuses = partial(_session_statuses, progress=self.progress)
+        return self._in_pages(lent, partial(_begin_sessions, wanted), statuses)
 
     def stream(self, stream_id: StreamId, as_of: AsOf) -> StreamStatus | None:
         """Return one stream as of a moment; None if it has no events by then."""
@@ -130,7 +134,8 @@ class Queries:
         wanted = Wanted(STREAMS, _name(StreamState, state), order, limit)
         wanted.check()
         lent = self._lent(self._apart(session_id, as_of), as_of, for_pages=True)
-        return self._in_pages(lent, partial(_begin_streams, wanted, session_id), _stream_statuses)
+        statuses = partial(_stream_statuses, progress=self.progress)
+        return self._in_pages(lent, partial(_begin_streams, wanted, session_id), statuses)
 
     def anomalies(self, session_id: SessionId | None, as_of: AsOf) -> list[Anomaly]:
         """Return the anomalies of a session, or all, as of one moment, by position."""
@@ -245,15 +250,19 @@ def _closing(kept: ExitStack, statuses: Iterator[StatusT]) -> Iterator[StatusT]:
         yield from statuses
 
 
-def _session_statuses(reading: Reading, listing: Listing) -> Iterator[SessionStatus]:
-    for page in _pages(rows_of(reading, listing)):
+def _session_statuses(
+    reading: Reading, listing: Listing, progress: Progress | None = None
+) -> Iterator[SessionStatus]:
+    for page in _pages(rows_of(reading, listing, progress)):
         with reading() as connection:
             ids = _ids(connection, "session", SessionId, (row[0] for row in page))
         yield from (_session_status(ids[row[0]], row) for row in page if row[0] in ids)
 
 
-def _stream_statuses(reading: Reading, listing: Listing) -> Iterator[StreamStatus]:
-    for page in _pages(rows_of(reading, listing), T_ERROR):
+def _stream_statuses(
+    reading: Reading, listing: Listing, progress: Progress | None = None
+) -> Iterator[StreamStatus]:
+    for page in _pages(rows_of(reading, listing, progress), T_ERROR):
         with reading() as connection:
             statuses = _streams(connection, {row[0]: row for row in page})
         yield from statuses

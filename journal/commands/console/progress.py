@@ -3,11 +3,11 @@
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from journal.commands.console.output import counted, say
+from journal.commands.console.output import Output, counted, say
 from journal.commands.console.times import duration_text
 from journal.commands.console.widths import shortened
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SECONDS_BEFORE: Final = 1.0  # nobody asks before
 _INTERVAL_SECONDS: Final = 0.2
 _S: Final = 1_000_000_000
+
+_Item = TypeVar("_Item")
 
 
 class Progress:
@@ -87,10 +89,10 @@ class Progress:
 
 
 class CountProgress(Progress):
-    """Shows how far the folding or counting of events has come."""
+    """Shows how far folding, counting or looking for something has come."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, what: str = "event") -> None:
+        super().__init__(what=what)
         self.complete = False
         self._first: int | None = None
 
@@ -105,6 +107,41 @@ class CountProgress(Progress):
             self._first = position
             self.begin()
         self.show(position - self._first, (position - self._first) / (last - self._first))
+
+    def begin_again(self) -> None:
+        """Take the figures away, and count from the next call on."""
+        self.clear()
+        self._first = None
+
+
+class LookingProgress(CountProgress):
+    """Shows how far it has come while nothing is found, and so nothing is written.
+
+    Args:
+        opened: the journal that is looked through.
+        output: where it is written what is found.
+        what: what is looked at.
+    """
+
+    def __init__(self, opened: "Journal", output: Output, *, what: str = "event") -> None:
+        super().__init__(what=what)
+        self._output = output
+        if self._visible:
+            opened.report_looking(self.take)
+
+    def take(self, position: int, last: int) -> None:
+        """Show the figures below what was found before."""
+        self._output.flush()
+        super().take(position, last)
+
+    def stopping(self, found: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield what is found, and take the figures away each time."""
+        try:
+            for one in found:
+                self.begin_again()
+                yield one
+        finally:
+            self.clear()
 
 
 @contextmanager

@@ -498,9 +498,9 @@ class Database:
             self._failed_commit = True
             if self._checkpoints is not None:
                 self._checkpoints.is_doubtful = True
-            raise errors.CommitFailedError(
-                self.path, f"the commit failed, open it again to see whether it took: {error}"
-            ) from error
+            reason = "the commit failed, and whether it took is known once the disk works again "
+            reason += f"(of an append, Journal.resolve tells it from the error's outcome): {error}"
+            raise errors.CommitFailedError(self.path, reason) from error
 
     def check_open(self) -> None:
         """Raise `ClosedError` if the journal was closed, or opened by this process's parent."""

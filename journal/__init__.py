@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from journal.errors import ConcurrencyError as ConcurrencyError
     from journal.errors import DamagedError as DamagedError
     from journal.errors import FileReplacedError as FileReplacedError
+    from journal.errors import FlushFailedError as FlushFailedError
     from journal.errors import FoldError as FoldError
     from journal.errors import InvalidEventError as InvalidEventError
     from journal.errors import JournalError as JournalError
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from journal.events.values import PriorityDistribution as PriorityDistribution
     from journal.events.values import SessionState as SessionState
     from journal.events.values import StreamState as StreamState
+    from journal.journal import BufferedJournal as BufferedJournal
     from journal.journal import Journal as Journal
     from journal.live.async_journal import AsyncJournal as AsyncJournal
     from journal.maintenance.continuing import continue_copy as continue_copy
@@ -96,6 +98,7 @@ _HOMES = {
     "ConcurrencyError": "errors",
     "DamagedError": "errors",
     "FileReplacedError": "errors",
+    "FlushFailedError": "errors",
     "FoldError": "errors",
     "InvalidEventError": "errors",
     "JournalError": "errors",
@@ -140,6 +143,7 @@ _HOMES = {
     "UnknownEvent": "events.unknown",
     "SessionId": "events.ids",
     "StreamId": "events.ids",
+    "BufferedJournal": "journal",
     "Journal": "journal",
     "AsyncJournal": "live.async_journal",
     "Retention": "maintenance.retention",

@@ -6,7 +6,7 @@
                  NotAClosedCopyError, OpenSourceError, FileReplacedError, StaleWalError
       events     InvalidEventError: UnknownKindError, LineRejectedError
       appending  ConcurrencyError, KeyConflictError, ReadOnlyError, CommitFailedError,
-                 OverloadedError
+                 OverloadedError, FlushFailedError
       projecting FoldError, UnknownProjectionError
       reading    PrunedError
       files      TargetExistsError, WrongTargetError, OtherHistoryError
@@ -286,23 +286,44 @@ class ReadOnlyError(PathOSError, PermissionError):
 
 
 class CommitFailedError(PathOSError):
-    """A commit failed, so whether its events are in the file is known only after reopening it.
+    """A commit failed, so whether its events are in the file is known once the disk works again.
 
-    Opening it for writing decides that once and for ever. Who only reads may see the events before,
+    The journal opens the file again by itself then, which decides it once and for ever:
+    `Journal.resolve` tells it from the error's `outcome`. Who only reads may see the events before,
     or not see them.
     """
 
 
 class OverloadedError(JournalError, RuntimeError):
-    """So many appends wait that the limit of `Journal.open` is reached; nothing was written.
+    """So much waits that the limit of `Journal.open` is reached; nothing was written.
 
-    `waiting` says how many. A retry can help, once some of them are committed.
+    `waiting` says how many appends, or how many events where they are buffered. A retry can help,
+    once some of them are committed.
     """
 
-    def __init__(self, *, waiting: int, waiting_max: int) -> None:
-        super().__init__(f"{waiting} appends wait to be committed, the limit is {waiting_max}")
+    def __init__(self, *, waiting: int, waiting_max: int, what: str = "appends") -> None:
+        super().__init__(f"{waiting} {what} wait to be committed, the limit is {waiting_max}")
         self.waiting = waiting
         self.waiting_max = waiting_max
+
+
+class FlushFailedError(PathOSError):
+    """Buffered events could not be written; their tickets say what has become of each append.
+
+    It is raised once, by the next call that appends, flushes or closes, which has appended nothing
+    itself. `event_count` says how many events it concerns. The `__cause__` is the first error.
+    """
+
+    def __init__(
+        self, path: str | Path, event_count: int, why: str, *, is_known: bool, errno: int | None
+    ) -> None:
+        became = "were not written"
+        if not is_known:
+            became = (
+                "may not have been written (Journal.resolve tells, from their tickets' outcome)"
+            )
+        super().__init__(path, f"{event_count} buffered events {became}: {why}", errno=errno)
+        self.event_count = event_count
 
 
 # Projections

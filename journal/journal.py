@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from journal._signatures import shorten_signatures
 from journal.errors import JournalError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from journal.file.ndjson import LineAppender, OnError
     from journal.file.opening import Durability
     from journal.file.origins import Origin
+    from journal.live.buffered_commits import Buffering, OnFlushFailed, WhenFull
     from journal.live.tickets import Ticket
     from journal.maintenance.manifest import Shipment
     from journal.maintenance.provenance import Provenance
@@ -90,6 +91,7 @@ class Journal:
             self._retainer = Retainer(self._appender, self._pruner(), retention)
             self._commits.after_commit = self._retainer.after_append
 
+    @overload
     @classmethod
     def open(
         cls,
@@ -100,7 +102,38 @@ class Journal:
         label: str | None = None,
         waiting_max: int | None = None,
         retention: Retention | None = None,
-    ) -> Self:
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        *,
+        durability: Literal["buffered"],
+        label: str | None = None,
+        retention: Retention | None = None,
+        max_delay: float | timedelta | None = None,
+        max_events: int | None = None,
+        when_full: WhenFull | None = None,
+        on_flush_failed: OnFlushFailed | None = None,
+    ) -> BufferedJournal: ...
+
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        *,
+        read_only: bool = False,
+        durability: Durability | Literal["buffered"] = "full",
+        label: str | None = None,
+        waiting_max: int | None = None,
+        retention: Retention | None = None,
+        max_delay: float | timedelta | None = None,
+        max_events: int | None = None,
+        when_full: WhenFull | None = None,
+        on_flush_failed: OnFlushFailed | None = None,
+    ) -> Self | BufferedJournal:
         """Open the journal at `path`; make one, for its owner only, if there is no file.
 
         Args:
@@ -110,7 +143,8 @@ class Journal:
                 read-only media.
             durability: what an append waits for. "full": the disk has it, so that it survives a
                 power cut. "normal": the operating system has it, so that it survives a crash of
-                the program; a power cut may lose the latest appends, each as a whole.
+                the program; a power cut may lose the latest appends, each as a whole. "buffered":
+                nothing; it returns a ticket at once. See `BufferedJournal`, which this opens.
             label: what people call this journal, such as the name of the device: 1 to 200 printable
                 characters, kept in the file. None: leave it as it is.
             waiting_max: how many appends of this journal's threads may wait to be committed; one
@@ -119,10 +153,18 @@ class Journal:
                 steps after appends that seal a block. An append waits some milliseconds for that,
                 for each thousand events that it appends. What goes wrong there fails no append:
                 `retention_failure` has it. None: everything is kept.
+            max_delay: only for "buffered", as what follows: for how long an event may be buffered
+                before it begins to be written, in seconds or as a timedelta. None: 0.1 s.
+            max_events: how many events are buffered or being written at most; half of them begin to
+                be written at once. An append of more waits for an empty buffer. None: 10,000.
+            when_full: what an append does that finds no room: "block", the default, waits for it,
+                "raise" raises `OverloadedError`.
+            on_flush_failed: is called in a thread of the journal's own, when buffered events could
+                not be written, with the `FlushFailedError` that the next call raises, too.
 
         Raises:
-            ValueError: `durability`, `label` or `waiting_max` is not of these, or a label or a
-                retention is given with `read_only`.
+            ValueError: an argument is not of these, or needs another value of `durability`, or a
+                label, a retention or a buffer is given with `read_only`.
             ClosedCopyError: it is a copy made by shipping or recovering, and not `read_only`.
             JournalNotFoundError: no such file, with `read_only`, or no such folder.
             PathIsDirectoryError, AccessDeniedError: as they say.
@@ -134,10 +176,12 @@ class Journal:
         from journal.file.connections import Database  # noqa: PLC0415
         from journal.file.identity import check_label  # noqa: PLC0415
         from journal.file.paths import absolute  # noqa: PLC0415
+        from journal.live.buffered_commits import buffering_of  # noqa: PLC0415
 
-        if durability not in ("full", "normal"):
-            message = f"durability: expected 'full' or 'normal', found {durability!r}"
-            raise ValueError(message)
+        buffering = buffering_of(durability, max_delay, max_events, when_full, on_flush_failed)
+        if buffering is not None and (read_only or waiting_max is not None):
+            message = "durability: 'buffered' goes neither with read_only nor with waiting_max, "
+            raise ValueError(message + "which is for appends that wait to be committed at once")
         if waiting_max is not None and waiting_max < 1:
             message = f"waiting_max: expected 1 or more, or None, found {waiting_max!r}"
             raise ValueError(message)
@@ -147,10 +191,13 @@ class Journal:
                 raise ValueError("label: cannot be written with read_only")
         if retention is not None and read_only:
             raise ValueError("retention: nothing can be pruned with read_only")
-        database = Database(absolute(path), read_only=read_only, durability=durability)
+        synced: Durability = "normal" if durability == "normal" else "full"
+        database = Database(absolute(path), read_only=read_only, durability=synced)
         try:
             if label is not None:
                 database.set_label(label)
+            if buffering is not None:
+                return BufferedJournal(database, buffering, retention=retention)
             return cls(database, waiting_max=waiting_max, retention=retention)
         except BaseException:
             with suppress(JournalError):  # what went wrong first is what to tell
@@ -898,4 +945,101 @@ class Journal:
         return Pruner(self._database, self._appender, self._projections)
 
 
+class BufferedJournal(Journal):
+    """A journal whose appends return at once and are committed together, a little later.
+
+        with Journal.open(path, durability="buffered", max_delay=0.1) as journal:
+            ticket = journal.append_events(events)
+            journal.flush()
+
+    Until then, events are in memory only: nobody reads them, also not through this journal, and a
+    crash loses them (kill -9, a signal that nobody handles, `os._exit`, a power cut): those of the
+    last `max_delay` and the time it takes to write them, and no more than `max_events`. Every other
+    end of the program writes them: its last line, `sys.exit`, an exception, Ctrl-C; also where the
+    journal is not closed, or was forgotten. From when the main thread has ended, appends are
+    committed before they return. What was flushed is as safe as with durability "full".
+
+    Where writing fails, nothing is tried again: the tickets say what has become of each append, and
+    the next call of `append_events`, `append_ndjson`, `flush` or `close` raises `FlushFailedError`,
+    once, and does nothing else, but that `close` closes. `on_flush_failed` of `open` hears of it
+    at once.
+
+    `append_ndjson` has batches of its own and returns when they are committed, after what was
+    buffered before. A process that is forked has none of the buffer: the parent writes it.
+    """
+
+    def __init__(
+        self, database: Database, buffering: Buffering, *, retention: Retention | None = None
+    ) -> None:
+        from journal.live.buffered_commits import BufferedCommits  # noqa: PLC0415
+
+        super().__init__(database, retention=retention)
+        buffer = BufferedCommits(database, self._appender, buffering)
+        buffer.after_commit = self._commits.after_commit
+        self._commits = self._buffer = buffer
+
+    def append_events(  # type: ignore[override]  # that is what buffering is
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        expected_versions: Mapping[SessionId, int] | None = None,
+        key: str | None = None,
+    ) -> Ticket:
+        """Buffer events, to be committed all or nothing, and return a ticket at once.
+
+        What one thread appends keeps its order. `wait()` of the ticket waits until they are
+        committed, and does not hasten it.
+
+        Raises:
+            ValueError: `expected_versions` or `key` is given: what they are compared with is not
+                known yet.
+            InvalidEventError: something in `events` is not an event.
+            FlushFailedError: earlier events could not be written; these were not taken.
+            OverloadedError: the buffer is full, and `when_full` is "raise".
+            BusyError: a signal's handler has interrupted an append, or `on_flush_failed` appends.
+        """
+        if expected_versions is not None or key is not None:
+            raise ValueError(
+                "expected_versions, key: a buffered append cannot have them, since it returns "
+                "before they can be looked at: open the journal with another durability"
+            )
+        return self._buffer.buffer(self._append_of(events, None, None))
+
+    def submit(
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        expected_versions: Mapping[SessionId, int] | None = None,
+        key: str | None = None,
+    ) -> Ticket:
+        """Do what `append_events` does."""
+        return self.append_events(events, expected_versions=expected_versions, key=key)
+
+    def flush(self) -> None:
+        """Write what was buffered before the call, and return when the disk has it.
+
+        Raises:
+            FlushFailedError: some of it, or of what was buffered earlier, could not be written.
+            BusyError: as `append_events`.
+        """
+        self._buffer.flush()
+
+    def close(self) -> None:
+        """Write what is buffered, and close the journal; see `Journal.close`.
+
+        Raises:
+            FlushFailedError: some of it could not be written; it is closed.
+            StorageFullError, StorageError: as `Journal.close`.
+            BusyError: `on_flush_failed` closes it; it is not closed.
+        """
+        self._buffer.close()
+        try:
+            super().close()
+        except JournalError:
+            self._buffer.raise_failure()  # what is lost is more than a -wal that stays
+            raise
+        self._buffer.raise_failure()
+
+
 shorten_signatures(Journal)
+shorten_signatures(BufferedJournal)

@@ -1,6 +1,7 @@
 """`AsyncJournal`: tasks append and read, are cancelled, and their loops end, in good order."""
 
 import asyncio
+import contextlib
 import gc
 import random
 import threading
@@ -27,7 +28,7 @@ from journal import (
     StreamId,
 )
 from journal.file import connections
-from journal.live import async_journal
+from journal.live import AsyncTicket, async_journal
 from journal.store import Appended, Outcome
 from journal.testing import FaultVFS
 
@@ -223,6 +224,101 @@ def test_an_append_cancelled_while_it_is_committed_is_cancelled_after_that(path:
                 assert task.cancelled()
 
     run(main)
+
+
+def test_a_ticket_is_there_at_once_and_can_be_awaited(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncJournal.open(path, waiting_max=3) as journal:
+            with held_up(journal.journal):
+                tickets = [journal.submit([activated(ONE, number)]) for number in range(2)]
+                tickets.append(journal.submit([activated(TWO)], expected_versions={TWO: 4}))
+                assert [(each.positions, each.outcome) for each in tickets] == [(None, None)] * 3
+                with pytest.raises(OverloadedError):
+                    journal.submit([activated(ONE)])
+                with pytest.raises(InvalidEventError):
+                    journal.submit(["not an event"])  # type: ignore[list-item]
+            first = tickets[0]
+            waits = [asyncio.create_task(first.wait()) for _ in range(3)]
+            assert await asyncio.gather(*waits) == [Appended(1, 1)] * 3
+            assert await first.wait() == first.positions == Appended(1, 1)
+            assert await tickets[1].wait() == Appended(2, 2)
+            with pytest.raises(ConcurrencyError) as caught:
+                await tickets[2].wait()
+            outcome = Outcome("rejected", None)
+            assert caught.value.outcome == tickets[2].outcome == outcome
+            assert journal._waker is not None
+            assert journal._waker._futures == {}
+            assert isinstance(first, AsyncTicket)
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_shielded", [False, True])
+def test_who_is_cancelled_while_it_waits_for_a_ticket_takes_the_append_back(
+    path: Path, *, is_shielded: bool
+) -> None:
+    async def main() -> None:
+        async with AsyncJournal.open(path) as journal:
+            await journal.append_events([activated(ONE)])
+            with held_up(journal.journal):
+                ticket = journal.submit([activated(TWO)])
+                other = asyncio.create_task(ticket.wait())
+                wait = asyncio.shield(ticket.wait()) if is_shielded else ticket.wait()
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(wait, 0.05)
+            if is_shielded:
+                assert await other == await ticket.wait() == Appended(2, 2)
+            else:
+                with pytest.raises(ClosedError, match="taken back") as caught:
+                    await other
+                assert caught.value.outcome == ticket.outcome == Outcome("rejected", None)
+                assert await journal.get_events_for_session(TWO) == []
+
+    run(main)
+
+
+def test_who_is_cancelled_while_a_ticket_is_committed_is_so_after_that(path: Path) -> None:
+    async def main() -> None:
+        with FaultVFS() as disk:
+            async with AsyncJournal.open(path) as journal:
+                await journal.append_events([activated(ONE)])
+                disk.sync_seconds = 0.2
+                before = disk.syncs
+                ticket = journal.submit([activated(TWO)])
+                tasks = [asyncio.create_task(ticket.wait()) for _ in range(2)]
+                await asyncio.to_thread(wait_for, lambda: disk.syncs > before)
+                tasks[0].cancel()
+                await asyncio.sleep(0.001)
+                assert not tasks[0].done()
+                with pytest.raises(asyncio.CancelledError) as caught:
+                    await tasks[0]
+                disk.sync_seconds = 0
+                assert await tasks[1] == Appended(2, 2)
+                outcome = caught.value.outcome  # type: ignore[attr-defined]
+                assert outcome == ticket.outcome == Outcome("committed", Appended(2, 2))
+
+    run(main)
+
+
+def test_a_ticket_may_be_awaited_in_another_loop(path: Path) -> None:
+    journal = AsyncJournal.open(path)
+    tickets = []
+
+    async def first() -> None:
+        await journal.__aenter__()
+        held.enter_context(held_up(journal.journal))
+        tickets.append(journal.submit([activated(ONE)]))
+
+    async def second() -> None:
+        waiting = asyncio.create_task(tickets[0].wait())
+        await asyncio.sleep(0.01)
+        held.close()
+        assert await waiting == Appended(1, 1)
+        await journal.close()
+
+    with contextlib.ExitStack() as held:
+        run(first)
+        run(second)
 
 
 @pytest.mark.parametrize("seed", range(support.ROUNDS))

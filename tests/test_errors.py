@@ -42,6 +42,7 @@ EXAMPLES: list[JournalError] = [
     errors.ReadOnlyError(PATH, "is open for reading only"),
     errors.CommitFailedError(PATH, "the commit failed"),
     errors.OverloadedError(waiting=64, waiting_max=64),
+    errors.FlushFailedError(PATH, 7, "the disk is full", is_known=True, errno=errno.ENOSPC),
     errors.FoldError("errors", 6, "apply returned None"),
     errors.UnknownProjectionError("errors"),
     errors.PrunedError(PATH, "position 6", 7),
@@ -185,6 +186,7 @@ def test_every_system_error_has_a_usual_errno() -> None:
 
     assert system == USUAL_ERRNO.keys() | {
         errors.ClosedCopyError,
+        errors.FlushFailedError,
         errors.OpenSourceError,
         errors.StaleWalError,
         errors.TargetExistsError,

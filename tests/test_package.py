@@ -25,6 +25,7 @@ README = (PACKAGE.parent / "README.md").read_text("utf-8")
 PUBLIC = [
     "AccessDeniedError",
     "AsyncJournal",
+    "BufferedJournal",
     "BusyError",
     "ClosedCopyError",
     "ClosedError",
@@ -36,6 +37,7 @@ PUBLIC = [
     "EventSubscriber",
     "FileReplacedError",
     "Finding",
+    "FlushFailedError",
     "FoldError",
     "FramesBatched",
     "InMemoryEventStore",
@@ -104,7 +106,7 @@ RETURNED = {
     "projections": "SessionStatus StreamStatus Anomaly ProjectionStatus Change RebuildReport",
     "maintenance": "Shipment AbsentRange Continued PruneReport Redaction Merged WaitingPart"
     " MergedOrigin Provenance SharedSession",
-    "live": "Ticket",
+    "live": "AsyncTicket Ticket",
     "events": "AnyEvent EventId PriorityPercentages",
 }
 
@@ -247,6 +249,7 @@ def test_signatures_in_help_fit_a_line() -> None:
 
     assert len(shown) > 25
     assert shown.pop("prune").startswith("prune(self, *, before=None, keep_events=None, ")
+    assert shown.pop("open").startswith("open(path, *, read_only=False, durability='full', ")
     assert shown.pop("ship").startswith("ship(self, dest, *, after=None, ")
     assert [text for text in shown.values() if len(text) > 107] == []
     assert shown["session"] == "session(self, session_id, *, as_of=None) -> SessionStatus | None"

@@ -555,7 +555,7 @@ def test_who_waited_long_for_another_process_leaves_the_lock_for_a_moment(
             ticket = journal.submit([activated(ONE)])
             sleep(wait_s)
         ticket.wait()
-        wait_for(lambda: not journal._commits._has_begun)
+        wait_for(lambda: not journal._commits._committing)
 
     assert len(pauses) >= 1
     monkeypatch.setattr(shared_commits, "_LONG_WAIT_SECONDS", 60.0)

@@ -4,7 +4,7 @@ A line with `type: ignore` is one that mypy must refuse: strict mode warns of an
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import journal
 import journal.events
@@ -35,7 +35,15 @@ def stores() -> Iterator[EventStore]:
     yield InMemoryEventStore()
     with Journal.open("a.db", read_only=True, durability="normal") as opened:
         yield opened
-    Journal.open("a.db", durability="none")  # type: ignore[arg-type]
+    Journal.open("a.db", durability="none")  # type: ignore[call-overload]
+
+
+def a_buffered_append_returns_a_ticket() -> Appended:
+    with Journal.open("a.db", durability="buffered", max_delay=timedelta(seconds=1)) as journal:
+        ticket = journal.append_events([])
+        journal.flush()
+    Journal.open("a.db", max_delay=0.5)  # type: ignore[call-overload]
+    return ticket.wait()
 
 
 def names_are_known() -> None:

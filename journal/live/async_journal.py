@@ -19,11 +19,12 @@ from journal.file.appending import append_of, note_outcome
 from journal.file.opening import Durability
 from journal.file.paths import absolute
 from journal.journal import Journal
+from journal.live.shared_commits import SharedCommits
 from journal.live.tickets import Ticket
 from journal.projections.as_of import AsOf
 from journal.projections.listing import SessionOrder, StreamOrder
 from journal.projections.results import SessionStatus, StreamStatus
-from journal.store import REJECTED, Appended, RecordedEvent
+from journal.store import REJECTED, Appended, Outcome, RecordedEvent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,9 +69,19 @@ class AsyncJournal:
     ) -> Self:
         """Return a journal that `async with` opens and closes; see `Journal.open`.
 
+        Tasks need no buffer. Where there is to be one all the same, for fewer syncs, the
+        `append_events` of a `BufferedJournal` may be called in the loop: with `when_full="raise"`,
+        it waits for nothing.
+
         Raises:
+            ValueError: `durability` is "buffered".
             JournalError, ValueError: those of `Journal.open`, when `async with` opens it.
         """
+        if durability == "buffered":  # type: ignore[comparison-overlap]
+            raise ValueError(
+                "durability: expected 'full' or 'normal', found 'buffered': its append_events may "
+                "be called in a loop as it is, with Journal.open(path, when_full='raise', ...)"
+            )
         opening = partial(
             Journal.open,
             path,
@@ -150,23 +161,31 @@ class AsyncJournal:
         Raises:
             JournalError: those of `Journal.append_events`.
         """
+        return await self.submit(events, expected_versions=expected_versions, key=key).wait()
+
+    def submit(
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        expected_versions: Mapping[SessionId, int] | None = None,
+        key: str | None = None,
+    ) -> "AsyncTicket":
+        """Hand in what `append_events` would append, and return a ticket at once.
+
+        What one task hands in keeps its order. Closing the journal commits it, too.
+
+        Raises:
+            InvalidEventError: something in `events` is not an event.
+            ReadOnlyError: as it says.
+            OverloadedError: more appends wait than `waiting_max` of `open` allows.
+        """
         commits = self.journal._commits
         loop = asyncio.get_running_loop()
         waker = self._waker
         if waker is None or waker.loop is not loop:
             waker = self._waker = _Waker(loop)
-        append = append_of(events, expected_versions, key)
-        ticket = commits.submit(append, waker)
-        future = waker.future_of(ticket)
-        try:
-            await future
-        except asyncio.CancelledError as error:
-            if not commits.take_out(ticket):
-                await waker.wait_for(ticket)
-            waker.forget(ticket)
-            note_outcome(error, ticket.outcome or REJECTED)
-            raise
-        return ticket.wait()
+        ticket = commits.submit(append_of(events, expected_versions, key), waker)
+        return AsyncTicket(ticket, commits, waker)
 
     async def session(self, session_id: SessionId, *, as_of: AsOf = None) -> SessionStatus | None:
         """Return what has become of a session; see `Journal.session`."""
@@ -247,18 +266,64 @@ class AsyncJournal:
         return await asyncio.wrap_future(self._threads.submit(function, *arguments, **named))
 
 
+class AsyncTicket:
+    """An append that was handed in with `AsyncJournal.submit`."""
+
+    def __init__(self, ticket: Ticket, commits: SharedCommits, waker: "_Waker") -> None:
+        self._ticket = ticket
+        self._commits = commits
+        self._waker = waker
+
+    async def wait(self) -> Appended:
+        """Wait until the append is committed, and return the positions of its events.
+
+        It may be called again, and by several tasks, in any loop. A task that is cancelled takes
+        the append back with it, as it does a future: if nobody has begun to commit it, nothing is
+        written, and other tasks that wait get a `ClosedError`; after that, the task is cancelled
+        when the commit is done. The `asyncio.CancelledError` has an attribute `outcome` that says
+        which. A deadline that is to end the wait only takes `asyncio.shield`.
+
+        Raises:
+            JournalError: what `append_events` would raise; each call raises one of its own.
+        """
+        ticket, waker = self._ticket, self._waker
+        if waker.loop is not asyncio.get_running_loop():
+            waker = self._waker = ticket._notify = _Waker(asyncio.get_running_loop())
+        future = waker.future_of(ticket)
+        try:
+            await future
+        except asyncio.CancelledError as error:
+            if not self._commits.take_out(ticket):
+                await waker.wait_for(ticket)
+            waker.wake((ticket,))
+            note_outcome(error, ticket.outcome or REJECTED)
+            raise
+        return ticket.wait()
+
+    @property
+    def positions(self) -> Appended | None:
+        """Where the events are; None while that is not known, and where nothing was committed."""
+        return self._ticket.positions
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What has become of the append; None while that is not known."""
+        return self._ticket.outcome
+
+
 class _Waker:
     """Lets the tasks of one loop go on when their appends are settled, a batch at a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._futures: dict[Ticket, asyncio.Future[None]] = {}
+        self._futures: dict[Ticket, list[asyncio.Future[None]]] = {}
 
     def future_of(self, ticket: Ticket) -> asyncio.Future[None]:
         """Return what is done when a ticket is settled; called in the loop."""
-        future = self._futures[ticket] = self.loop.create_future()
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._futures.setdefault(ticket, []).append(future)
         if ticket.outcome is not None:  # before this was here to be found
-            self._wake((ticket,))
+            self.wake((ticket,))
         return future
 
     async def wait_for(self, ticket: Ticket) -> None:
@@ -267,20 +332,17 @@ class _Waker:
             with suppress(asyncio.CancelledError):
                 await self.future_of(ticket)
 
-    def forget(self, ticket: Ticket) -> None:
-        """Wait for a ticket no longer."""
-        self._futures.pop(ticket, None)
-
     def __call__(self, tickets: Iterable[Ticket]) -> None:
         """Wake the tasks that wait for some tickets; called in any thread."""
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
-            self.loop.call_soon_threadsafe(self._wake, tickets)
+            self.loop.call_soon_threadsafe(self.wake, tickets)
 
-    def _wake(self, tickets: Iterable[Ticket]) -> None:
+    def wake(self, tickets: Iterable[Ticket]) -> None:
+        """Wake the tasks that wait for some tickets; called in the loop."""
         for ticket in tickets:
-            future = self._futures.pop(ticket, None)
-            if future is not None and not future.done():
-                future.set_result(None)
+            for future in self._futures.pop(ticket, ()):
+                if not future.done():
+                    future.set_result(None)
 
 
 async def _to_the_end(future: "asyncio.Future[T]") -> T:

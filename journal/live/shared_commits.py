@@ -6,6 +6,7 @@ a commit that others wait for. The thread takes what waits once it has the lock 
 all that was not taken yet can still be taken out.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -56,7 +57,7 @@ class SharedCommits:
         # What tells a caller whether it meets anybody. Where an interrupt leaves one of these
         # behind, callers are committed by the thread, which is right, too.
         self._alone: int | None = None
-        self._has_begun = False
+        self._committing = 0  # threads
         self._have_met = False
 
     def append(self, append: Append) -> Appended:
@@ -150,7 +151,7 @@ class SharedCommits:
 
     def _is_free(self) -> bool:
         """Tell whether a caller meets nobody now, and the one before met nobody."""
-        is_anybody_here = self._alone is not None or self._has_begun or self._queue
+        is_anybody_here = self._alone is not None or self._committing or self._queue
         return not (is_anybody_here or self._have_met or self._is_closed)
 
     def _is_held_up(self) -> bool:
@@ -159,30 +160,48 @@ class SharedCommits:
 
     def _hand_in(self, ticket: Ticket) -> None:
         with self._lock:
-            if self._is_closed:
-                raise ClosedError(self._database.path, "the journal is closed")
-            waiting = len(self._queue)
-            if self._waiting_max is not None and waiting >= self._waiting_max:
-                raise OverloadedError(waiting=waiting, waiting_max=self._waiting_max)
+            self._make_room(ticket)
             ticket._handed_in_at = time.monotonic()
             self._queue.append(ticket)
             thread = self._running()
-            self._changed.notify()
+            if len(self._queue) == 1 or self._is_due():
+                self._changed.notify()
         if thread is None:
-            self._commit_all()
+            self._commit_until(ticket)
+
+    def _make_room(self, ticket: Ticket) -> None:  # noqa: ARG002 (it is for what may be large)
+        """Make sure that an append may be handed in, with `_lock` held."""
+        self._check_not_closed()
+        waiting = len(self._queue)
+        if self._waiting_max is not None and waiting >= self._waiting_max:
+            raise OverloadedError(waiting=waiting, waiting_max=self._waiting_max)
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise ClosedError(self._database.path, "the journal is closed")
+
+    def _is_due(self) -> bool:
+        """Tell whether anything waits that is to be committed now."""
+        return bool(self._queue)
+
+    def _pause_seconds(self) -> float:
+        """Return how long there is nothing to do, unless somebody says so."""
+        return _IDLE_SECONDS
 
     def _running(self) -> threading.Thread | None:
-        """Return the thread that commits, started if need be; None where none can be started.
+        """Return the thread that commits, started if need be; None where callers have to.
 
         Where an interrupt comes in between, a second one may be started. They exclude each other
         by the lock for writing.
         """
+        if _is_ending():
+            return None
         thread = self._thread
         if thread is None or not thread.is_alive():
             thread = self._thread = threading.Thread(target=self._run, name="journal commits")
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is about to end
+            except RuntimeError:  # the system has no more of them
                 self._thread = None
                 return None
         return thread
@@ -191,23 +210,40 @@ class SharedCommits:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
-            self._commit_all()
+            while self._is_due() and not _is_ending():
+                self._commit_batch()
             with self._lock:
-                if not (self._queue or self._is_closed):
-                    self._changed.wait(_IDLE_SECONDS)
-                if not self._queue:
+                is_ending = _is_ending()
+                last = self._queue[-1] if self._queue else None
+                if not (is_ending or self._is_due() or self._is_closed):
+                    self._changed.wait(self._pause_seconds())
+                if is_ending or not self._queue:
                     if self._thread is threading.current_thread():
                         self._thread = None
                     self._have_met = False
-                    return
+                    break
+        if last is not None:  # whoever comes later commits by itself
+            self._commit_until(last)
+
+    def _commit_until(self, ticket: Ticket) -> None:
+        while ticket.outcome is None:
+            if self._queue:
+                self._commit_batch()
+            else:  # another thread has begun to commit it
+                ticket._wait()
 
     def _commit_all(self) -> None:
         while self._queue:
-            self._has_begun = True
-            try:
-                self._commit_some()
-            finally:
-                self._has_begun = False
+            self._commit_batch()
+
+    def _commit_batch(self) -> None:
+        with self._lock:
+            self._committing += 1
+        try:
+            self._commit_some()
+        finally:
+            with self._lock:
+                self._committing -= 1
 
     def _commit_some(self) -> None:
         """Commit a batch of what waits."""
@@ -253,7 +289,7 @@ class SharedCommits:
                 ticket._commit(self._appender.append(ticket._append))
             except BaseException as error:  # noqa: BLE001 (the same)
                 ticket._fail(error, getattr(error, "outcome", None) or REJECTED)
-        _notify(batch)
+        self._tell(batch)
 
     def _take(self) -> list[Ticket]:
         """Take what goes into a batch out of the queue; what is too large is a batch by itself."""
@@ -291,10 +327,34 @@ class SharedCommits:
                 ticket._fail(error, self._appender.outcome_after(error, result))
             else:
                 ticket._commit(result.positions or NOTHING)
-        _notify(batch)
+        self._tell(batch)
+
+    def _tell(self, batch: list[Ticket]) -> None:
+        """Tell those who asked for it that a batch is settled."""
+        for notify in {ticket._notify for ticket in batch}:
+            if notify is not None:
+                notify([ticket for ticket in batch if ticket._notify is notify])
 
 
-def _notify(batch: list[Ticket]) -> None:
-    for notify in {ticket._notify for ticket in batch}:
-        if notify is not None:
-            notify([ticket for ticket in batch if ticket._notify is notify])
+_is_over = not threading.main_thread().is_alive()  # for who opens the first journal at the very end
+
+
+def _is_ending() -> bool:
+    """Tell whether the interpreter is about to end: it waits for what runs, not for what follows.
+
+    Then the thread commits what was handed in before, and callers commit by themselves: daemon
+    threads that go on would keep it busy for ever, and the interpreter from its end.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is main:
+        # Not `is_alive`: up to Python 3.12, one that is interrupted in it counts as ended.
+        return _is_over
+    return not main.is_alive()
+
+
+def _at_exit() -> None:
+    global _is_over  # noqa: PLW0603
+    _is_over = True
+
+
+atexit.register(_at_exit)

@@ -23,6 +23,7 @@ class Ticket:
     def __init__(self, append: Append, path: Path, notify: Notify | None = None) -> None:
         self._append = append
         self._notify = notify
+        self._event_count = len(append.records)
         self._size = sum(len(record[4]) for record in append.records if record[4])
         self._path = path
         self._pid = os.getpid()

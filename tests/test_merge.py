@@ -519,3 +519,126 @@ def test_events_that_sources_never_had_are_found(merged: Path) -> None:
     connection.close()
     found = verify(merged, full=True)
     assert ("origin-block", 1) in {(it.code, it.position) for it in found.findings}
+
+
+# Redacted texts
+
+
+BLANK = {"stream_failed.error": "blank"}
+
+
+def failing(path: Path, count: int, label: str) -> None:
+    with Journal.open(path, label=label) as opened:
+        for number in range(opened.last_position, opened.last_position + count):
+            event = journal.StreamFailed(
+                session_id=session_of(1),
+                stream_id=journal.StreamId.from_bytes(number.to_bytes(16)),
+                error=f"secret {number}",
+                timestamp=activated(session_of(1), number).timestamp,
+            )
+            opened.append_events([event], key=f"key {number}")
+
+
+def redacted(path: Path, to: Path) -> Path:
+    with Journal.open(path, read_only=True) as opened:
+        return opened.ship(to, redact=BLANK).path
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_an_original_wins_over_what_was_redacted(
+    tmp_path: Path, fleet: Path, *, is_turned: bool
+) -> None:
+    failing(tmp_path / "a.db", 33, "a")
+    sources = [tmp_path / "a.db", redacted(tmp_path / "a.db", tmp_path / "redacted.db")]
+    done = merge(fleet, reversed(sources) if is_turned else sources)
+    assert (done.added_count, done.complete, len(done.origins)) == (33, True, 1)
+    assert lines(fleet) == lines(tmp_path / "a.db")
+    check(fleet)
+
+
+def test_what_was_redacted_first_is_made_anew_with_the_original(
+    tmp_path: Path, fleet: Path
+) -> None:
+    failing(tmp_path / "a.db", 33, "a")
+    merge(fleet, redacted(tmp_path / "a.db", tmp_path / "redacted.db"))
+    check(fleet)
+    assert "secret" not in "".join(lines(fleet))
+    done = merge(fleet, tmp_path / "a.db")
+    (waiting,) = done.waiting
+    assert (waiting.reason, done.added_count) == ("they are redacted there", 0)
+    assert waiting.positions == ((1, 10), (11, 20), (21, 30), (31, 33))
+
+    done = merge(fleet, tmp_path / "a.db", rewrite=True)
+
+    assert (done.rewritten, done.complete) == (True, True)
+    assert lines(fleet) == lines(tmp_path / "a.db")
+    check(fleet)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_block_that_is_half_redacted_says_so(
+    tmp_path: Path, fleet: Path, *, is_turned: bool
+) -> None:
+    path = tmp_path / "a.db"
+    failing(path, 33, "a")
+    first = (redacted if is_turned else ship)(path, tmp_path / "first.db")
+    failing(path, 10, "a")
+    second = (ship if is_turned else redacted)(path, tmp_path / "second.db")
+    assert merge(fleet, first).complete
+    done = merge(fleet, second)
+    assert (done.added_count, len(done.origins)) == (10, 1)
+    check(fleet)
+    merge(fleet, path, rewrite=True)
+    assert lines(fleet) == lines(path)
+    check(fleet)
+
+
+def test_a_merged_journal_can_be_shipped_with_texts_redacted(tmp_path: Path, fleet: Path) -> None:
+    failing(tmp_path / "a.db", 33, "a")
+    append(tmp_path / "b.db", 1, 30, "b")
+    merge(fleet, tmp_path)
+    shipped = redacted(fleet, tmp_path / "shipped")
+    found = verify(shipped, full=True)
+    assert found.sound, found.findings
+    assert b"secret 2" not in shipped.read_bytes()
+    connection = apsw.Connection(str(shipped))
+    assert connection.execute("SELECT count(*) FROM origin_key").fetchall() == [(0,)]
+    salted = connection.execute("SELECT count(*) FROM origin_block WHERE salt IS NOT NULL")
+    assert 1 <= salted.fetchall()[0][0] <= 3  # of what b appended
+    connection.close()
+    done = merge(tmp_path / "region.db", shipped, tmp_path / "a.db")
+    assert done.complete
+    assert events_of(tmp_path / "region.db")["a", ""] == events_of(fleet)["a", ""]
+    check(tmp_path / "region.db")
+
+
+def test_what_is_recovered_of_a_merged_journal_is_a_source(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    merge(fleet, pump, fan)
+    journal.recover(fleet, tmp_path / "recovered.db")
+    assert verify(tmp_path / "recovered.db", full=True).sound
+    region = tmp_path / "region.db"
+
+    merge(region, tmp_path / "recovered.db")
+
+    assert events_of(region) == events_of(fleet)
+    check(region)
+    assert merge(region, pump, fan).added_count == 0
+
+
+def test_deltas_of_merged_journals_are_sources_too(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    merge(fleet, pump)
+    region = tmp_path / "region.db"
+    merge(region, ship(fleet, tmp_path / "all.db"))
+    merge(fleet, fan)
+    append(pump, 85, 95)
+    merge(fleet, pump)
+
+    done = merge(region, delta(fleet, tmp_path / "delta.db", 84))
+
+    assert (done.added_count, done.complete) == (33 + 11, True)
+    assert events_of(region) == events_of(fleet)
+    check(region)

@@ -18,7 +18,8 @@ ROWS_AT_ONCE = 100
 
 
 @cache
-def _write_sql(table: str, count: int) -> str:
+def write_heads_sql(table: str, count: int) -> str:
+    """Return the statement that writes so many heads: id, UUID, last position, count."""
     return (
         f"INSERT INTO {table} (id, uuid, last_seq, event_count) VALUES"
         f" {', '.join(['(?, ?, ?, ?)'] * count)} ON CONFLICT (id) DO UPDATE"
@@ -97,7 +98,7 @@ class Heads:
         self._connection = connection
         self._table = table
         self._last_position = last_position
-        self._last_id = _last_id(connection, table)
+        self._last_id = last_id(connection, table)
 
     def meet(self, uuid_ints: Iterable[int]) -> None:
         """Have these heads known, as the file has them or else new.
@@ -140,12 +141,12 @@ class Heads:
             values: list[int | bytes] = []
             for head in some:
                 values += (head.id, head.uuid, head.last_seq, head.event_count)
-            self._connection.execute(_write_sql(self._table, len(some)), values)
+            self._connection.execute(write_heads_sql(self._table, len(some)), values)
         if len(self.known) > _HEADS_MAX:
             self.known.clear()
 
 
-def _last_id(connection: apsw.Connection, table: str) -> int:
+def last_id(connection: apsw.Connection, table: str) -> int:
     """Return the largest number that was ever given in this table: it is never given again."""
     largest: Any = connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").get
     mark: Any = connection.execute("SELECT value FROM meta WHERE key = ?", (f"{table}_mark",)).get

@@ -43,6 +43,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
 
+_INTACT_KEYS_SQL: Final = """
+DELETE FROM origin_key AS k WHERE last_seq IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM origin_block AS b WHERE b.journal_id = k.journal_id AND b.branch = k.branch
+        AND b.first_seq <= k.first_seq AND b.last_seq >= k.last_seq AND b.salt IS NOT NULL)
+"""
+"""Digests of keys have no salt, so that of a key that is in one block is left only if that has."""
+
+
 def begin_merging(connection: apsw.Connection) -> None:
     """Have a journal keep the blocks of others apart from its own, in the transaction at hand."""
     if is_merged(connection):
@@ -63,6 +71,51 @@ def begin_merging(connection: apsw.Connection) -> None:
 def write_block(connection: apsw.Connection, key: Key, block: Block) -> None:
     """Write a block of another journal; one that begins at the same position was open then."""
     connection.execute(_BLOCK_SQL, (*key, *block))
+
+
+def as_it_is(history: History, block: Block) -> Block:
+    """Return a block of which some events came from one source and some from another.
+
+    Where a text of it was redacted in one of them, it is a redacted block that holds what it does.
+    """
+    if block.salt is not None:
+        content = history.content(block.first, block.last, block.salt)
+        if content in (None, block.content_digest):
+            return block
+    content = history.content(block.first, block.last, "")
+    return block if content is None else block._replace(salt=None, redacted_digest=content)
+
+
+def redact_blocks(connection: apsw.Connection) -> None:
+    """Forget the salts of other journals' blocks with events that are redacted now, and their keys.
+
+    Those events are in `temp.redacted`; see `journal.maintenance.redacting`.
+    """
+    if not is_merged(connection):
+        return
+    for key in history_keys(connection):
+        history = History(connection, key)
+        for block in history.blocks():
+            if any(_is_redacted(connection, *ends) for ends in _in_file(history, block)):
+                content = history.content(block.first, block.last, "")
+                changed = block._replace(salt=None, redacted_digest=content or block.digest)
+                write_block(connection, key, changed)
+    connection.execute(_INTACT_KEYS_SQL)
+
+
+def _in_file(history: History, block: Block) -> Iterator[tuple[int, int]]:
+    """Yield the positions in the file of the events of a block."""
+    if block.first <= history.begins_after and history.parent is not None:
+        yield from _in_file(history.parent, block._replace(last=history.begins_after))
+    for run in history.runs(block.first):
+        if run.first > block.last:
+            return
+        yield max(block.first, run.first) + run.offset, min(block.last, run.last) + run.offset
+
+
+def _is_redacted(connection: apsw.Connection, first: int, last: int) -> bool:
+    sql = "SELECT EXISTS (SELECT 1 FROM temp.redacted WHERE seq BETWEEN ? AND ?)"
+    return bool(connection.execute(sql, (first, last)).get)
 
 
 def write_gap(connection: apsw.Connection, key: Key, gap: Gap) -> None:

@@ -27,7 +27,14 @@ from journal.maintenance.histories import (
     clipped,
     minus,
 )
-from journal.maintenance.keeping import Keys, begin_merging, write_block, write_gap, write_keys
+from journal.maintenance.keeping import (
+    Keys,
+    as_it_is,
+    begin_merging,
+    write_block,
+    write_gap,
+    write_keys,
+)
 from journal.maintenance.placing import Names, Placer
 from journal.maintenance.sources import OpenSources, Part, Source
 
@@ -149,15 +156,18 @@ class Merging:
             with self._database.write() as connection:
                 begin_merging(connection)
                 placer = self._current_placer(connection)
-                placer.seal()
+                placer.complete()
                 first_here = placer.position + 1
                 self._write_gaps(connection, key, part, first)
+                begun: list[Block] = []
                 for piece in _pieces(self._history(part), first, interval.last):
-                    self._place_piece(connection, key, part, piece)
+                    block = self._place_piece(connection, key, part, piece)
                     position = piece.last
+                    if block is not None and block.first < piece.first:
+                        begun.append(block)
                     if position - first >= _EVENTS_AT_ONCE:
                         break
-                placer.seal()
+                placer.complete()
                 origin = Origin(
                     first_position=first_here,
                     last_position=placer.position,
@@ -167,6 +177,8 @@ class Merging:
                     source_first_position=first,
                 )
                 extend_origins(connection, origin)
+                for block in begun:
+                    write_block(connection, key, as_it_is(History(connection, key), block))
                 write_keys(connection, key, keys.up_to(position))
             self.added_count += position - first + 1
             self._on_events(position - first + 1)
@@ -174,7 +186,8 @@ class Merging:
 
     def _place_piece(
         self, connection: apsw.Connection, key: Key, part: Part, piece: "_Piece"
-    ) -> None:
+    ) -> Block | None:
+        """Place some events, and write the block that they are in; return that."""
         first, last, block = piece
         history = self._history(part)
         if block is not None and block.salt is None:
@@ -186,6 +199,7 @@ class Merging:
         self._current_placer(connection).place(rows, self._names_of(history.connection))
         if block is not None:
             write_block(connection, key, block)
+        return block
 
     def _original_of(self, part: Part, history: History, block: Block) -> tuple[History, Block]:
         """Return the block as it was before it was redacted, if another source has it."""

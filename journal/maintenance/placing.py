@@ -3,8 +3,10 @@
 They are inserted as they are stored, so that the digests of the file that they come from hold.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Literal
 
 import apsw
 from pydantic_core import to_json
@@ -12,11 +14,45 @@ from pydantic_core import to_json
 from journal.errors import DamagedError
 from journal.file.appending import write_events_sql
 from journal.file.blocks import BlockRow, Tail
-from journal.file.chain_heads import ROWS_AT_ONCE, Head, Heads
+from journal.file.chain_heads import ROWS_AT_ONCE, Head, last_id, stored_heads, write_heads_sql
 from journal.file.extent import read_extent
 from journal.file.names import FileKind, kinds_of, uuids
 
 _IDS_MAX = 50_000
+"""How many ids of a source are known at once; those in use come back with a look-up each."""
+
+_COLUMNS = 8
+
+
+class Names:
+    """What the small integers in the rows of a source stand for.
+
+    Raises:
+        DamagedError: a kind is not what it could be.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.kinds = kinds_of(connection)
+        self._connection = connection
+
+    def uuids(
+        self, table: Literal["session", "stream"], keys: Collection[int]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield numbers and UUIDs of some sessions or streams, each once.
+
+        Raises:
+            DamagedError: one is not there, or its id is none.
+        """
+        left = set(keys)
+        for key, uuid in uuids(self._connection, table, keys):
+            if key in left:
+                left.remove(key)
+                if not isinstance(uuid, bytes) or len(uuid) != 16:
+                    break
+                yield key, uuid
+        for key in left:
+            what = f"is damaged: it has no id of the {table} {key}, which an event names"
+            raise DamagedError(self._connection.filename, what)
 
 
 class Placer:
@@ -30,16 +66,62 @@ class Placer:
         extent = read_extent(connection)
         self.position = extent.last
         self._connection = connection
-        self._sessions = Heads(connection, "session", self.position)
-        self._streams = Heads(connection, "stream", self.position)
         self._tail = Tail(connection, extent)
         self._codes = {kind: code for code, kind in kinds_of(connection).items()}
+        self._sessions = _Owners(connection, "session")
+        self._streams = _Owners(connection, "stream")
 
-    def seal(self) -> None:
-        """Seal the block at the end, so that no block has events of two journals."""
+    def complete(self) -> None:
+        """Write what is kept until the end of a transaction, and seal the block at the end.
+
+        So no block has events of two journals.
+        """
+        self._sessions.write()
+        self._streams.write()
         self._tail.seal(self._connection, self.position)
 
-    def code_of(self, kind: FileKind) -> int:
+    def place(self, rows: Sequence[Any], names: Names) -> None:
+        """Insert rows as `History.rows` gives them, at the next positions.
+
+        In columns: what has to be done for each row by itself takes most of the time.
+        """
+        _, kinds, session_keys, stream_keys, timestamps_ns, data = zip(*rows, strict=True)
+        sessions, streams = self._sessions, self._streams
+        sessions.meet(names, self.position, session_keys)
+        streams.meet(names, self.position, stream_keys)
+        positions = range(self.position + 1, self.position + len(rows) + 1)
+        codes = {code: self._code_of(names.kinds[code]) for code in set(kinds)}
+        values = list(
+            chain.from_iterable(
+                zip(
+                    positions,
+                    map(codes.__getitem__, kinds),
+                    map(sessions.ids.__getitem__, session_keys),
+                    map(streams.ids.__getitem__, stream_keys),
+                    timestamps_ns,
+                    data,
+                    sessions.links(session_keys, positions),
+                    streams.links(stream_keys, positions),
+                    strict=True,
+                )
+            )
+        )
+        for first in range(0, len(values), _COLUMNS * ROWS_AT_ONCE):
+            some = values[first : first + _COLUMNS * ROWS_AT_ONCE]
+            self._connection.execute(write_events_sql(len(some) // _COLUMNS), some)
+        texts: Iterable[BlockRow] = zip(
+            positions,
+            map({code: names.kinds[code].name for code in codes}.__getitem__, kinds),
+            map(sessions.hexes.__getitem__, session_keys),
+            map(streams.hexes.__getitem__, stream_keys),
+            timestamps_ns,
+            data,
+            strict=True,
+        )
+        self._tail.add(self._connection, list(texts), sum(map(len, filter(None, data))))
+        self.position = positions[-1]
+
+    def _code_of(self, kind: FileKind) -> int:
         """Return the code of a kind that is stored so, which may be new."""
         code = self._codes.get(kind)
         if code is None:
@@ -49,106 +131,86 @@ class Placer:
             code = self._codes[kind] = self._connection.last_insert_rowid()
         return code
 
-    def place(self, rows: Sequence[Any], names: "Names") -> None:
-        """Insert rows as `History.rows` gives them, at the next positions."""
-        sessions = self._heads(self._sessions, names.sessions({row[2] for row in rows}))
-        streams = self._heads(self._streams, names.streams({row[3] for row in rows}))
-        kinds = {code: (kind.name, self.code_of(kind)) for code, kind in names.kinds.items()}
-        start = position = self.position
-        moved_sessions: list[Head] = []
-        moved_streams: list[Head] = []
-        block_rows: list[BlockRow] = []
-        data_size = 0
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            values: list[int | str | None] = []
-            some = rows[first : first + ROWS_AT_ONCE]
-            for _, source_code, session_key, stream_key, timestamp_ns, data in some:
-                position += 1
-                kind, code = kinds[source_code]
-                session = sessions[session_key]
-                session_prev = session.last_seq
-                if session_prev <= start:
-                    moved_sessions.append(session)
-                session.last_seq = position
-                session.event_count += 1
-                stream_key_here = stream_hex = stream_prev = None
-                if stream_key is not None:
-                    stream = streams[stream_key]
-                    stream_key_here, stream_hex = stream.id, stream.hex
-                    stream_prev = stream.last_seq
-                    if stream_prev <= start:
-                        moved_streams.append(stream)
-                    stream.last_seq = position
-                    stream.event_count += 1
-                if data is not None:
-                    data_size += len(data)
-                block_rows.append((position, kind, session.hex, stream_hex, timestamp_ns, data))
-                values += (
-                    position,
-                    code,
-                    session.id,
-                    stream_key_here,
-                    timestamp_ns,
-                    data,
-                    session_prev or None,
-                    stream_prev or None,
-                )
-            self._connection.execute(write_events_sql(len(some)), values)
-        self._sessions.write(moved_sessions, position)
-        self._streams.write(moved_streams, position)
-        self._tail.add(self._connection, block_rows, data_size)
-        self.position = position
 
-    def _heads(self, heads: Heads, uuid_ints: dict[int, int]) -> dict[int, Head]:
-        """Return the heads in this file of what some numbers stand for in another one."""
-        known = heads.known
-        try:
-            return {key: known[uuid_int] for key, uuid_int in uuid_ints.items()}
-        except KeyError:
-            heads.meet(uuid_ints.values())
-            return {key: known[uuid_int] for key, uuid_int in uuid_ints.items()}
+class _Owners:
+    """The sessions or the streams of a source, as they are in the file, by the numbers there.
 
-
-class Names:
-    """What the small integers in the rows of a file stand for.
-
-    Raises:
-        DamagedError: a kind is not what it could be.
+    What changes of them is in the file after `write`.
     """
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        self.kinds = kinds_of(connection)
+    def __init__(self, connection: apsw.Connection, table: Literal["session", "stream"]) -> None:
+        self.ids: dict[int | None, int | None] = {None: None}
+        self.hexes: dict[int | None, str | None] = {None: None}
         self._connection = connection
-        self._known: dict[str, dict[int, int]] = {"session": {}, "stream": {}}
+        self._table = table
+        self._last_id = last_id(connection, table)
+        self._names: Names | None = None
+        self._uuids: dict[int, bytes] = {}
+        self._lasts: dict[int | None, int | None] = {}
+        self._counts: Counter[int] = Counter()
+        self._moved: set[int] = set()
 
-    def sessions(self, keys: set[int]) -> dict[int, int]:
-        """Return the UUIDs of sessions, as integers, by their numbers."""
-        return self._uuids("session", keys)
+    def meet(self, names: Names, last_position: int, keys: Iterable[int | None]) -> None:
+        """Know what some numbers in a source stand for in the file; those of another are forgotten.
 
-    def streams(self, keys: set[int | None]) -> dict[int, int]:
-        """Return those of streams; None stands for none."""
-        return self._uuids("stream", {key for key in keys if key is not None})
-
-    def _uuids(self, table: str, keys: set[int]) -> dict[int, int]:
-        known = self._known[table]
-        unknown = keys.difference(known)
-        if unknown:
-            if len(known) > _IDS_MAX:
+        Raises:
+            DamagedError: one stands for nothing.
+        """
+        if names is not self._names or len(self.ids) > _IDS_MAX:
+            self.write()
+            self._names = names
+            for known in (self.ids, self.hexes):
                 known.clear()
-                unknown = keys
-            known.update(_integers(self._connection, table, unknown))
-        try:
-            return {key: known[key] for key in keys}
-        except KeyError as error:
-            what = f"is damaged: it has no {table} {error.args[0]!r:.40}, which an event names"
-            raise DamagedError(self._connection.filename, what) from None
+                known[None] = None
+            for others in (self._uuids, self._lasts, self._counts):
+                others.clear()
+        unknown = {key for key in set(keys).difference(self.ids) if key is not None}
+        if not unknown:
+            return
+        new = dict(names.uuids(self._table, sorted(unknown)))
+        self._uuids.update(new)
+        wanted = list(new.values())
+        stored: dict[bytes, Head] = {}
+        for first in range(0, len(wanted), ROWS_AT_ONCE):
+            some = wanted[first : first + ROWS_AT_ONCE]
+            found = stored_heads(self._connection, self._table, some, last_position)
+            stored.update((head.uuid, head) for head in found)
+        for key, uuid in new.items():
+            head = stored.get(uuid)
+            if head is None:
+                self._last_id += 1
+                self.ids[key] = self._last_id
+                self._lasts[key] = None
+            else:
+                self.ids[key] = head.id
+                self._lasts[key] = head.last_seq
+                self._counts[key] = head.event_count
+            self.hexes[key] = uuid.hex()
 
+    def links(self, keys: Sequence[int | None], positions: Iterable[int]) -> list[int | None]:
+        """Return the position before of each owner, and know these from now on."""
+        lasts = self._lasts
+        found: list[int | None] = []
+        add = found.append
+        for key, position in zip(keys, positions, strict=True):
+            if key is None:
+                add(None)
+            else:
+                add(lasts[key])
+                lasts[key] = position
+        counts = Counter(keys)
+        counts.pop(None, None)
+        self._counts.update(counts)  # type: ignore[arg-type]
+        self._moved.update(counts)  # type: ignore[arg-type]
+        return found
 
-def _integers(
-    connection: apsw.Connection, table: str, keys: Iterable[int]
-) -> Iterable[tuple[int, int]]:
-    for key, uuid in uuids(connection, table, keys):
-        if not isinstance(uuid, bytes) or len(uuid) != 16:
-            what = f"is damaged: the {table} {key} has an id that is none"
-            raise DamagedError(connection.filename, what)
-        yield key, int.from_bytes(uuid)
+    def write(self) -> None:
+        """Write the heads that were moved."""
+        moved = sorted((self.ids[key], key) for key in self._moved)  # in the order of the table
+        self._moved.clear()
+        for first in range(0, len(moved), ROWS_AT_ONCE):
+            some = moved[first : first + ROWS_AT_ONCE]
+            values: list[Any] = []
+            for head_id, key in some:
+                values += (head_id, self._uuids[key], self._lasts[key], self._counts[key])
+            self._connection.execute(write_heads_sql(self._table, len(some)), values)

@@ -32,6 +32,7 @@ from journal.file.opening import open_copy
 from journal.file.schema import trigger_sql
 from journal.maintenance.copying import copy_moment
 from journal.maintenance.finishing import ClosedBy, Report, check
+from journal.maintenance.keeping import redact_blocks
 from journal.maintenance.redaction import UNKNOWN, Policy, RedactedTexts, add_texts
 from journal.maintenance.targets import work_folder
 from journal.projections.lifecycle_states import LifecycleFold
@@ -301,6 +302,7 @@ class _Redacting:
         if self._policy.methods.keys() - {UNKNOWN}:  # which no state of the built-in ones has
             connection.execute(_BASES_SQL)
         connection.execute(_KEYS_SQL)
+        redact_blocks(connection)
 
 
 def _drop_others(connection: apsw.Connection) -> None:

@@ -247,6 +247,7 @@ def _write_meta(connection: apsw.Connection, salvage: Salvage) -> None:
         "label": _checked(salvage.fact("label"), check_label),
         "session_mark": _checked(salvage.fact("session_mark"), int),
         "stream_mark": _checked(salvage.fact("stream_mark"), int),
+        "merged": salvage.fact("merged"),  # whose blocks are not recovered
         "redacted": _checked(salvage.fact("redacted"), AS_TEXTS.validate_json),
     }
     for key, value in facts.items():

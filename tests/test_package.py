@@ -251,7 +251,7 @@ def test_signatures_in_help_fit_a_line() -> None:
     assert shown.pop("prune").startswith("prune(self, *, before=None, keep_events=None, ")
     assert shown.pop("open").startswith("open(path, *, read_only=False, durability='full', ")
     assert shown.pop("ship").startswith("ship(self, dest, *, after=None, ")
-    assert [text for text in shown.values() if len(text) > 107] == []
+    assert [text for text in shown.values() if len(text) > 120] == []
     assert shown["session"] == "session(self, session_id, *, as_of=None) -> SessionStatus | None"
     assert shown["append_events"] == (
         "append_events(self, events, *, expected_versions=None, key=None) -> Appended"

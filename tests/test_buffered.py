@@ -198,7 +198,7 @@ def test_retention_prunes_after_a_flush(path: Path) -> None:
         journal.flush()
         assert journal.version(ONE) == 6_000
         wait_for(lambda: not own_threads())  # it prunes once those who wait know of their appends
-        assert journal.event_count() < 4_000
+        assert journal.event_count() < 3_000  # it prunes as much as was appended at once
         assert journal.retention_failure is None
 
 

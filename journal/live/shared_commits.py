@@ -269,7 +269,7 @@ class SharedCommits:
         else:
             self._settle(batch, results)
             if self.after_commit is not None:
-                self.after_commit(sum(len(ticket._append.records) for ticket in batch))
+                self.after_commit(sum(ticket._event_count for ticket in batch))
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)

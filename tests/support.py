@@ -114,9 +114,25 @@ class Skip(Exception):  # noqa: N818 (not an error)
 
 _processes = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 if sys.platform != "win32":  # so that a child starts in milliseconds
-    _processes.set_forkserver_preload(
-        ["pytest", "hypothesis", "journal.journal", "journal.memory", "journal.events.parsing"]
-    )
+    _processes.set_forkserver_preload(["pytest.__main__", "hypothesis", "preloaded"])
+
+
+def _find_preloaded() -> None:
+    """Start what forks children, if it does not run: it has to find the modules of the tests."""
+    if sys.platform == "win32":
+        return
+    from multiprocessing import forkserver  # noqa: PLC0415 (POSIX only)
+
+    if forkserver._forkserver._forkserver_pid is not None:
+        return
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ["PYTHONPATH"] = before
+        if not before:
+            del os.environ["PYTHONPATH"]
 
 
 class Child:
@@ -126,6 +142,7 @@ class Child:
     """
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
+        _find_preloaded()
         self._channel, theirs = _processes.Pipe()
         self._process = _processes.Process(target=_call, args=(function, theirs, args))
         self._process.start()
@@ -233,7 +250,7 @@ def append_and_die(_channel: Channel, path: Path, events: list[AnyEvent]) -> Non
     die()
 
 
-def _use_everything() -> None:
+def use_everything() -> None:
     """Have everything loaded that a journal loads when it is first needed."""
     Path.cwd().as_uri()
     with tempfile.TemporaryDirectory() as folder:
@@ -258,12 +275,14 @@ def let_everybody_through(folder: Path) -> None:
 
 
 def become_nobody() -> None:
-    """Give up root's privilege of going everywhere."""
+    """Give up root's privilege of going everywhere.
+
+    Modules and SQL may lie where only root can go: `preloaded` has seen to it that they are there.
+    """
     if not hasattr(os, "geteuid"):
         raise Skip("file permissions work otherwise here")
     if os.geteuid() != 0:
         return
-    _use_everything()  # modules and SQL may lie where only root can go
     try:
         os.setgroups([])
         os.setgid(NOBODY)

@@ -68,12 +68,16 @@ def test_what_comes_between_is_not_forgotten(tmp_path: Path, folds: list[int]) -
         with Journal.open(tmp_path / name, durability="normal") as journal:
             journal.append_events(events)
     whole = Journal.open(tmp_path / "whole.db", durability="normal")
+    not_over: set[SessionId] = set()
     retention = Retention(keep_events=100)
     with whole, Journal.open(tmp_path / "a.db", retention=retention) as journal:
         for number in range(1, 40):
-            next_block = sessions[cut_of(journal) // 2 :][: BLOCK // 2]
             is_late = number % 3 == 0 or draw.random() < 0.3  # the third step is the cut
-            event = activated(draw.choice(next_block) if is_late else SessionId.new())
+            first = cut_of(journal) // 2
+            over = [each for each in sessions[first : first + BLOCK // 2] if each not in not_over]
+            session = draw.choice(over) if is_late else SessionId.new()
+            not_over.add(session)
+            event = activated(session)
             for one in (whole, journal):
                 one.append_events([event])
             assert journal.retention_failure is None

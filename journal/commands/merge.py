@@ -1,7 +1,8 @@
 """`journal merge`: have the events of many journals in one."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +16,8 @@ from journal.commands.origins import origin_notes, ranges_text
 
 if TYPE_CHECKING:
     from journal.maintenance import Merged
+
+_NAMES_MAX: Final = 3
 
 _EPILOG = """\b
 Example:
@@ -60,29 +63,38 @@ def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool
         progress.clear()
     if as_json:
         output.json_line({**done.model_dump(mode="json"), "complete": done.complete})
+    else:
+        for name, value in _facts(done):
+            output.line(f"{name:<12}{value}")
     output.flush()
-    for line in _summary(done):
+    for line in _open_ends(done):
         say(line)
     if not done.complete:
         click.get_current_context().exit(LOSSES)
 
 
-def _summary(done: "Merged") -> list[str]:
-    added = f"added {counted(done.added_count, 'event')}, {done.known_count:,} were there"
-    lines = [f"Merged {counted(done.source_count, 'source')}: {added}"]
+def _facts(done: "Merged") -> list[tuple[str, str]]:
+    facts = [
+        ("Merged", counted(done.source_count, "source")),
+        ("Added", counted(done.added_count, "event")),
+        ("Known", counted(done.known_count, "event")),
+    ]
     if done.rewritten:
-        lines.append("Made anew, with other positions and another id")
+        facts.append(("Made anew", "with other positions, and an id of its own"))
     if done.skipped:
-        names = ", ".join(told(one_line(str(path)), 60) for path in done.skipped[:3])
-        more = f" and {len(done.skipped) - 3:,} more" if len(done.skipped) > 3 else ""
-        lines.append(
-            f"Left out {counted(len(done.skipped), 'file')} that is no journal: {names}{more}"
-        )
+        names = ", ".join(told(one_line(path.name), 60) for path in done.skipped[:_NAMES_MAX])
+        more = len(done.skipped) - _NAMES_MAX
+        names += f" and {more:,} more" if more > 0 else ""
+        facts.append(("Left out", f"{names}: no journals"))
+    return facts
+
+
+def _open_ends(done: "Merged") -> Iterator[str]:
+    """Yield what waits, and which journals have two histories, in words."""
     for part in done.waiting:
         name = told(part.label) if part.label is not None else str(part.journal_id)
         ranges = ranges_text(part.positions)
         text = f"positions {ranges} of {name} wait, as {part.reason} (--rewrite places them)"
-        lines.append(f"{one_line(str(part.path))}: {text}")
+        yield f"{one_line(str(part.path))}: {text}"
     for origin in done.origins:
-        lines += origin_notes(origin)
-    return lines
+        yield from origin_notes(origin)

@@ -518,7 +518,7 @@ def view_of(path: Path) -> tuple[int, list[Any], list[Any]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
-@pytest.mark.parametrize("seed", range(4 * ROUNDS))
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
 def test_a_process_killed_while_catching_up_leaves_rows_and_checkpoint_together(
     path: Path, seed: int
 ) -> None:

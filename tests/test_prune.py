@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 import pytest
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
-from support import NOON, activated, lines_of, numbered
+from support import NOON, activated, lines_of, made_once, numbered
 
 from journal import (
     DamagedError,
@@ -49,18 +49,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.db"
 
 
-@pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
+def make(path: Path) -> None:
     with Journal.open(path, durability="normal") as journal:
         journal.append_ndjson(LINES)
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with Journal.open(made_once(path, "pruning", make), durability="normal") as journal:
         yield journal
     check_closed(path)
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "whole.db", durability="normal") as journal:
-        journal.append_ndjson(LINES)
+    path = made_once(tmp_path / "whole.db", "pruning", make)
+    with Journal.open(path, durability="normal") as journal:
         yield journal
 
 

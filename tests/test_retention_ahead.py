@@ -1,6 +1,5 @@
 """What retention does ahead of a cut counts only if it is still so when the cut is made."""
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import test_prune_model
 from hypothesis import settings
 from prune_support import BLOCK, check_against, check_closed, small_blocks
-from support import FIRST_SEED, LONG_ROUNDS, NOON, activated
+from support import LONG_ROUNDS, NOON, activated
 from test_retention import EVENTS, cut_of
 
 from journal import Journal, Retention, SessionClosed, SessionId
@@ -17,6 +16,7 @@ from journal.events import AnyEvent
 from journal.file.extent import Extent
 from journal.maintenance import retention
 from journal.maintenance.cutting import Cut, Cutter
+from journal.projections import bases
 from journal.projections.lifecycle_states import LifecycleStates
 
 
@@ -46,20 +46,51 @@ def test_the_cut_folds_nothing_again(tmp_path: Path, folds: list[int]) -> None:
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
     with Journal.open(path, retention=Retention(keep_events=100)) as journal:
-        cuts = [cut_of(journal)]
-        for _ in range(30):
+        cuts = {0}
+        while max(cuts) < 10 * BLOCK:
             journal.append_events(EVENTS[:1])
-            cuts.append(cut_of(journal))
-    assert sorted(set(cuts)) == [BLOCK * number for number in range(11)]
+            assert journal.retention_failure is None
+            cuts.add(cut_of(journal))
+    assert sorted(cuts) == [BLOCK * number for number in range(11)]
     assert len(folds) == 10
     check_closed(path)
 
 
-def test_what_comes_between_is_not_forgotten(tmp_path: Path, folds: list[int]) -> None:
-    """All sessions are over, so none has to be folded but those that something came to late."""
-    seed = FIRST_SEED or random.randrange(2**32)
-    print(f"again: JOURNAL_TEST_SEED={seed}")
-    draw = random.Random(seed)
+def test_nor_does_it_write_a_state_or_a_digest_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what goes on over the cut, all that is to be written is known when the cut is made."""
+    made: list[str] = []
+    in_cut: list[str] = []
+    really_made, row_digest = bases.Move.made, bases.row_digest
+
+    def move(self: bases.Move, *arguments: Any, **options: Any) -> Any:
+        before = len(made)
+        result = really_made(self, *arguments, **options)
+        in_cut.extend(made[before:])
+        return result
+
+    def digest(*columns: Any) -> str:
+        made.append(row_digest(*columns))
+        return made[-1]
+
+    monkeypatch.setattr(bases.Move, "made", move)
+    monkeypatch.setattr(bases, "row_digest", digest)
+    going_on = [SessionId.new() for _ in range(30)]
+    with Journal.open(tmp_path / "a.db", retention=Retention(keep_events=100)) as journal:
+        for number in range(600):
+            journal.append_events([activated(going_on[number % 30])])
+        assert journal.retention_failure is None
+        assert cut_of(journal) >= 5 * BLOCK
+    assert len(made) > 5 * 30
+    assert in_cut == []
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_comes_between_is_not_forgotten(
+    tmp_path: Path, folds: list[int], *, is_late: bool
+) -> None:
+    """All sessions are over, so none has to be folded but those that something comes to late."""
     sessions = [SessionId.new() for _ in range(500)]
     events: list[AnyEvent] = []
     for session in sessions:
@@ -68,22 +99,18 @@ def test_what_comes_between_is_not_forgotten(tmp_path: Path, folds: list[int]) -
         with Journal.open(tmp_path / name, durability="normal") as journal:
             journal.append_events(events)
     whole = Journal.open(tmp_path / "whole.db", durability="normal")
-    not_over: set[SessionId] = set()
     retention = Retention(keep_events=100)
     with whole, Journal.open(tmp_path / "a.db", retention=retention) as journal:
-        for number in range(1, 40):
-            is_late = number % 3 == 0 or draw.random() < 0.3  # the third step is the cut
-            first = cut_of(journal) // 2
-            over = [each for each in sessions[first : first + BLOCK // 2] if each not in not_over]
-            session = draw.choice(over) if is_late else SessionId.new()
-            not_over.add(session)
-            event = activated(session)
+        number = cut = 0
+        while cut < 8 * BLOCK:  # with each append another session of what is cut next
+            session = sessions[cut // 2 + number] if is_late else SessionId.new()
             for one in (whole, journal):
-                one.append_events([event])
+                one.append_events([activated(session)])
             assert journal.retention_failure is None
-        assert cut_of(journal) == 13 * BLOCK
-        assert len(folds) == 2 * 13
-        check_against(journal, whole, cut_of(journal))
+            number = 0 if cut_of(journal) > cut else number + 1
+            cut = cut_of(journal)
+        assert len(folds) == 8 * (2 if is_late else 1)
+        check_against(journal, whole, cut)
     check_closed(tmp_path / "a.db")
 
 
@@ -97,7 +124,8 @@ class AheadMachine(test_prune_model.PruneMachine):
         def cut(
             self: Cutter, connection: apsw.Connection, extent: Extent, up_to: int, *rest: Any
         ) -> Cut:
-            assert self.do_ahead(connection, extent, up_to)
+            while self.do_ahead(connection, extent, up_to):
+                pass
             return really(self, connection, extent, up_to, *rest)
 
         self.patch.setattr(Cutter, "cut", cut)

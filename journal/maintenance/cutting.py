@@ -53,7 +53,7 @@ class Cutter:
         self._ahead: Move | None = None
 
     def do_ahead(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
-        """Do ahead what a cut up to the end of a block takes most of its time for.
+        """Do ahead a part of what a cut up to the end of a block takes most of its time for.
 
         Args:
             connection: in a transaction for writing, as for the cut; nothing is written.
@@ -61,13 +61,13 @@ class Cutter:
             up_to: the last position to go.
 
         Returns:
-            whether it was done now; else it had been.
+            whether there was a part left to do.
         """
         if self._ahead is not None and self._ahead.is_of(connection, extent, up_to):
-            return False
+            return self._ahead.digest_ahead()
         self._check_bases(connection, extent, [self.lifecycle])
         self._ahead = Move(connection, extent, up_to, self.lifecycle)
-        self._ahead.do_ahead(figures_of(connection, extent.first, up_to))
+        self._ahead.fold_ahead(figures_of(connection, extent.first, up_to))
         return True
 
     def _check_bases(

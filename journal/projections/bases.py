@@ -204,7 +204,7 @@ class Move:
     """One move of the base of the built-in projections, from the cut to a later position.
 
     Where many sessions go on over the cut, it takes some hundredths of a second to fold them and to
-    write their states as JSON. That can be done ahead, in an earlier transaction.
+    write their states as JSON. That can be done ahead, in earlier transactions.
     """
 
     def __init__(
@@ -231,21 +231,31 @@ class Move:
         is_same = connection is self._connection and extent.cut == self._extent.cut
         return is_same and up_to == self._up_to
 
-    def do_ahead(self, figures: list[Figures]) -> None:
-        """Do ahead what takes most of the time; nothing is written.
+    def fold_ahead(self, figures: list[Figures]) -> None:
+        """Fold ahead; nothing is written.
 
         It counts if by the move itself the same events are to be folded: those of sessions that are
         not over, as far as can be told by now.
         """
-        if not self._has_base:
-            return
-        condition, values = self._of_others(figures)
-        states, rows = self._states_at(self._rows(condition, values))
-        for table, column in (("session", 2), ("stream", 3)):
+        if self._has_base:
+            condition, values = self._of_others(figures)
+            self._states_at(self._rows(condition, values))
+
+    def digest_ahead(self) -> bool:
+        """Make JSON of the states that were folded ahead, and the digests of old and new rows.
+
+        Returns:
+            whether it was done now; else it had been, or there is nothing to do.
+        """
+        if self._folded is None or self._known_digests:
+            return False
+        states, rows = self._folded
+        lifecycle = states.lifecycle
+        for table, collection, column in (
+            ("session", lifecycle.sessions, 2),
+            ("stream", lifecycle.streams, 3),
+        ):
             counts = Counter([row[column] for row in rows])
-            collection = (
-                states.lifecycle.sessions if table == "session" else states.lifecycle.streams
-            )
             for key, state in collection.items():
                 old = self._rows_of[table].get(key)
                 owner = () if table == "session" else (state[T_SESSION],)
@@ -253,6 +263,7 @@ class Move:
                 self._digest(key, before + counts[key], *owner, self._text(table, state))
             for key, row in self._rows_of[table].items():
                 self._digest(*_columns(table, key, row))
+        return bool(self._known_digests)
 
     def made(self, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""

@@ -41,7 +41,8 @@ FROM origin_absent WHERE journal_id = ? AND branch = ? ORDER BY first_seq
 _ROWS_SQL = ROWS_SQL.replace("e.seq AS position", "e.seq - :offset AS position")
 
 _TEXT_SQL = f"""
-SELECT count(*),
+SELECT count(*) FILTER (WHERE typeof(timestamp) = 'integer'
+        AND typeof(data) IN ('text', 'null')),
     json_group_array(json_array(position, event_type, session_id, stream_id, timestamp, data))
 FROM ({_ROWS_SQL})
 """
@@ -129,10 +130,15 @@ def is_merged(connection: apsw.Connection) -> bool:
 
 def branches_of(connection: apsw.Connection, journal_id: str) -> list["History"]:
     """Return the histories that a file has of a journal, that which came first before others."""
-    keys = [key for key in history_keys(connection) if key[0] == journal_id]
+    return [History(connection, key) for key in _keys_of(connection, journal_id)]
+
+
+def _keys_of(connection: apsw.Connection, journal_id: str) -> list[Key]:
+    sql = "SELECT DISTINCT branch FROM origin WHERE journal_id = ?"
+    branches = {branch for (branch,) in connection.execute(sql, (journal_id,))}
     if journal_id == own_id(connection):
-        keys.append((journal_id, ""))
-    return [History(connection, key) for key in sorted(keys)]
+        branches.add("")
+    return [(journal_id, branch) for branch in sorted(branches)]
 
 
 class History:
@@ -216,10 +222,7 @@ class History:
         digest = next((it.digest_after for it in self.gaps if it.last == begins), None)
         if not begins or digest is None:
             return None
-        keys = [key for key in history_keys(self.connection) if key[0] == self.key[0]]
-        if self.key[0] == own_id(self.connection):
-            keys.append((self.key[0], ""))
-        for key in keys:
+        for key in _keys_of(self.connection, self.key[0]):
             other = History(self.connection, key)
             if (
                 key != self.key
@@ -387,7 +390,7 @@ class History:
                 return self._content_of_run(run, first, last, salt)
             for rows in self.texts(first, last):
                 content.add(rows)
-                count += len(rows)
+                count += sum(type(row[4]) is int for row in rows)
         except (
             ValueError,
             TypeError,
@@ -419,20 +422,26 @@ class History:
             rows: Any = self.connection.execute(_ROWS_SQL, ends).fetchall()
             yield rows
 
-    def rows(self, first: int, last: int) -> Iterator[Any]:
-        """Yield the rows of the events at some positions, as the file stores them.
+    def rows(self, first: int, last: int) -> list[Any]:
+        """Return the rows of the events at some positions, as the file stores them.
 
         That is position, code of the kind, numbers of session and stream, timestamp, data.
         """
+        found: list[Any] = []
         for run in self.runs(first):
             if run.first > last:
-                return
-            begin, end = max(first, run.first), min(last, run.last)
-            yield from self.connection.execute(
+                break
+            ends = run.offset, max(first, run.first), min(last, run.last)
+            found += self.connection.execute(
                 "SELECT seq - ?1, kind, session, stream, timestamp, data FROM event"
                 " WHERE seq BETWEEN ?2 + ?1 AND ?3 + ?1 ORDER BY seq",
-                (run.offset, begin, end),
-            )
+                ends,
+            ).fetchall()
+        return found
+
+    def has_redacted(self) -> bool:
+        """Tell whether a text was redacted in one of its blocks."""
+        return any(block.salt is None for block in self.blocks())
 
     def label(self) -> str | None:
         """Return what its journal was called last."""

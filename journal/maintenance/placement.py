@@ -91,6 +91,7 @@ class Merging:
             )
         )
         ends = self._ends(parts[0].key[0])
+        parts = self._unknown(parts)
         # What follows in a part is never earlier than it was when it was put here.
         queue = [(part.held[0].first, number) for number, part in enumerate(parts)]
         heapq.heapify(queue)
@@ -107,7 +108,24 @@ class Merging:
                     following = _following(part, ends)
             if following is not None:
                 heapq.heappush(queue, (following.first, number))
-        self._note_waiting(parts)
+        if parts:
+            self._note_waiting(parts)
+
+    def _unknown(self, parts: list[Part]) -> list[Part]:
+        """Return the parts that are not known to be there to the last, without opening files."""
+        left = []
+        with self._database.read() as connection:
+            found = [(it, it.known()) for it in branches_of(connection, parts[0].key[0])]
+            redacted = {it.key for it, _ in found if it.has_redacted()}
+            for part in parts:
+                last = part.held[-1].last
+                for branch, known in found:
+                    is_there = branch.key not in redacted and not minus(part.held, known)
+                    if is_there and part.head and branch.digest_at(last) == part.head:
+                        part.branch = branch.key[1]
+                if part.branch is None:
+                    left.append(part)
+        return left
 
     def _ends(self, journal_id: str) -> dict[str, int]:
         """Return the last position that the merged journal has of each branch."""
@@ -192,7 +210,7 @@ class Merging:
         history = self._history(part)
         if block is not None and block.salt is None:
             history, block = self._original_of(part, history, block)
-        rows = list(history.rows(first, last))
+        rows = history.rows(first, last)
         if len(rows) != last - first + 1:
             what = f"is damaged: an event from position {first} to {last} is missing"
             raise errors.DamagedError(part.path, what, first)

@@ -29,11 +29,6 @@ from journal.maintenance.histories import (
 
 _COMPANIONS: Final = ("-wal", "-shm", "-journal", ".manifest.json")
 
-_TYPES_SQL: Final = """
-SELECT min(seq) FROM event WHERE seq BETWEEN ? AND ?
-    AND (typeof(timestamp) <> 'integer' OR typeof(data) NOT IN ('text', 'null'))
-"""
-
 OnEvents = Callable[[int], None]
 """Is told that so many more events were looked at or written."""
 
@@ -279,11 +274,6 @@ def check_block(
         is_right = here < last - first + 1 and here == sum(map(len, history.texts(first, last)))
     else:
         is_right = content == wanted
-    for run in history.runs(first):
-        if run.first > last:
-            break
-        ends = max(first, run.first) + run.offset, min(last, run.last) + run.offset
-        is_right &= connection.execute(_TYPES_SQL, ends).get is None
     if not is_right:
         what = f"is damaged: the events from position {first} to {last} are not what they were"
         raise errors.DamagedError(connection.filename, what, first)

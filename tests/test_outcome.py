@@ -267,6 +267,30 @@ def test_no_more_than_the_newest_rows_are_kept_and_one_that_went_comes_back(
     assert rows(path) == []
 
 
+def test_the_row_of_another_that_has_the_same_number_by_now_stays_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "_ROWS_MAX", 2)
+    with Journal.open(path) as old:
+        for _ in range(2):
+            old.append_events([activated(ONE)])
+        journals = [Journal.open(path) for _ in range(3)]
+        for journal in journals:
+            journal.append_events([activated(ONE)])
+        for journal in journals:
+            journal.close()
+        assert rows(path) == []
+        with Journal.open(path) as another:
+            another.append_events([activated(ONE)])
+            ((number, token, commit_no, last_seq),) = rows(path)
+            assert number == 1
+            assert token != old._appender._writer.token
+            for _ in range(3):
+                old.append_events([activated(ONE)])
+            assert rows(path)[0] == (number, token, commit_no, last_seq)
+            assert rows(path)[1][1:] == (old._appender._writer.token, 5, 9)
+
+
 def test_a_file_of_an_earlier_version_gets_the_table(path: Path) -> None:
     Journal.open(path).close()
     with contextlib.closing(apsw.Connection(str(path))) as file:

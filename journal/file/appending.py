@@ -83,6 +83,7 @@ class Appender:
         self._tip: _Tip | None = None
         self._generation = -1
         self._writer = Writer()
+        self._attempted_in = -1  # of the generations of the database
         self._is_ready = False
         self._is_in_doubt = False
         self._failures = 0
@@ -169,7 +170,10 @@ class Appender:
             results.append(appended)
         self._write(connection, tip, accepted, new_keys)
         if accepted or new_keys:
-            self._writer.attempt(connection, tip.position)
+            generation = self._database.generation
+            is_alone = self._attempted_in == generation
+            self._writer.attempt(connection, tip.position, is_alone=is_alone)
+            self._attempted_in = generation
             self._is_in_doubt, self._failures = True, self._database.failures
         elif any(isinstance(result, Appended) for result in results):
             self._database.sync(connection)

@@ -483,7 +483,7 @@ class Database:
             wait_for_locks(connection, BUSY_TIMEOUT_MS)
 
     def _notice_other_writers(self, connection: apsw.Connection) -> None:
-        data_version = connection.execute("PRAGMA data_version").get
+        data_version = connection.data_version()
         if data_version != self._data_version:
             self.generation += 1
             check_format(connection, self.path)  # another process may have migrated the file
@@ -501,6 +501,8 @@ class Database:
             reason = "the commit failed, and whether it took is known once the disk works again "
             reason += f"(of an append, Journal.resolve tells it from the error's outcome): {error}"
             raise errors.CommitFailedError(self.path, reason) from error
+        if connection is self._writer:  # it counts commits of its own, too
+            self._data_version = connection.data_version()
 
     def check_open(self) -> None:
         """Raise `ClosedError` if the journal was closed, or opened by this process's parent."""

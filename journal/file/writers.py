@@ -48,9 +48,16 @@ class Writer:
         self._rows.append((self._id, self.token))
         connection.execute("DELETE FROM writer WHERE id <= ?", (self._id - _ROWS_MAX,))
 
-    def attempt(self, connection: apsw.Connection, last_seq: int) -> None:
-        """Count one more attempt, in its transaction."""
+    def attempt(self, connection: apsw.Connection, last_seq: int, *, is_alone: bool) -> None:
+        """Count one more attempt, in its transaction.
+
+        `is_alone`: nobody else has written since the attempt before, so the row is as it left it.
+        """
         self.number += 1
+        if is_alone:
+            values = self.number, last_seq, self._id
+            connection.execute("UPDATE writer SET commit_no = ?, last_seq = ? WHERE id = ?", values)
+            return
         connection.execute(
             "UPDATE writer SET commit_no = ?, last_seq = ? WHERE id = ? AND token = ?",
             (self.number, last_seq, self._id, self.token),

@@ -212,6 +212,11 @@ class BufferedCommits(SharedCommits):
         with self._lock:
             self._events = max(0, self._events - event_count)
 
+    def failed(self, ticket: Ticket) -> None:
+        """Note an append that failed, before anybody can know of it."""
+        with self._lock:
+            self._failed.append(ticket)
+
     def _is_free(self) -> bool:
         return False
 
@@ -288,7 +293,7 @@ class _BufferedTicket(Ticket):
     def _fail(self, error: BaseException, outcome: Outcome) -> None:
         self._error, self._outcome = error, outcome
         if not isinstance(error, ClosedError):  # it was taken out, and its caller knows of it
-            self._commits._failed.append(self)  # before anybody can know of it
+            self._commits.failed(self)
         super()._fail(error, outcome)
 
 

@@ -16,6 +16,7 @@ from journal import errors
 from journal.file.connections import Database, translated
 from journal.file.identity import meta
 from journal.file.opening import open_copy
+from journal.file.paths import beside
 from journal.file.process_locks import hold, let_go
 from journal.maintenance.histories import History, own_id
 from journal.maintenance.keeping import Keys
@@ -41,6 +42,8 @@ def rewrite(
         StorageFullError, AccessDeniedError, StorageError: the new file cannot be made.
         DamagedError: the merged journal is.
     """
+    if os.path.lexists(beside(path, "-wal")):
+        raise _in_use(path)
     target = check_target(path, force=True)
     # All of each, also what the merged journal has: its place may be taken from either.
     old, *others = (
@@ -102,6 +105,11 @@ def _close_for_moving(made: Path) -> None:
         connection.close()
 
 
+def _in_use(path: Path) -> errors.BusyError:
+    reason = "is in use, and was not made anew: close it everywhere, and merge again"
+    return errors.BusyError(path, reason)
+
+
 def _put_in_its_place(made: Path, target: Path, stamp: tuple[int, int]) -> None:
     """Replace a journal that nobody has open, and nobody wrote to since.
 
@@ -112,8 +120,7 @@ def _put_in_its_place(made: Path, target: Path, stamp: tuple[int, int]) -> None:
     try:
         with holding.writing(_WAIT_MS, target):
             if holding.is_in_use() or stamp_of(target) != stamp:
-                reason = "is in use, and was not made anew: close it everywhere, and merge again"
-                raise errors.BusyError(target, reason)
+                raise _in_use(target)
             if os.name == "nt":  # which replaces no file that is open
                 let_go(holding)
             put_in_place(made, target, force=True)

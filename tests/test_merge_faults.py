@@ -1,0 +1,166 @@
+"""Merging that is stopped half way, or finds what it cannot write to."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from support import lines_of, names_in
+
+from journal import Journal, errors, limits, merge, verify
+from journal.maintenance import placement, rewriting
+from journal.maintenance.placing import Placer
+
+LINES = lines_of("mixed/events.ndjson")
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
+    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 15)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    for number, label in enumerate(("a", "b")):
+        with Journal.open(folder / f"{label}.db", label=label) as opened:
+            for at in range(55):
+                lines = LINES[100 * number + at : 100 * number + at + 1]
+                opened.append_ndjson(lines)
+    return folder
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    return tmp_path / "fleet.db"
+
+
+def content(path: Path) -> list[tuple[int, str]]:
+    with Journal.open(path, read_only=True) as opened:
+        return list(opened.lines())
+
+
+def origins(path: Path) -> list[Any]:
+    with Journal.open(path, read_only=True) as opened:
+        return [(it.label, it.event_count, it.waiting) for it in opened.origins().origins]
+
+
+def failing_at(number: int, error: BaseException) -> Callable[..., None]:
+    """Return what places events as usual, until it is called for the n-th time."""
+    calls = 0
+    place = Placer.place
+
+    def placing(self: Placer, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise error
+        place(self, *arguments)
+
+    return placing
+
+
+@pytest.mark.parametrize("number", [3, 8])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (apsw.FullError("full"), errors.StorageFullError)],
+    ids=["interrupt", "full"],
+)
+def test_what_was_stopped_goes_on(
+    inbox: Path, fleet: Path, number: int, error: Any, raised: Any, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Placer, "place", failing_at(number, error))
+        with pytest.raises(raised):
+            merge(fleet, inbox)
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+    assert content(fleet)
+
+    done = merge(fleet, inbox)
+
+    assert done.complete
+    merge(tmp_path / "whole.db", inbox)
+    assert content(fleet) == content(tmp_path / "whole.db")
+    assert origins(fleet) == origins(tmp_path / "whole.db")
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+
+
+def late(inbox: Path, to: Path) -> Path:
+    with Journal.open(inbox / "a.db", read_only=True) as opened:
+        return opened.ship(to, after=30).path
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_making_anew_is_done_whole_or_not_at_all(
+    inbox: Path, fleet: Path, number: int, tmp_path: Path
+) -> None:
+    merge(fleet, late(inbox, tmp_path / "late.db"))
+    before = content(fleet), names_in(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Placer, "place", failing_at(number, apsw.FullError("full")))
+        with pytest.raises(errors.StorageFullError):
+            merge(fleet, inbox / "a.db", rewrite=True)
+    assert (content(fleet), names_in(tmp_path)) == before
+    assert merge(fleet, inbox / "a.db", rewrite=True).complete
+    assert [text for _, text in content(fleet)] == LINES[:55]
+
+
+def test_a_file_in_use_is_not_made_anew(inbox: Path, fleet: Path, tmp_path: Path) -> None:
+    merge(fleet, late(inbox, tmp_path / "late.db"))
+    before = content(fleet)
+    with Journal.open(fleet, read_only=True), pytest.raises(errors.BusyError):
+        merge(fleet, inbox / "a.db", rewrite=True)
+    assert content(fleet) == before
+
+
+def test_what_was_appended_meanwhile_is_not_lost(
+    inbox: Path, fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(fleet, late(inbox, tmp_path / "late.db"))
+    close = rewriting._close_for_moving
+
+    def appending(made: Path) -> None:
+        with Journal.open(fleet) as opened:
+            opened.append_ndjson(LINES[300:301])
+        close(made)
+
+    monkeypatch.setattr(rewriting, "_close_for_moving", appending)
+    with pytest.raises(errors.BusyError, match="was not made anew"):
+        merge(fleet, inbox / "a.db", rewrite=True)
+    assert content(fleet)[-1][1] == LINES[300]
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(
+    inbox: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = placement.Merging.run
+
+    def changing(self: placement.Merging) -> None:
+        with Journal.open(inbox / "b.db") as opened:
+            opened.append_ndjson(LINES[300:400])
+        os.utime(inbox / "b.db", ns=(1, 1))
+        run(self)
+
+    monkeypatch.setattr(placement.Merging, "run", changing)
+    with pytest.raises(errors.FileReplacedError, match="was changed or moved"):
+        merge(fleet, inbox)
+    monkeypatch.undo()
+    assert merge(fleet, inbox).complete
+
+
+def test_a_folder_that_cannot_be_written_is_said(inbox: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.JournalNotFoundError, match="folder does not exist"):
+        merge(tmp_path / "nowhere" / "fleet.db", inbox)
+
+
+def test_progress_ends_with_all(inbox: Path, fleet: Path) -> None:
+    told: list[tuple[int, int]] = []
+    merge(fleet, inbox, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (220, 220)
+    assert told == sorted(told)

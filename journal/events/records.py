@@ -36,6 +36,8 @@ def check_iterable(events: object) -> None:
     Raises:
         InvalidEventError: it is.
     """
+    if isinstance(events, list | tuple):  # the look for what can be iterated takes a microsecond
+        return
     if isinstance(events, BaseModel | str | bytes) or not isinstance(events, Iterable):
         message = f"expected events, as in a list, found one {type(events).__name__}"
         raise InvalidEventError(message)

@@ -132,9 +132,12 @@ class Database:
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        """Be inside SQLite, and let none of apsw's errors out."""
-        with forking.inside_sqlite(), translated(self.path):
-            yield
+        """Be inside SQLite, and let none of apsw's errors out, as `translated` does."""
+        with forking.inside_sqlite():
+            try:  # written out: one more context manager takes a microsecond
+                yield
+            except (apsw.Error, UnicodeDecodeError) as error:
+                raise _journal_error(self.path, _first(error)) from error
 
     def set_label(self, label: str) -> None:
         """Write what people call this journal.

@@ -8,9 +8,8 @@ import click
 import journal
 from journal.commands.console.arguments import FileType, json_option
 from journal.commands.console.output import Output, counted, one_line
-from journal.commands.console.progress import CountProgress
+from journal.commands.console.progress import CountProgress, working
 from journal.commands.console.tables import told
-from journal.errors import JournalError
 
 if TYPE_CHECKING:
     from journal.maintenance import Continued
@@ -38,14 +37,8 @@ def continue_(path: Path, new: Path, *, label: str | None, force: bool, as_json:
     """
     output = Output()
     progress = CountProgress()
-    try:
+    with working(progress):
         made = journal.continue_copy(path, new, label=label, force=force, progress=progress.take)
-    except JournalError:  # some are ValueErrors, too
-        raise
-    except ValueError as error:
-        raise click.UsageError(one_line(str(error))) from error
-    finally:
-        progress.clear()
     if as_json:
         output.json_line(made.model_dump(mode="json"))
     else:

@@ -14,9 +14,8 @@ from journal.commands.console.arguments import (
 )
 from journal.commands.console.output import Output, counted, one_line, size_text
 from journal.commands.console.policies import SECRET_VARIABLE, policy_of, secret_of
-from journal.commands.console.progress import CountProgress
+from journal.commands.console.progress import CountProgress, working
 from journal.commands.console.tables import told
-from journal.errors import JournalError
 
 if TYPE_CHECKING:
     from journal.maintenance import Redaction, Shipment
@@ -111,25 +110,18 @@ def ship(
     secret = secret_of(secret_file, texts)
     output = Output()
     progress = CountProgress()
-    try:
-        with journal.Journal.open(path, read_only=True) as opened:
-            found = opened.ship(
-                dest,
-                after=after,
-                standalone=standalone,
-                manifest=manifest,
-                indexes=not no_indexes,
-                force=force,
-                redact=texts,
-                secret=secret,
-                progress=progress.take,
-            )
-    except JournalError:  # some are ValueErrors, too
-        raise
-    except ValueError as error:
-        raise click.UsageError(one_line(str(error))) from error
-    finally:
-        progress.clear()
+    with working(progress), journal.Journal.open(path, read_only=True) as opened:
+        found = opened.ship(
+            dest,
+            after=after,
+            standalone=standalone,
+            manifest=manifest,
+            indexes=not no_indexes,
+            force=force,
+            redact=texts,
+            secret=secret,
+            progress=progress.take,
+        )
     if as_json:
         output.json_line(found.model_dump(mode="json"))
     else:

@@ -9,8 +9,7 @@ import click
 import journal
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.output import Output, OutputClosed, counted, one_line
-from journal.commands.console.progress import Progress
-from journal.errors import JournalError
+from journal.commands.console.progress import Progress, working
 
 if TYPE_CHECKING:
     from journal import Finding, Verification
@@ -68,21 +67,16 @@ def verify(path: Path, *, full: bool, head: str | None, as_json: bool) -> None:
         output.flush()
 
     try:
-        found = journal.verify(
-            path,
-            full=full,
-            head=head,
-            on_finding=tell,
-            progress=lambda done, total: progress.show(done, done / total if total else None),
-        )
+        with working(progress):
+            found = journal.verify(
+                path,
+                full=full,
+                head=head,
+                on_finding=tell,
+                progress=lambda done, total: progress.show(done, done / total if total else None),
+            )
     except OutputClosed:
         click.get_current_context().exit(_NOT_SOUND)
-    except JournalError:  # some are ValueErrors, too
-        raise
-    except ValueError as error:
-        raise click.UsageError(one_line(str(error))) from error
-    finally:
-        progress.clear()
     with suppress(OutputClosed):
         if as_json:
             output.json_line(found.model_dump(mode="json", exclude={"findings"}))

@@ -21,6 +21,7 @@ from journal.file.identity import meta
 from journal.file.names import KnownNames, uuids
 from journal.file.origins import copied_up_to
 from journal.maintenance.findings import Findings
+from journal.maintenance.histories import Block
 
 Progress = Callable[[int, int], None]
 """Is told how many events are done, and of how many."""
@@ -65,18 +66,6 @@ class Proof(NamedTuple):
     smallest_ns: int | None
     """The smallest timestamp, nanoseconds since 1970; None: there is no event."""
     largest_ns: int | None
-
-
-class _Block(NamedTuple):
-    first: int
-    last: int
-    smallest_ns: int
-    largest_ns: int
-    salt: str | None
-    content_digest: str
-    digest: str
-    redacted_digest: str | None
-    sealed: int
 
 
 class _Seen(NamedTuple):
@@ -146,7 +135,7 @@ class _Pass:
         if after is None:
             self._check_before_the_first()
         before = self._digest_at(position)
-        block: _Block | None = None
+        block: Block | None = None
         covered = 0
         while True:
             following = self._next_block(position if block is None else block.first)
@@ -195,7 +184,7 @@ class _Pass:
         absence = self._extent.absence_at(position)
         return absence.digest_after if absence is not None and absence.last == position else None
 
-    def _next_block(self, after: int) -> _Block | None:
+    def _next_block(self, after: int) -> Block | None:
         """Return the next block whose row can be understood."""
         found = self._found
         while True:
@@ -204,7 +193,7 @@ class _Pass:
                 row = self._connection.execute(_BLOCKS_SQL, (after,)).fetchone()
             if row is None:
                 return None
-            block = _Block(*row)
+            block = Block(*row)
             if block.first <= after:  # the table's own order is broken
                 return None
             if _is_understood(block):
@@ -224,7 +213,7 @@ class _Pass:
         absence = extent.absence_at(up_to)
         return None if absence is None or absence.last != up_to else absence.digest_after
 
-    def _check_block(self, block: _Block, before: str | None) -> None:
+    def _check_block(self, block: Block, before: str | None) -> None:
         first, last = block.first, block.last
         found = self._found
         if before is not None and chained(before, block.content_digest) != block.digest:
@@ -256,7 +245,7 @@ class _Pass:
             text = f"the block from position {first} to {last} names other times than its events"
             found.add("block-times", "block", first, text, "derived")
 
-    def _check_end(self, block: _Block | None, position: int) -> None:
+    def _check_end(self, block: Block | None, position: int) -> None:
         """Look at what follows the last block, and whether that may still be open."""
         found, last = self._found, self._extent.last
         count = self._extent.event_count(position, last)
@@ -442,7 +431,7 @@ def _hex(pairs: Iterator[tuple[int, bytes]]) -> dict[int | None, str | None]:
     return {key: uuid.hex() for key, uuid in pairs if isinstance(uuid, bytes) and len(uuid) == 16}
 
 
-def _is_understood(block: _Block) -> bool:
+def _is_understood(block: Block) -> bool:
     integers = block.first, block.last, block.smallest_ns, block.largest_ns, block.sealed
     digests = block.content_digest, block.digest, block.redacted_digest
     return (

@@ -27,6 +27,7 @@ from journal.file.blocks import GENESIS, chained
 from journal.file.decoding import Names, Page, decode_rows
 from journal.maintenance import salvage_sql as sql
 from journal.maintenance.gathering import SCHEMA
+from journal.maintenance.histories import Block
 from journal.maintenance.versions import Ids, Picked, content_of, picks
 
 _TRIES_MAX: Final = 2_000
@@ -54,18 +55,6 @@ class AbsentRow(NamedTuple):
     forgotten: str | None
     declared_at: str
     check_digest: str
-
-
-class _Block(NamedTuple):
-    first: int
-    last: int
-    smallest_ns: int
-    largest_ns: int
-    salt: str | None
-    content_digest: str
-    digest: str
-    redacted_digest: str | None
-    sealed: int
 
 
 class Salvage:
@@ -210,7 +199,7 @@ class Salvage:
             "SELECT DISTINCT * FROM raw_block ORDER BY first_seq, last_seq DESC"
         ).fetchall()
         for done, row in enumerate(rows, 1):
-            block = _Block(*row)
+            block = Block(*row)
             if self._is_possible(block):
                 state, block = self._proof(block)
                 self.scratch.execute(
@@ -228,7 +217,7 @@ class Salvage:
                     (absence.last + 1, absence.digest_after),
                 )
 
-    def _is_possible(self, block: _Block) -> bool:
+    def _is_possible(self, block: Block) -> bool:
         size = limits.BLOCK_EVENTS_MAX
         return (
             self.cut < block.first <= block.last
@@ -238,7 +227,7 @@ class Salvage:
             and (block.redacted_digest is None or _is_digest(block.redacted_digest))
         )
 
-    def _proof(self, block: _Block) -> tuple[str, _Block]:
+    def _proof(self, block: Block) -> tuple[str, Block]:
         """Return what the events of a block say of it: proven, changed, missing or unnamed.
 
         And the block, with the digest of what its events are, where the chain proves that one.
@@ -292,7 +281,7 @@ class Salvage:
         after = [] if absence is None or absence.digest_after is None else [absence.digest_after]
         return [digest for (digest,) in found] + after
 
-    def _as_proven(self, block: _Block, picked: Picked, befores: list[str]) -> _Block:
+    def _as_proven(self, block: Block, picked: Picked, befores: list[str]) -> Block:
         """Take in the events of a proven block, and return its row as it must be."""
         ends = picked.rows[0][0], picked.rows[-1][0]
         raw: Any = self.scratch.execute(
@@ -325,7 +314,7 @@ class Salvage:
             digest = chained(befores[-1], block.content_digest)
         return block._replace(smallest_ns=min(times), largest_ns=max(times), digest=digest)
 
-    def _is_followed(self, block: _Block, digest: str) -> bool:
+    def _is_followed(self, block: Block, digest: str) -> bool:
         following = self._count(
             "raw_block WHERE first_seq = ? AND digest = chained(?, content_digest)",
             (block.last + 1, digest),

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from journal.commands.console.output import Output, counted, say
+import click
+
+from journal.commands.console.output import Output, counted, one_line, say
 from journal.commands.console.times import duration_text
 from journal.commands.console.widths import shortened
+from journal.errors import JournalError
 
 if TYPE_CHECKING:
     from journal import Journal
@@ -142,6 +145,23 @@ class LookingProgress(CountProgress):
                 yield one
         finally:
             self.clear()
+
+
+@contextmanager
+def working(progress: Progress) -> Iterator[None]:
+    """In this block, a value that cannot be is wrong usage; after it, take the figures away.
+
+    Raises:
+        UsageError: a `ValueError` came out of the block, and none of the journal's own errors.
+    """
+    try:
+        yield
+    except JournalError:  # some are ValueErrors, too
+        raise
+    except ValueError as error:
+        raise click.UsageError(one_line(str(error))) from error
+    finally:
+        progress.clear()
 
 
 @contextmanager

@@ -291,6 +291,23 @@ def test_the_row_of_another_that_has_the_same_number_by_now_stays_as_it_is(
             assert rows(path)[1][1:] == (old._appender._writer.token, 5, 9)
 
 
+def test_an_append_alone_takes_five_statements_one_of_them_for_the_row(path: Path) -> None:
+    ran: list[str] = []
+
+    def note(_cursor: Any, sql: str, _values: Any) -> bool:
+        ran.append(" ".join(sql.split()[:2]))
+        return True
+
+    with Journal.open(path) as journal:
+        for _ in range(3):
+            journal.append_events([activated(ONE)])
+        assert journal._database._writer is not None
+        journal._database._writer.exec_trace = note
+        journal.append_events([activated(ONE)])
+        assert ran == ["BEGIN IMMEDIATE", "INSERT INTO", "INSERT INTO", "UPDATE writer", "COMMIT"]
+        journal._database._writer.exec_trace = None
+
+
 def test_a_file_of_an_earlier_version_gets_the_table(path: Path) -> None:
     Journal.open(path).close()
     with contextlib.closing(apsw.Connection(str(path))) as file:

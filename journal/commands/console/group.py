@@ -20,6 +20,7 @@ _NEEDED = (
     "journal.file.appending",
     "journal.file.connections",
     "journal.journal",
+    "journal.live.buffered_commits",
     "journal.live.shared_commits",
     "journal.projections.queries",
     "journal.projections.registry",

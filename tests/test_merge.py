@@ -627,6 +627,28 @@ def test_what_is_recovered_of_a_merged_journal_is_a_source(
     assert merge(region, pump, fan).added_count == 0
 
 
+def test_what_goes_on_from_a_merged_journal_is_a_source(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    append(fleet, 201, 205, "fleet")
+    merge(fleet, pump)
+    append(fleet, 206, 207)
+    merge(fleet, fan)
+    new = tmp_path / "new.db"
+    journal.continue_copy(ship(fleet, tmp_path / "copy.db"), new, label="new")
+    append(new, 301, 304)
+    check(new)
+    region = tmp_path / "region.db"
+
+    done = merge(region, new)
+
+    counts = {it.label: it.event_count for it in done.origins}
+    assert counts == {"fleet": 7, "pump": 84, "fan": 33, "new": 4}
+    assert done.complete
+    check(region)
+    assert merge(region, pump, fan, fleet).added_count == 0
+
+
 def test_deltas_of_merged_journals_are_sources_too(
     tmp_path: Path, fleet: Path, pump: Path, fan: Path
 ) -> None:

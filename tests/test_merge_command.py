@@ -52,6 +52,8 @@ def test_a_folder_is_merged_and_listed(inbox: Path, fleet: Path) -> None:
         ("pump", "30", "1", "30", "0", "0"),
         ("fan", "20", "1", "20", "0", "0"),
     }
+    page = run_here("info", str(fleet)).out.decode()
+    assert "Merged      events of 2 journals; journal origins lists them" in page
     again = run_here("merge", str(fleet), str(inbox), "--json")
     (told,) = json_lines(again.out)
     assert (told["added_count"], told["known_count"], told["complete"]) == (0, 50, True)

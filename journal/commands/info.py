@@ -69,7 +69,7 @@ def _page(found: "JournalInfo", look: Look) -> list[str]:
         "Journal": str(found.journal_id),
         "Created": made,
         **({} if found.closed_by is None else {"Closed by": told(found.closed_by, _TEXT_MAX)}),
-        **({"Goes on": _origins_text(found)} if found.origins else {}),
+        **_origins_facts(found),
         "Format": f"{found.format_version}, {counted(found.sealed_block_count, 'sealed block')}",
         **({} if found.head is None else {"Head": found.head}),
     }
@@ -81,6 +81,16 @@ def _page(found: "JournalInfo", look: Look) -> list[str]:
             room = max(_ROWS_MIN, look.height - _PROMPT_LINES - taken - len(["", "header"]))
         page += ["", *_kinds_table(found.counts_by_kind, look.width, room)]
     return page
+
+
+def _origins_facts(found: "JournalInfo") -> dict[str, str]:
+    """Return what is to be said of events that were appended to other journals."""
+    if not found.origins:
+        return {}
+    if all(it.first_position == it.source_first_position for it in found.origins):
+        return {"Goes on": _origins_text(found)}
+    count = len({it.journal_id for it in found.origins})
+    return {"Merged": f"events of {counted(count, 'journal')}; journal origins lists them"}
 
 
 def _origins_text(found: "JournalInfo") -> str:

@@ -27,6 +27,7 @@ from journal.file.paths import absolute, check_readable
 from journal.file.schema import events_view_sql
 from journal.maintenance.block_check import Progress
 from journal.maintenance.copying import copy_moment
+from journal.maintenance.keeping import keep_own
 from journal.maintenance.targets import check_target, put_in_place, work_folder
 from journal.maintenance.verifying import Verification, verify
 from journal.projections.tables import have_our_shape, make_views
@@ -185,12 +186,11 @@ def _become_new(connection: apsw.Connection, label: str | None) -> None:
     """Give the file an id of its own, and say where its positions came from."""
     extent = read_extent(connection)
     _seal(connection, extent)
-    origins = read_origins(connection)
-    first = origins[-1].last_position + 1 if origins else 1
-    if first <= extent.last:
+    own = keep_own(connection)
+    for first, last in own:
         origin = Origin(
             first_position=first,
-            last_position=extent.last,
+            last_position=last,
             journal_id=_journal_id(connection),
             branch="",
             label=meta(connection, "label"),

@@ -22,6 +22,7 @@ from journal.maintenance.histories import (
     history_keys,
     is_merged,
     minus,
+    own_id,
 )
 
 KeyRow = tuple[str, int | None, int | None, str, int]
@@ -66,6 +67,22 @@ def begin_merging(connection: apsw.Connection) -> None:
     set_meta(connection, "merged", "1")
     connection.execute("DROP VIEW IF EXISTS main.events")
     connection.execute(events_view_sql(has_origins=True))
+
+
+def keep_own(connection: apsw.Connection) -> list[Interval]:
+    """Have a journal that gets another id keep what it has of its own as it has that of others.
+
+    Returns:
+        the positions that are its own.
+    """
+    history = History(connection, (own_id(connection), ""))
+    own = history.known()
+    if own and is_merged(connection):
+        for gap in list(history.gaps):
+            write_gap(connection, history.key, gap)
+        for block in history.blocks():
+            write_block(connection, history.key, block)
+    return own
 
 
 def write_block(connection: apsw.Connection, key: Key, block: Block) -> None:

@@ -571,7 +571,7 @@ def fresh(number: int) -> Iterator[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_memory_does_not_grow_with_the_journal(tmp_path: Path) -> None:
     peaks = []
-    for count in (100_000, 100_000 * max(4, support.LONG_ROUNDS)):
+    for count in (200_000, 100_000 * max(6, support.LONG_ROUNDS)):
         path = make_larger(tmp_path / f"{count}.db", count)
         command = [sys.executable, "-c", _PEAK, str(path), str(tmp_path / f"{count}.out.db")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -169,7 +169,10 @@ READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[None]]] = 
     "somebody reads": reading,
     "another process reads": read_elsewhere,
 }
-with_readers = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+nobody, somebody, elsewhere = READERS.values()
+with_readers = pytest.mark.parametrize(
+    "reader", [nobody, pytest.param(somebody, marks=pytest.mark.slow), elsewhere], ids=READERS
+)
 here = dict(list(READERS.items())[:2])
 with_readers_here = pytest.mark.parametrize("reader", here.values(), ids=here)
 

@@ -104,7 +104,7 @@ def in_order(statuses: list[Any], order: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@tried(12, many=1_000)
+@tried(6, many=1_000)
 def test_every_state_order_and_limit(way: str, tmp_path: Path, count: int) -> None:
     def some(*choices: Iterable[Any]) -> list[Any]:
         every = list(itertools.product(*choices))

@@ -17,11 +17,11 @@ SCHEMA: Final = """
 CREATE TABLE raw_event (seq INTEGER NOT NULL, kind, session, stream, timestamp, data,
     session_prev, stream_prev, is_sound, page);
 CREATE TABLE raw_gap (first_seq, last_seq);
-CREATE TABLE raw_head (page, id, uuid, last_seq, event_count);
-CREATE TABLE raw_id (page, id, uuid);
+CREATE TABLE raw_head (page, id INTEGER, uuid, last_seq, event_count);
+CREATE TABLE raw_id (page, id INTEGER, uuid);
 CREATE TABLE raw_kind (code, name, fields);
-CREATE TABLE raw_block (first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest,
-    digest, redacted_digest, sealed);
+CREATE TABLE raw_block (first_seq INTEGER, last_seq, min_timestamp, max_timestamp, salt,
+    content_digest, digest, redacted_digest, sealed);
 CREATE TABLE raw_absent (first_seq, last_seq, reason, counts, min_timestamp, max_timestamp,
     digest_before, digest_after, forgotten, declared_at, check_digest);
 CREATE TABLE raw_base (projection, version, position, check_digest);
@@ -33,8 +33,19 @@ CREATE TABLE raw_origin (first_seq, last_seq, journal_id, branch, label, source_
     declared_at, check_digest);
 CREATE TABLE raw_meta (key, value);
 """
-"""`is_sound`: nothing speaks against the row but that no digest speaks for it. `raw_gap`: positions
+"""What is looked up by a number has to be an integer by its type, or no index is of use.
+`is_sound`: nothing speaks against the row but that no digest speaks for it. `raw_gap`: positions
 that a page leaves out."""
+
+_INDEXES: Final = """
+CREATE INDEX raw_event_by_seq ON raw_event (seq);
+CREATE INDEX raw_head_by_id ON raw_head (id);
+CREATE INDEX raw_head_by_page ON raw_head (page);
+CREATE INDEX raw_id_by_page ON raw_id (page);
+CREATE INDEX raw_block_by_first ON raw_block (first_seq)
+"""
+"""Made when all rows are there. Without them, what is looked up for each row takes as long as all
+rows."""
 
 _INT, _TEXT, _BYTES, _NULL = int, str, bytes, type(None)
 _INT_OR_NULL, _TEXT_OR_NULL = (_INT, _NULL), (_TEXT, _NULL)
@@ -112,7 +123,8 @@ def gather(
                 progress(number, pages.count)
     gathered.flush()
     with forking.inside_sqlite():
-        scratch.execute("COMMIT; CREATE INDEX raw_event_by_seq ON raw_event (seq)")
+        scratch.execute("COMMIT")
+        scratch.execute(_INDEXES)
 
 
 def page_size_of(image: Path, said: int) -> int:

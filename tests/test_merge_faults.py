@@ -136,6 +136,28 @@ def test_what_was_appended_meanwhile_is_not_lost(
     assert content(fleet)[-1][1] == LINES[300]
 
 
+def test_two_that_merge_at_the_same_time_double_nothing(
+    inbox: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(fleet, inbox / "a.db")
+    run = placement.Merging._place
+    calls = 0
+
+    def beside(self: placement.Merging, *arguments: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            merge(fleet, inbox / "b.db")
+        return run(self, *arguments)
+
+    monkeypatch.setattr(placement.Merging, "_place", beside)
+    with pytest.raises(errors.BusyError, match="merged into by somebody else"):
+        merge(fleet, inbox)
+    monkeypatch.undo()
+    assert merge(fleet, inbox).added_count == 0
+    assert len(content(fleet)) == 110
+
+
 def test_a_source_that_changes_meanwhile_is_noticed(
     inbox: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import apsw
@@ -172,6 +172,7 @@ class Merging:
         while position < interval.last:
             first = position + 1
             with self._database.write() as connection:
+                _check_alone(connection, key, first)
                 begin_merging(connection)
                 placer = self._current_placer(connection)
                 placer.complete()
@@ -285,6 +286,22 @@ class Merging:
             found = source.block_at(block.first)
             if found is not None and found.salt is not None and found.digest == block.digest:
                 yield whole
+
+
+def _check_alone(connection: apsw.Connection, key: Key, first: int) -> None:
+    """Make sure that nobody else has placed events of a journal since this merging began.
+
+    Raises:
+        BusyError: somebody has.
+    """
+    last: Any = connection.execute(
+        "SELECT source_first_seq + last_seq - first_seq FROM origin"
+        " WHERE journal_id = ? AND branch = ? ORDER BY source_first_seq DESC LIMIT 1",
+        key,
+    ).get
+    if last is not None and last >= first:
+        reason = "is being merged into by somebody else, too: merge again"
+        raise errors.BusyError(connection.filename, reason)
 
 
 class _Piece(NamedTuple):

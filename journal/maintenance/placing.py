@@ -18,7 +18,7 @@ from journal.file.chain_heads import ROWS_AT_ONCE, Head, last_id, stored_heads, 
 from journal.file.extent import read_extent
 from journal.file.names import FileKind, kinds_of, uuids
 
-_IDS_MAX = 50_000
+_IDS_MAX = 20_000
 """How many ids of a source are known at once; those in use come back with a look-up each."""
 
 _COLUMNS = 8

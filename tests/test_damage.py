@@ -126,7 +126,8 @@ def places(path: Path) -> list[tuple[str, str, Any]]:
         for (table,) in tables:
             columns = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
             key = "key" if table == "projection_state" else "rowid"
-            if table == "base_state":
+            keyed = file.execute(f"PRAGMA table_list({table})").fetchall()[0][4]
+            if keyed and key == "rowid":  # a key of several columns, and no rowid
                 continue
             rows = file.execute(f"SELECT {key} FROM {table} ORDER BY 1").fetchall()
             for row in {*rows[:1], *rows[-1:], *rows[len(rows) // 2 :][:1]}:

@@ -45,7 +45,6 @@ def test_known_sessions_are_not_looked_up(tmp_path):
 
     assert [sql.split()[0] for sql in statements] == [
         "BEGIN",
-        "PRAGMA",
         "INSERT",
         "INSERT",
         "UPDATE",  # how far this writer has come

@@ -62,7 +62,7 @@ def test_only_a_terminal_is_told_of_a_wait(tmp_path):
     early = "from journal.file import lock_waits as it; it._SAID_AFTER_SECONDS = 0.0; "
     early += "it.BUSY_TIMEOUT_MS = 500; from journal.__main__ import main; main()"
     with written_by_a_journal(path):
-        ended = run("label", path, "new", program=("-c", early))
+        ended = run("label", path, "new", program=("-c", early), is_loaded=False)
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "is being written by another process" in ended.err
 

@@ -33,7 +33,7 @@ def commands(settings: Settings) -> list[Figure]:
     """Run every command that reads, with its filters, on a folded file of mixed events."""
     path = settings.mixed_file or settings.folder / "mixed.journal"
     count = settings.size(settings.mixed_events, 6_000)
-    _make(path, count, settings.seed)
+    make_folded(path, count, settings.seed)
     run("info", path)  # so that everything is compiled and the file is in the system's cache
     long = settings.folder / "long.journal"
     found = _commands(path, count)
@@ -52,8 +52,8 @@ def commands(settings: Settings) -> list[Figure]:
     return [*figures, head]
 
 
-def _make(path: Path, count: int, seed: int) -> None:
-    """Make the file of mixed events, unless it is there, and fold it."""
+def make_folded(path: Path, count: int, seed: int) -> None:
+    """Make a journal of mixed events, unless it is there, and fold it."""
     with Journal.open(path, durability="normal") as journal:
         if journal.event_count() == 0:
             journal.append_ndjson(mixed_lines(count, seed))

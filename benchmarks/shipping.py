@@ -12,6 +12,7 @@ from time import perf_counter
 import apsw
 
 import journal
+from benchmarks.commands import make_folded
 from benchmarks.measure import Figure, Settings, in_turns
 from benchmarks.memory import Peak
 from benchmarks.workload import expected, mixed_lines, remove, verify
@@ -46,8 +47,8 @@ def delta(settings: Settings) -> list[Figure]:
     """Ship the latest ten thousand of five million mixed events, and of a hundred thousand."""
     new = settings.size(10_000, 1_000)
     paths = (
-        _made(settings, settings.size(settings.mixed_events, 12_000), settings.mixed_file),
-        _made(settings, settings.size(100_000, 6_000)),
+        _made(settings, settings.size(settings.mixed_events, 6_000), settings.mixed_file),
+        _made(settings, settings.size(100_000, 3_000)),
     )
     out = settings.folder / "delta.db"
     seconds, small_seconds = in_turns(
@@ -81,12 +82,7 @@ def _delta_seconds(path: Path, out: Path, new: int) -> float:
 def _made(settings: Settings, count: int, path: Path | None = None) -> Path:
     """Make a journal of mixed events that are folded, unless it is there."""
     path = path or settings.folder / f"{count}.journal"
-    with Journal.open(path, durability="normal") as opened:
-        if opened.event_count() == 0:
-            opened.append_ndjson(mixed_lines(count, settings.seed))
-        assert opened.event_count() == count, path
-        for _ in opened.iter_sessions():
-            break
+    make_folded(path, count, settings.seed)
     return path
 
 

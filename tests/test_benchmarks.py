@@ -155,7 +155,7 @@ def test_every_scenario_runs_and_verifies_what_it_wrote(tmp_path, monkeypatch):
     assert HAS_PEER or "not installed" in printed
     before = kept.read_bytes()
     monkeypatch.syspath_prepend(REPOSITORY)
-    make = import_module("benchmarks.commands")._make
+    make = import_module("benchmarks.commands").make_folded
     make(kept, 6_000, seed=1)  # as the next run has it
     assert kept.read_bytes() == before
     with pytest.raises(AssertionError):

@@ -187,6 +187,7 @@ def use_and_die(channel: Channel, path: Path, todo: list[list[AnyEvent]], at: in
 
     disk.before = before
     use(path, todo, channel.send)
+    support.die()  # it took fewer operations this time
 
 
 @pytest.mark.usefixtures("_small")

@@ -266,12 +266,16 @@ def use_everything() -> None:
         verify(path, full=True)
 
 
-def let_everybody_through(folder: Path) -> None:
-    """Let every user go into a folder that pytest has made for its own."""
-    for each in (folder, *folder.parents):
-        if each == Path(tempfile.gettempdir()):
-            return
-        each.chmod(0o755)
+@contextlib.contextmanager
+def folder_for_everybody() -> Iterator[Path]:
+    """Lend a folder that every user may go into; those of pytest it makes its own again."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            folder.chmod(0o755)
 
 
 def become_nobody() -> None:

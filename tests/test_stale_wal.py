@@ -21,7 +21,7 @@ from support import (
     become_nobody,
     bytes_in,
     check_file,
-    let_everybody_through,
+    folder_for_everybody,
     names_in,
 )
 
@@ -174,15 +174,16 @@ def test_garbage_for_a_wal_is_no_wal(path: Path, backup: Path) -> None:
 def test_it_is_refused_where_nothing_may_be_written_too(path: Path, backup: Path) -> None:
     crash(path, 3, 2)
     shutil.copyfile(backup, path)
-    path.with_name("a.db-shm").unlink()
-    with Child(open_as_nobody, path) as child:
-        assert child.receive() == "StaleWalError"
+    with folder_for_everybody() as folder:
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", folder / f"{path.name}{suffix}")
+        with Child(open_as_nobody, folder / path.name) as child:
+            assert child.receive() == "StaleWalError"
 
 
 def open_as_nobody(_channel: Channel, path: Path) -> str:
     path.chmod(0o644)
     path.with_name("a.db-wal").chmod(0o644)
-    let_everybody_through(path.parent)
     path.parent.chmod(0o555)
     become_nobody()
     try:

@@ -16,7 +16,7 @@ from support import (
     Child,
     activated,
     become_nobody,
-    let_everybody_through,
+    folder_for_everybody,
     lines_of,
     within,
 )
@@ -436,27 +436,22 @@ def test_what_cannot_be_looked_at_at_all_is_an_error(path: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("has_wal", [False, True])
-def test_it_works_where_nothing_may_be_written(path: Path, tmp_path: Path, has_wal: bool) -> None:
-    folder = tmp_path / "media"
-    folder.mkdir()
-    if has_wal:  # what a crash has left
-        with Journal.open(path) as opened:
-            opened.append_ndjson(LINES[:60])
-            for suffix in ("", "-wal"):
-                shutil.copy(f"{path}{suffix}", folder / f"{path.name}{suffix}")
-    else:
-        shutil.copy(path, folder)
-    for one in folder.iterdir():
-        one.chmod(0o444)
-    folder.chmod(0o555)
-    let_everybody_through(tmp_path)
-    before = bytes_of(folder)
-    try:
+def test_it_works_where_nothing_may_be_written(path: Path, has_wal: bool) -> None:
+    with folder_for_everybody() as folder:
+        if has_wal:  # what a crash has left
+            with Journal.open(path) as opened:
+                opened.append_ndjson(LINES[:60])
+                for suffix in ("", "-wal"):
+                    shutil.copy(f"{path}{suffix}", folder / f"{path.name}{suffix}")
+        else:
+            shutil.copy(path, folder)
+        for one in folder.iterdir():
+            one.chmod(0o444)
+        folder.chmod(0o555)
+        before = bytes_of(folder)
         with Child(_verify_as_nobody, str(folder / path.name)) as child:
             assert child.receive() == (True, 390 if has_wal else 330)
         assert bytes_of(folder) == before
-    finally:
-        folder.chmod(0o755)
 
 
 def _verify_as_nobody(_: Channel, path: str) -> tuple[bool, int | None]:

@@ -1,7 +1,9 @@
 """Merging: one journal with the events of many, each once."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,21 @@ def test_a_merged_journal_has_the_events_of_all_each_once(
     again = merge(fleet, pump, shipped, fan)
     assert (again.added_count, again.known_count) == (0, 84 + 33 + 33)
     assert again.origins == done.origins
+
+
+@pytest.mark.parametrize("rewrite", [False, True])
+def test_plain_sql_finds_the_views_of_a_merged_journal(
+    tmp_path: Path, fleet: Path, pump: Path, rewrite: bool
+) -> None:
+    late = pruned(pump, tmp_path / "late.db", 50)
+    if rewrite:
+        merge(fleet, late)
+    assert merge(fleet, pump, rewrite=rewrite).rewritten == rewrite
+
+    with closing(sqlite3.connect(fleet)) as connection:
+        assert connection.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+        assert connection.execute("SELECT name FROM folded").fetchall() == []
+    assert verify(fleet, full=True).unchecked == ("sessions and streams: they are not folded yet",)
 
 
 def test_merging_again_writes_nothing(tmp_path: Path, fleet: Path, pump: Path, fan: Path) -> None:

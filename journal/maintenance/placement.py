@@ -37,6 +37,7 @@ from journal.maintenance.keeping import (
 )
 from journal.maintenance.placing import Names, Placer
 from journal.maintenance.sources import OpenSources, Part, Source
+from journal.projections.catching_up import prepare_tables
 
 _EVENTS_AT_ONCE: Final = 10_000
 """How many events a transaction has, and some more."""
@@ -79,6 +80,7 @@ class Merging:
                 self._place_journal(parts)
         finally:
             self._sources.close()
+        prepare_tables(self._database)  # so that its views answer in plain SQL, too
 
     def _place_journal(self, parts: list[Part]) -> None:
         """Place what several files have of one journal, the earliest positions first."""

@@ -232,7 +232,7 @@ def test_a_power_cut_leaves_whole_batches_and_with_full_durability_all_of_them(
     acknowledged_at = [at for at, it in enumerate(entries, 1) if it.what == "acknowledged"]
     points = {total, *rng.sample(range(3, total), min(total - 3, count))}
     # Several, since what comes next may be a sync of all that was written.
-    points.update(rng.sample(acknowledged_at, min(len(acknowledged_at), count)))
+    points.update(rng.sample(acknowledged_at, min(len(acknowledged_at), 2 * count)))
     lost = 0
 
     for at, chance in [(at, chance) for at in sorted(points) for chance in (0.0, 0.5, 0.95)]:

@@ -89,7 +89,7 @@ class Appender:
         self._failures = 0
         self._unknown: set[str] = set()
         if not database.read_only:
-            with database.read() as connection:
+            with database.undisturbed() as connection:
                 check_open_block(connection)
 
     def append(self, append: Append) -> Appended:

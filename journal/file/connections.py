@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -19,7 +19,13 @@ from journal.file.companions import check_is_at, key_of
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
-from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
+from journal.file.paths import (
+    create_file,
+    remove_if_empty,
+    remove_with_companions,
+    resolved,
+    uri_of,
+)
 from journal.file.process_locks import Holding, hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
@@ -27,7 +33,6 @@ from journal.file.wal import (
     Checkpoints,
     leave_wal,
     mark_wal,
-    remove_empty_wal,
     settle,
     write_something,
 )
@@ -36,6 +41,7 @@ _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
 _CLOSING_WAIT_MS = 5_000
 _READING_WAIT_MS = 500
+_READ_ERRORS = apsw.Error, errors.DamagedError, UnicodeDecodeError
 _READERS_PAUSE_SECONDS = 0.005
 
 
@@ -88,16 +94,35 @@ class Database:
             self._target = uri_of(resolved(self.path), mode="ro")
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
                 self._holding.check_may_be_opened(self.path)
-                self._check_wal()
-                self._checkpoints = Checkpoints(self._holding)
-                self._writer = open_writer(self.path, self.durability)
-                settle(self._writer, self._holding.path)
-                self._writer.set_wal_hook(self._checkpoints.after_commit)
-                self._holding.stand()
+                is_begun = self._holding.begin()
+                try:
+                    self._open_writer(self._holding)
+                except BaseException:
+                    if is_new and is_begun:  # and nobody else has written since
+                        self._close_writer()
+                        remove_with_companions(self.path)
+                    raise
         except BaseException:
             if is_new:
                 remove_if_empty(self.path)
             raise
+
+    def _open_writer(self, holding: Holding) -> None:
+        is_shared = holding.share(self.path)
+        self._check_wal()
+        if not is_shared:
+            open_writer(self.path, self.durability).close()  # from now on it may be
+            holding.share(self.path)
+        self._checkpoints = Checkpoints(holding)
+        self._writer = open_writer(self.path, self.durability)
+        settle(self._writer, holding.path)
+        self._writer.set_wal_hook(self._checkpoints.after_commit)
+        holding.stand()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _open_to_read(self) -> None:
         self._target, self._copy, shares = read_only_target(self.path)
@@ -110,11 +135,11 @@ class Database:
         self._holding = hold(self.path, read_only=True)
         self._holding.check_may_be_opened(self.path)
         with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
+            self._holding.share(self.path)
             self._check_wal()
             for _ in range(_READER_ATTEMPTS):
                 reader = open_reader(self._target, self.path)
-                is_shared = reader.pragma("journal_mode") == "wal"  # not so a shipped file
-                if is_shared:
+                if reader.pragma("journal_mode") == "wal":  # not so a shipped file
                     self._holding.stand()
                 # Between reading and holding, the last one may have closed, and another come.
                 if not self._holding.stands or self._holding.stands_on_the_same_shm():
@@ -155,10 +180,17 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:
-        """Lend a connection that sees one moment of the file for as long as the block lasts."""
+        """Lend a connection that sees one moment of the file for as long as the block lasts.
+
+        Raises:
+            BusyError: what it sees was overwritten meanwhile, which is not damage. SQLite's mark of
+                a reader is a lock that another library in this process drops.
+        """
         self.check_open()
-        if self._holding is not None:
-            self._holding.check_is_unchanged(self.path)
+        holding = self._holding
+        if holding is not None:
+            holding.check_is_unchanged(self.path)
+        seen = None if holding is None else holding.last_look()
         with self._inside():
             try:
                 connection = self._readers.pop()
@@ -169,8 +201,14 @@ class Database:
                 yield connection
                 connection.execute("ROLLBACK")
                 is_kept = not self._closed and len(self._readers) < _IDLE_READERS_MAX
-            except BaseException:
+            except BaseException as error:
+                is_wrong = isinstance(error, _READ_ERRORS) and not self._closed
+                is_overwritten = is_wrong and holding and holding.has_lost_a_reader(seen)
                 connection.close()
+                if is_overwritten:
+                    reason = "was overwritten while it was read, since another library in this "
+                    reason += "process dropped SQLite's locks: read it again"
+                    raise errors.BusyError(self.path, reason) from error
                 raise
             if is_kept:
                 self._readers.append(connection)
@@ -223,6 +261,17 @@ class Database:
             if self._failed_commit:
                 writer = self._open_again(holding, writer)
             yield from self._transaction(writer if through is None else through, holding, wait_ms)
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[apsw.Connection]:
+        """Lend a connection for reading, while no journal writes: no mark of a reader is needed.
+
+        Raises:
+            JournalError: those of `write`.
+        """
+        holding, _ = self._to_write_with()
+        with holding.writing(BUSY_TIMEOUT_MS, self.path), self.read() as connection:
+            yield connection
 
     @contextmanager
     def settled(self) -> Iterator[apsw.Connection]:
@@ -423,13 +472,9 @@ class Database:
                     failure = self._at_the_end(self._writer)
                 elif self._writer is not None:  # who is writing now brings the -wal into the file
                     leave_wal(self._writer)
-                if self._holding is not None and self._holding.users == 1:
-                    self._holding.unlock_shared()
-                if self._writer is not None:
-                    self._writer.close()
-                    self._writer = None
-                elif self._holding is not None and is_alone and self._holding.is_last_to_look():
-                    remove_empty_wal(self._holding.path)
+                self._close_writer()
+                if is_alone and failure is None:
+                    failure = self._at_the_very_end()
         except Exception:
             self._let_go()
             raise
@@ -451,6 +496,17 @@ class Database:
         said.__cause__ = error
         return said
 
+    def _at_the_very_end(self) -> errors.JournalError | None:
+        """Do that once more where an interrupt had left a statement open, which was in the way."""
+        holding = self._holding
+        if self.read_only or holding is None or holding.users > 1 or not has_wal(self.path):
+            return None
+        with suppress(errors.JournalError, apsw.Error):
+            holding.check_may_be_opened(self.path)
+            with closing(open_writer(self.path, self.durability)) as writer:
+                return self._at_the_end(writer)
+        return None
+
     @contextmanager
     def _alone(self, wait_ms: int) -> Iterator[bool]:
         """Be the only one who writes, if that can be had soon; and be inside SQLite.
@@ -470,8 +526,7 @@ class Database:
     def _let_go(self) -> None:
         self._discard_copy()
         holding, self._holding = self._holding, None
-        if holding is not None:
-            let_go(holding)
+        let_go(holding)  # also where an interrupt came, and this is a repetition
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
         if connection.in_transaction:  # an interrupt came before its ROLLBACK

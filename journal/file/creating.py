@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from journal._version import VERSION
 from journal.events.kinds import KINDS
 from journal.events.timestamps import text_from_epoch_ns
+from journal.file.header import SETTINGS
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, is_blank, set_meta
 from journal.file.names import kinds_of
 from journal.file.objects import ADDED_INDEXES, ADDED_TABLES
@@ -19,7 +20,7 @@ from journal.file.wal import mark_wal
 
 def create_journal(connection: apsw.Connection) -> None:
     """Write the schema, in one transaction, unless another process does so first."""
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA page_size = 4096")
+    connection.execute(SETTINGS)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if is_blank(connection):

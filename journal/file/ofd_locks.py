@@ -25,6 +25,9 @@ class Range(NamedTuple):
 MAIN: Final = Range(0x4000_0002, 510)
 """In the main file: where SQLite has the lock that all its connections share (os_unix.c)."""
 
+PENDING: Final = Range(0x4000_0000, 1)
+"""In the main file: what SQLite locks for a moment before it takes the shared lock (os_unix.c)."""
+
 WRITING: Final = Range(0x4000_0200, 1)
 """In the main file: a byte that SQLite never uses, for who writes or checkpoints."""
 
@@ -33,6 +36,9 @@ INSISTING: Final = Range(0x4000_0201, 1)
 
 SHM: Final = Range(128, 1)
 """In the -shm: SQLite's dead man's switch, which says that somebody is there (os_unix.c)."""
+
+READERS: Final = Range(123, 5)
+"""In the -shm: SQLite's marks, one of which each reader locks (walformat.html)."""
 
 Kind = Literal["shared", "exclusive", "none"]
 

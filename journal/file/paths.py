@@ -38,6 +38,12 @@ def uri_of(path: Path, **parameters: str | int) -> str:
     return f"file:{quote(str(path), safe='')}?{query}"
 
 
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Return bytes of a file that is open; none on Windows, where no lock of ours needs them."""
+    pread = getattr(os, "pread", None)
+    return b"" if pread is None else bytes(pread(descriptor, count, offset))
+
+
 def may_make_files(folder: Path) -> bool:
     """Tell whether files can be made in a folder."""
     if os.name != "nt":
@@ -136,6 +142,13 @@ def remove_if_empty(path: Path) -> None:
     with suppress(OSError):
         if path.stat().st_size == 0:
             path.unlink()
+
+
+def remove_with_companions(path: Path) -> None:
+    """Remove a file that was made just now, and what SQLite keeps beside it."""
+    for name in (path, *(beside(resolved(path), suffix) for suffix in COMPANIONS)):
+        with suppress(OSError):
+            name.unlink()
 
 
 def check_writable(path: Path, *, is_refused: bool) -> None:

@@ -3,8 +3,9 @@
 However many journals in the process are open on a file, there is one `Holding` of it, found by
 device and inode. It has up to two descriptors of its own, and on them
 
-- shared locks where SQLite's connections have theirs, so that no other process takes itself for the
-  last one when those are dropped, and deletes the -wal;
+- shared locks where SQLite's connections have theirs, from before they are opened until they are
+  closed, so that no other process takes itself for the last one when those are dropped, and deletes
+  the -wal, or for the first one, and cuts the -shm;
 - an exclusive lock for each write transaction, each checkpoint, and while a connection that writes
   is opened or closed, so that two writers exclude each other even then.
 
@@ -24,12 +25,16 @@ import apsw
 from journal import errors
 from journal.file import forking, ofd_locks
 from journal.file.companions import Companions, Key, check_is_at, key_of
-from journal.file.lock_waits import Wait
+from journal.file.header import begin_file, is_in_wal_mode
+from journal.file.lock_waits import BUSY_TIMEOUT_MS, Wait
+from journal.file.other_libraries import has_posix_locks, is_open_again
 from journal.file.paths import beside, resolved
+from journal.file.wal_index import forget_wal_index, make_wal_index, open_wal_index
 
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
 _PATIENCE_SECONDS = 0.005
+_ATTEMPTS = 20
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 
 _registry_lock = threading.Lock()
@@ -71,6 +76,11 @@ class Holding:
             if self.stands:
                 ofd_locks.try_lock(descriptor, "shared", ofd_locks.MAIN)
         self._main = descriptor
+
+    def be_used_anew(self, path: Path) -> None:
+        """Begin with what was kept for another library: what is beside the file may be new."""
+        self.path = path
+        self._companions = None
 
     @contextmanager
     def writing(self, wait_ms: int, path: Path) -> Iterator[None]:
@@ -142,6 +152,48 @@ class Holding:
         finally:
             ofd_locks.try_lock(main, "none", ofd_locks.INSISTING)
 
+    def begin(self) -> bool:
+        """Write the first page of an empty file, while nobody else writes; tell whether so."""
+        if self._main is None or _has_rollback_journal(self.path):
+            return False
+        return begin_file(self._main)
+
+    def share(self, path: Path) -> bool:
+        """Take the shared locks, before SQLite opens the file; tell whether it may be shared.
+
+        SQLite's own may be dropped while it opens the file. Then another process, closing it, would
+        take itself for the last one, and delete the -wal that is being opened; or, opening it, for
+        the first one, and cut the -shm. A file in another mode than WAL, or with a journal to roll
+        back, SQLite must have for itself first.
+
+        Raises:
+            BusyError: another library has had the file for itself for longer than a minute.
+        """
+        if self.stands or self._main is None:
+            return True
+        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while _may_be_shared(self._main, self.path):
+            if ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN):
+                if _may_be_shared(self._main, self.path):  # still so, whoever had it just now
+                    if self.is_writable:
+                        self._share_wal_index(self._main)
+                    return True
+                self.unlock_shared()
+                return False
+            if time.monotonic() >= deadline:
+                raise errors.BusyError(path, "is locked by another process")
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _share_wal_index(self, main: int) -> None:
+        """Take the lock on the -shm as SQLite does (unixLockSharedMemory in os_unix.c)."""
+        with suppress(OSError):  # SQLite will say what is wrong there
+            make_wal_index(beside(self.path, "-shm"), main)
+            shm = self._open_shm()
+            if ofd_locks.try_lock(shm, "exclusive", ofd_locks.SHM):
+                forget_wal_index(shm)
+            ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
+
     @property
     def stands(self) -> bool:
         """Whether the shared locks are held."""
@@ -151,18 +203,27 @@ class Holding:
         """Take the shared locks, once SQLite has the file open in WAL mode and has read from it."""
         if self.stands or self._main is None:
             return
-        shm = beside(self.path, "-shm")
-        flags = (os.O_RDWR if self.is_writable else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
         try:
-            if self._shm is None or key_of(shm) != key_of(self._shm):
-                if self._shm is not None:  # of a -shm that is gone: nobody has a lock there
-                    os.close(self._shm)
-                self._shm = os.open(shm, flags)
+            shm = self._open_shm()
         except OSError:
             return  # no -shm: nobody shares it
         ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
-        ofd_locks.try_lock(self._shm, "shared", ofd_locks.SHM)
-        self._companions = Companions(self.path, self._main, self._shm)
+        ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
+        self._companions = Companions(self.path, self._main, shm)
+
+    def _open_shm(self) -> int:
+        """Return a descriptor of the -shm that is beside the file now.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        path = beside(self.path, "-shm")
+        if self._shm is not None and key_of(path) != key_of(self._shm):
+            shm, self._shm = self._shm, None
+            os.close(shm)  # of a -shm that is gone: nobody has a lock there
+        if self._shm is None:
+            self._shm = open_wal_index(path, is_writable=self.is_writable)
+        return self._shm
 
     def stands_on_the_same_shm(self) -> bool:
         """Tell whether the -shm that is locked is still the one beside the file."""
@@ -221,13 +282,24 @@ class Holding:
 
     def is_in_use(self) -> bool:
         """Tell whether anybody else has the file open: another journal, process or library."""
-        if self.users > 1 or _has_posix_locks(self.key, unknown=False):
+        if self.users > 1 or has_posix_locks(self.key, unknown=False):
             return True
         return self._main is not None and ofd_locks.is_locked(self._main, ofd_locks.MAIN)
 
-    def is_last_to_look(self) -> bool:
-        """Tell whether nobody else in this process uses the file, which is there to be written."""
-        return self.users == 1 and self.is_writable and key_of(self.path) == self.key
+    def last_look(self) -> object:
+        """Return something that differs once a checkpoint was made, as far as was looked."""
+        return None if self._companions is None else self._companions.foreign_writes.seen
+
+    def has_lost_a_reader(self, seen: object) -> bool:
+        """Tell whether a checkpoint was made since a look, and no mark of a reader was in its way.
+
+        None in this process, that is, where one reads just now.
+        """
+        self.has_foreign_writes()
+        shm = None if self._shm is None else key_of(self._shm)
+        if shm is None or self.last_look() == seen:
+            return False
+        return not has_posix_locks(shm, ofd_locks.READERS, unknown=True)
 
     def has_foreign_writes(self, modified_ns: int | None = None) -> bool:
         """Tell whether somebody but journals wrote to the file."""
@@ -235,9 +307,7 @@ class Holding:
         return found is not None and found.foreign_writes.are_found(modified_ns)
 
     def unlock_shared(self) -> None:
-        """Give the shared locks back: SQLite's connections are about to be closed."""
-        if not self.stands:
-            return
+        """Give the shared locks back."""
         for descriptor, where in ((self._main, ofd_locks.MAIN), (self._shm, ofd_locks.SHM)):
             if descriptor is not None:
                 ofd_locks.try_lock(descriptor, "none", where)
@@ -246,16 +316,57 @@ class Holding:
         self._companions = None
 
     def close(self) -> bool:
-        """Close the descriptors, if that drops nobody's locks; SQLite's connections are closed."""
-        if self._main is not None and _has_posix_locks(self.key, unknown=True):
-            return False
-        descriptors = [self._main, self._shm, *self._spare]
-        self._main = self._shm = None  # not after closing: an interrupt may come between
-        self._spare = []
-        for descriptor in descriptors:
-            if descriptor is not None:
+        """Give the locks back and close the descriptors; tell whether that was possible.
+
+        SQLite's connections are closed, which has dropped the locks of another library in this
+        process. Where one has the file open, ours stay in their place. Where none has, the last
+        one to a file removes an empty -wal: SQLite would do so with a lock that can be dropped.
+        """
+        main = self._main
+        if main is None:
+            return True
+        try:
+            if self._is_used_by_another_library(main):
+                return False
+            self._remove_empty_wal(main)
+            descriptors = [*self._spare, *([] if self._shm is None else [self._shm])]
+            self._spare, self._shm, self._companions = [], None, None
+            for descriptor in descriptors:
                 os.close(descriptor)
+            self._main = None  # not after closing: an interrupt may come between
+            os.close(main)
+        finally:
+            if self._main is not None and self.is_writable:
+                ofd_locks.try_lock(self._main, "none", ofd_locks.PENDING)
         return True
+
+    def _is_used_by_another_library(self, main: int) -> bool:
+        """Tell whether one in this process has the file open, and if not, let none in.
+
+        It could come between this question and closing our descriptors, which drops its locks.
+        """
+        attempts = _ATTEMPTS if self.is_writable else 0  # who may only read cannot lock anybody out
+        while attempts and not ofd_locks.try_lock(main, "exclusive", ofd_locks.PENDING):
+            attempts -= 1
+            time.sleep(_POLL_SECONDS)
+        if self.is_writable and not attempts:
+            return True
+        shm_is_used = self._shm is not None and is_open_again(self._shm)
+        return shm_is_used or has_posix_locks(self.key, unknown=True)
+
+    def _remove_empty_wal(self, main: int) -> None:
+        if not self.is_writable or key_of(self.path) != self.key:
+            return
+        try:
+            if not ofd_locks.try_lock(main, "exclusive", ofd_locks.MAIN):
+                return
+            wal, shm = beside(self.path, "-wal"), beside(self.path, "-shm")
+            with suppress(OSError):
+                if not wal.exists() or wal.stat().st_size == 0:
+                    shm.unlink(missing_ok=True)
+                    wal.unlink(missing_ok=True)
+        finally:
+            ofd_locks.try_lock(main, "none", ofd_locks.MAIN)
 
     def abandon(self) -> None:
         """Close the descriptors in a forked child; the locks stay, they are the parent's."""
@@ -285,7 +396,7 @@ def hold(path: Path, *, read_only: bool) -> Holding:
             if holding is None:
                 holding = Holding(key, resolved(path))
             if holding.users == 0:
-                holding.path = resolved(path)
+                holding.be_used_anew(resolved(path))
             _refuse_other_name(holding, path, status.st_nlink)
             holding.add_descriptor(read_only=read_only)
             holding.users += 1
@@ -300,12 +411,14 @@ def hold(path: Path, *, read_only: bool) -> Holding:
         raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
 
 
-def let_go(holding: Holding) -> None:
-    """Be one user fewer. The last one unlocks before SQLite's connections are closed."""
+def let_go(holding: Holding | None) -> None:
+    """Be one user fewer, once its SQLite connections are closed; and close what nobody uses."""
     with _registry_lock:
-        holding.users -= 1
-        if holding.users == 0 and _holdings.get(holding.key) is holding and holding.close():
-            del _holdings[holding.key]
+        if holding is not None:
+            holding.users -= 1
+        for key, unused in [(key, it) for key, it in _holdings.items() if not it.users]:
+            if unused.close():
+                del _holdings[key]
 
 
 def opened(connection: apsw.Connection) -> apsw.Connection:
@@ -323,7 +436,7 @@ def _locks_work(device: int, path: Path) -> bool:
         # No journal is open on this device in this process yet: no lock of our SQLite is dropped.
         # Where another library has the file open, they stay.
         status = path.stat()
-        if not (works and _has_posix_locks((status.st_dev, status.st_ino), unknown=True)):
+        if not (works and has_posix_locks((status.st_dev, status.st_ino), unknown=True)):
             for descriptor, _ in descriptors:
                 os.close(descriptor)
         if not is_writable:  # only who may write can try it
@@ -343,19 +456,15 @@ def _opened(path: Path, *, read_only: bool) -> tuple[int, bool]:
         return os.open(path, os.O_RDONLY | flags), False
 
 
-def _has_posix_locks(key: Key, *, unknown: bool) -> bool:
-    """Tell whether a library in this process has locks on a file; `unknown` where Linux is not."""
-    try:
-        lines = Path("/proc/locks").read_bytes().splitlines()
-    except OSError:
-        return unknown
-    # Like "1: POSIX  ADVISORY  READ 711 fd:01:402 1073741826 1073742335".
-    device = f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}:{key[1]}".encode()
-    pid = str(os.getpid()).encode()
-    return any(
-        parts[1] == b"POSIX" and parts[4:6] == [pid, device]
-        for parts in (line.replace(b"-> ", b"").split() for line in lines)
-    )
+def _may_be_shared(descriptor: int, path: Path) -> bool:
+    """Tell whether a file is in WAL mode, with no journal beside it that is to be rolled back."""
+    return not _has_rollback_journal(path) and is_in_wal_mode(descriptor)
+
+
+def _has_rollback_journal(path: Path) -> bool:
+    with suppress(OSError):
+        return beside(path, "-journal").stat().st_size > 0
+    return False
 
 
 def _refuse_other_name(holding: Holding, path: Path, links: int) -> None:

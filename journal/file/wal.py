@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -281,21 +281,3 @@ def _wal_of(path: Path) -> Iterator[int]:
     except OSError as error:
         reason = f"its -wal cannot be synced: {error.strerror}"
         raise errors.StorageError(path, reason, errno=error.errno) from error
-
-
-def remove_empty_wal(path: Path) -> None:
-    """Remove a -wal without anything in it, and the -shm, if nobody uses them just now.
-
-    A connection that only reads leaves them behind. One that may write has SQLite remove them, with
-    the locks that this takes; to the file itself it writes nothing.
-    """
-    try:
-        if beside(path, "-wal").stat().st_size:
-            return
-    except OSError:
-        return
-    with (
-        suppress(apsw.Error),
-        closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)) as it,
-    ):
-        it.pragma("user_version")

@@ -4,11 +4,15 @@ Source: sqlite.org/walformat.html#the_wal_index_header; numbers are in the order
 """
 
 import os
+import stat
 import struct
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
+from journal.file.paths import read_at
+
 _HEADER = struct.Struct("=16x I 12x 8s 56x I 28x I")
-_pread = getattr(os, "pread", None)  # Windows has none, and no locks of ours that need this
 
 
 class WalIndex(NamedTuple):
@@ -27,7 +31,42 @@ class WalIndex(NamedTuple):
 
 def read_wal_index(shm: int) -> WalIndex:
     """Return what a -shm says, through a descriptor of it."""
-    header = b"" if _pread is None else _pread(shm, _HEADER.size, 0)
+    header = read_at(shm, _HEADER.size, 0)
     if len(header) < _HEADER.size:
         return WalIndex(0, b"", 0, 0)
     return WalIndex._make(_HEADER.unpack(header))
+
+
+def make_wal_index(shm: Path, main: int) -> None:
+    """Make an empty -shm if there is none, with owner and mode of the file, as SQLite would.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(shm, os.O_CREAT | os.O_EXCL, 0o600))
+        status = os.fstat(main)
+        if hasattr(os, "chown"):
+            with suppress(PermissionError):  # only root can
+                os.chown(shm, status.st_uid, status.st_gid)
+        shm.chmod(stat.S_IMODE(status.st_mode))
+
+
+def open_wal_index(shm: Path, *, is_writable: bool) -> int:
+    """Open a -shm for locks; no more through a link than SQLite does.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    access = os.O_RDWR if is_writable else os.O_RDONLY
+    return os.open(shm, access | getattr(os, "O_NOFOLLOW", 0))
+
+
+def forget_wal_index(shm: int) -> None:
+    """Have whoever comes next read the -wal instead of believing a -shm that nobody uses.
+
+    SQLite makes such a -shm shorter. Who still has it in its memory, because its lock was dropped,
+    would die of that (SIGBUS); a header of zeros says the same, and can always be read.
+    """
+    os.lseek(shm, 0, os.SEEK_SET)
+    os.write(shm, bytes(_HEADER.size))

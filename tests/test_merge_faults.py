@@ -1,13 +1,24 @@
 """Merging that is stopped half way, or finds what it cannot write to."""
 
+import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
-from support import lines_of, names_in
+from support import (
+    Channel,
+    Child,
+    become_nobody,
+    die,
+    folder_for_everybody,
+    lines_of,
+    names_in,
+    run,
+)
 
 from journal import Journal, errors, limits, merge, verify
 from journal.maintenance import placement, rewriting
@@ -109,6 +120,78 @@ def test_making_anew_is_done_whole_or_not_at_all(
     assert (content(fleet), names_in(tmp_path)) == before
     assert merge(fleet, inbox / "a.db", rewrite=True).complete
     assert [text for _, text in content(fleet)] == LINES[:55]
+
+
+def rewrite_and_die(_channel: Channel, fleet: Path, source: Path, stage: str) -> None:
+    """Be killed while a merged journal is made anew: in the n-th piece, or by a function's end."""
+    if stage.isdigit():
+        calls, place = itertools.count(1), Placer.place
+
+        def placing(self: Placer, *arguments: Any) -> None:
+            if next(calls) == int(stage):
+                die()
+            place(self, *arguments)
+
+        Placer.place = placing  # type: ignore[method-assign]
+    else:
+        original = getattr(rewriting, stage)
+
+        def then_die(*arguments: Any, **named: Any) -> None:
+            original(*arguments, **named)
+            die()
+
+        setattr(rewriting, stage, then_die)
+    merge(fleet, source, rewrite=True)
+
+
+@pytest.mark.parametrize("stage", ["1", "4", "_take_over", "_close_for_moving", "put_in_place"])
+def test_who_is_killed_while_making_anew_leaves_one_whole_journal(
+    inbox: Path, fleet: Path, stage: str, tmp_path: Path
+) -> None:
+    merge(fleet, late(inbox, tmp_path / "late.db"))
+    names = names_in(tmp_path)
+    before = [text for _, text in content(fleet)]
+    with Child(rewrite_and_die, fleet, inbox / "a.db", stage) as child:
+        child.wait_until_killed()
+
+    is_done = stage == "put_in_place"
+    assert [text for _, text in content(fleet)] == (LINES[:55] if is_done else before)
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+    assert merge(fleet, inbox / "a.db", rewrite=True).complete
+    assert [text for _, text in content(fleet)] == LINES[:55]
+    if not is_done:  # the next one to make anything there removes what a killed one left
+        assert names_in(tmp_path) == names
+
+
+def merge_as_nobody(_channel: Channel, fleet: Path, source: Path, rewrite: bool) -> str:
+    become_nobody()
+    with pytest.raises(errors.AccessDeniedError) as raised:
+        merge(fleet, source, rewrite=rewrite)
+    return str(raised.value)
+
+
+def test_what_may_not_be_read_or_written_is_said(inbox: Path) -> None:
+    with folder_for_everybody() as folder:
+        fleet = folder / "fleet.db"
+        merge(fleet, late(inbox, folder / "late.db"))
+        source = Path(shutil.copy(inbox / "a.db", folder / "b.db"))
+        before = content(fleet)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        mine = folder / "theirs"
+        mine.mkdir()
+        mine.chmod(0o777)
+
+        # The merged journal belongs to somebody else.
+        assert "Permission denied" in run(merge_as_nobody, fleet, source, True)
+        # So does the folder in which one would be made.
+        assert "permission denied" in run(merge_as_nobody, folder / "new.db", source, False)
+        # So does a source, which nobody else may read.
+        source.chmod(0o600)
+        reason = run(merge_as_nobody, mine / "fleet.db", source, False)
+        assert reason == f"{source}: cannot be read: permission denied"
+        assert (content(fleet), names_in(mine)) == (before, [])
 
 
 def test_a_file_in_use_is_not_made_anew(inbox: Path, fleet: Path, tmp_path: Path) -> None:

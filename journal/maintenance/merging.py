@@ -5,7 +5,7 @@ placed after the last event, journal by journal, in the order that it has there.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -112,7 +112,7 @@ def merge(
     wanted = [sources] if isinstance(sources, str | PathLike) else list(sources)
     named, in_folders = files_of([*wanted, *more], path)
     report = _Report(progress)
-    with _fleet_of(path) as database:
+    with _opened(path) if path.exists() else nullcontext() as database:
         looked_at, skipped = _inspected(database, named, in_folders, report)
         total = sum(source.event_count for source in looked_at)
         if not looked_at:
@@ -123,7 +123,7 @@ def merge(
                 looked_at[0].path, "has no events, nor has another source"
             )
         report.begin_placing(total)
-        with _made(path, database) as into:
+        with _opened(path) if database is None else nullcontext(database) as into:
             merging = Merging(into, looked_at, report.take)
             merging.run()
     added_count = merging.added_count
@@ -147,38 +147,17 @@ def merge(
 
 
 def _origins(path: Path) -> tuple[MergedOrigin, ...]:
-    database = Database(path, read_only=True, durability="full")
-    try:
-        with database.read() as connection:
-            return merged_origins(connection)
-    finally:
-        database.close()
+    with _opened(path, read_only=True) as database, database.read() as connection:
+        return merged_origins(connection)
 
 
 @contextmanager
-def _fleet_of(path: Path) -> Iterator[Database | None]:
-    """Lend the merged journal, if it is there."""
-    if not path.exists():
-        yield None
-        return
-    database = Database(path, read_only=False, durability="full")
+def _opened(path: Path, *, read_only: bool = False) -> Iterator[Database]:
+    database = Database(path, read_only=read_only, durability="full")
     try:
         yield database
     finally:
         database.close()
-
-
-@contextmanager
-def _made(path: Path, database: Database | None) -> Iterator[Database]:
-    """Lend the merged journal, made now if it was not there."""
-    if database is not None:
-        yield database
-        return
-    made = Database(path, read_only=False, durability="full")
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 class _Report:

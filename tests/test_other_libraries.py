@@ -365,6 +365,29 @@ def test_a_long_write_holds_up_no_reader(tmp_path: Path) -> None:
     assert len(check_file(path, closed=True)) == 4
 
 
+def test_what_another_library_has_open_stays_locked_until_it_is_closed(tmp_path: Path) -> None:
+    """Closing a journal drops the locks of the other one, so those of the journal stay."""
+    path, descriptors = tmp_path / "a.db", Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open descriptors cannot be counted here")
+    with Child(open_and_close, path) as child:  # which opens pipes that stay, too
+        assert child.receive() == 2
+    before = len(list(descriptors.iterdir()))
+    with closing(sqlite3.connect(path)) as other:
+        with Journal.open(path) as journal:
+            append(journal, 3)
+            other.execute("SELECT count(*) FROM event").fetchone()
+        with Child(open_and_close, path) as child:
+            assert child.receive() == 2
+        assert path.with_name("a.db-wal").stat().st_size == 0
+        assert other.execute("SELECT count(*) FROM event").fetchone() == (7,)
+
+    Journal.open(tmp_path / "b.db").close()
+    assert [name.name for name in sorted(tmp_path.iterdir())] == ["a.db", "b.db"]
+    assert len(list(descriptors.iterdir())) == before
+    assert len(check_file(path)) == 7
+
+
 # In any order
 
 

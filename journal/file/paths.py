@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +14,8 @@ from journal import errors
 _LONGEST_SUFFIX = len("-journal")
 _NAME_BYTES_MAX = 255  # of the file systems in use
 _PATH_BYTES_MAX = 511  # of SQLite on Unix (MAX_PATHNAME in os_unix.c, with the zero at its end)
+
+_pread: Callable[[int, int, int], bytes] | None = getattr(os, "pread", None)
 
 COMPANIONS = ("-wal", "-shm")
 """What SQLite keeps beside a file while it is in use."""
@@ -40,8 +43,7 @@ def uri_of(path: Path, **parameters: str | int) -> str:
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:
     """Return bytes of a file that is open; none on Windows, where no lock of ours needs them."""
-    pread = getattr(os, "pread", None)
-    return b"" if pread is None else bytes(pread(descriptor, count, offset))
+    return b"" if _pread is None else _pread(descriptor, count, offset)
 
 
 def may_make_files(folder: Path) -> bool:

@@ -355,15 +355,17 @@ class Holding:
         return shm_is_used or has_posix_locks(self.key, unknown=True)
 
     def _remove_empty_wal(self, main: int) -> None:
-        if not self.is_writable or key_of(self.path) != self.key:
+        """Remove a -wal without anything in it, and the -shm, if nobody else has the file open."""
+        wal, shm = beside(self.path, "-wal"), beside(self.path, "-shm")
+        is_ours = self._shm is not None and key_of(shm) == key_of(self._shm)
+        if not is_ours or not self.is_writable or key_of(self.path) != self.key:
             return
         try:
             if not ofd_locks.try_lock(main, "exclusive", ofd_locks.MAIN):
                 return
-            wal, shm = beside(self.path, "-wal"), beside(self.path, "-shm")
             with suppress(OSError):
                 if not wal.exists() or wal.stat().st_size == 0:
-                    shm.unlink(missing_ok=True)
+                    shm.unlink()
                     wal.unlink(missing_ok=True)
         finally:
             ofd_locks.try_lock(main, "none", ofd_locks.MAIN)

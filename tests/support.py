@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, Self
 from uuid import UUID
 
@@ -330,6 +331,34 @@ def _mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> 
     arguments = source.encode(), os.fsencode(target), kind.encode(), flags, data.encode()
     if libc.mount(*arguments) != 0:
         raise Skip(f"may not mount here: {os.strerror(ctypes.get_errno())}")
+
+
+class InterruptAfterCall:
+    """Raises what Ctrl-C raises when the n-th call of a C function from some modules returns.
+
+    That is when CPython looks for signals: one that came while SQLite, or the lock, or the
+    interpreter was waited for is raised there.
+    """
+
+    def __init__(self, n: int, modules: tuple[str, ...] = ("journal.",)) -> None:
+        self.left = n
+        self._modules = modules
+
+    def __enter__(self) -> Self:
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _profile(self, frame: FrameType, event: str, _arg: object) -> None:
+        name = frame.f_globals.get("__name__", "")
+        if event == "c_return" and name.startswith(self._modules):
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

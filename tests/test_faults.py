@@ -12,14 +12,24 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import apsw
 import pytest
 import support
 from disks import Disk, PowerCut, TornWrite, io_error
-from support import Channel, Child, activated, check_file, names_in, numbered, started, texts, tried
+from support import (
+    Channel,
+    Child,
+    InterruptAfterCall,
+    activated,
+    check_file,
+    names_in,
+    numbered,
+    started,
+    texts,
+    tried,
+)
 
 from journal import (
     ClosedError,
@@ -1177,32 +1187,6 @@ def test_an_interrupt_while_sqlite_was_waited_for_leaves_nothing_behind(
 
     assert names_in(path.parent) == ["a.db"]
     check_file(path, closed=True)
-
-
-class InterruptAfterCall:
-    """Raises what Ctrl-C raises when the n-th call of a C function from this package returns.
-
-    That is when CPython looks for signals: one that came while SQLite, or the lock, or the
-    interpreter was waited for is raised there.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.left = n
-
-    def __enter__(self) -> Self:
-        self._before = sys.getprofile()
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
-
-    def _profile(self, frame: FrameType, event: str, _arg: object) -> None:
-        if event == "c_return" and frame.f_globals.get("__name__", "").startswith("journal."):
-            self.left -= 1
-            if self.left == 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
 
 
 ACTS: dict[str, Callable[[Journal, list[AnyEvent], list[str], str], object]] = {

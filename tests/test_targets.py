@@ -1,16 +1,18 @@
 """Files that are made whole or not at all: where they may be, and what a killed run leaves."""
 
 import errno
+import itertools
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import support
-from support import Channel, Child, become_nobody, names_in, run
+from support import Channel, Child, InterruptAfterCall, become_nobody, names_in, run
 
 from journal import errors
 from journal.maintenance import targets
@@ -165,6 +167,25 @@ def test_the_folder_is_removed_whatever_happens(tmp_path: Path) -> None:
             fail_in_the_middle(tmp_path / "c.db", ending)
 
     assert names_in(tmp_path) == ["b.db"]
+
+
+def make_interrupted(target: Path, call: int) -> bool:
+    """Tell whether there was a call left to be interrupted in."""
+    interrupt = InterruptAfterCall(call, ("journal.", "pathlib"))
+    with suppress(KeyboardInterrupt):
+        with interrupt, work_folder(target) as folder:
+            (folder / "copy").touch()
+        return interrupt.left == 0
+    return True
+
+
+def test_an_interrupt_at_any_call_leaves_no_folder(tmp_path: Path) -> None:
+    """Such as one that comes while the folder is made, or removed."""
+    for call in itertools.count(1):
+        if not make_interrupted(tmp_path / "b.db", call):
+            break
+        assert names_in(tmp_path) == [], f"interrupted in call {call}"
+    assert call > 50
 
 
 def be_killed_while_making(channel: Channel, target: Path) -> None:

@@ -140,30 +140,35 @@ def work_folder(target: Path) -> Iterator[Path]:
         StorageFullError, AccessDeniedError, StorageError: it cannot be made.
     """
     _remove_dead(target.parent)
+    tried: list[Path] = []
+    descriptor: int | None = None
     try:
-        folder, descriptor = _new_folder(target.parent)
-    except OSError as error:
-        raise target_error(target, error) from error
-    try:
+        try:
+            folder, descriptor = _new_folder(target.parent, tried)
+        except OSError as error:
+            raise target_error(target, error) from error
         yield folder
     finally:
-        os.close(descriptor)
-        _remove(folder)
+        try:
+            if descriptor is not None:
+                os.close(descriptor)
+            _remove_all(tried)
+        except BaseException:  # an interrupt came meanwhile
+            _remove_all(tried)
+            raise
 
 
-def _new_folder(parent: Path) -> tuple[Path, int]:
-    """Return a new folder, and the descriptor of the lock in it."""
+def _new_folder(parent: Path, tried: list[Path]) -> tuple[Path, int]:
+    """Return a new folder, noted before it is made, and the descriptor of the lock in it."""
     while True:
         folder = parent / f"{_PREFIX}{os.urandom(8).hex()}"
+        tried.append(folder)
         folder.mkdir(mode=0o700)
         lock = folder / _LOCK
         try:
             descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         except FileNotFoundError:
             continue  # somebody thought that it was left by a killed one
-        except OSError:
-            _remove(folder)
-            raise
         try:
             is_ours = _try_lock(descriptor) and lock.exists()
         except OSError:  # no locks here: then nobody takes it for a dead one's, either
@@ -217,6 +222,11 @@ def _remove_if_dead(folder: Path) -> None:
                 _remove(folder)
     finally:
         os.close(descriptor)
+
+
+def _remove_all(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -467,7 +467,9 @@ class Journal:
     def get_events_since(self, since: datetime) -> list[AnyEvent]:
         """Return the events later than `since`, in append order; see `EventStore`.
 
-        Reads only the blocks of a thousand events that hold something later.
+        Reads only the blocks of a thousand events that hold something later. Events that were
+        pruned, or lost and recovered around, are not there to be returned: `absences` of `info`
+        says which.
         """
         return self._reader.events_since(since)
 
@@ -893,7 +895,7 @@ class Journal:
             OSError: `shipped` or `file` cannot be read.
             ReadOnlyError: the journal is open for reading only, and it is no dry run.
         """
-        from journal.maintenance.prune_rules import rule_of, span_ns  # noqa: PLC0415
+        from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns  # noqa: PLC0415
         from journal.maintenance.pruning import Wanted  # noqa: PLC0415
         from journal.maintenance.shipped import shipped_of  # noqa: PLC0415
 
@@ -909,10 +911,7 @@ class Journal:
         found = shipped_of(shipped, file)
         if found is not None:
             rule = rule._replace(before_position=found.last + 1)
-        if isinstance(give_up, str):
-            message = f"give_up: expected several names, as in [{give_up!r}], found one text"
-            raise TypeError(message)
-        wanted = Wanted(rule, keep_open, frozenset(give_up), keys_ns, found)
+        wanted = Wanted(rule, keep_open, names_given_up(give_up), keys_ns, found)
         pruner = self._pruner()
         return (pruner.planned if dry_run else pruner.prune)(wanted, progress)
 

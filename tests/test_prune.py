@@ -522,7 +522,7 @@ def secrets_in(path: Path, suffix: str) -> list[int]:
     return [int(number) for number in re.findall(rb"secret ([0-9]{4})", content)]
 
 
-def test_it_says_where_texts_are_still_in_the_wal(
+def test_it_says_whether_texts_are_still_there(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "_WAIT_FOR_READERS_SECONDS", 0.05)

@@ -218,7 +218,7 @@ def _check_kinds(opened: "Journal", kinds: frozenset[str]) -> None:
         return
     here = opened.kind_names()
     for kind in sorted(kinds.difference(here)):
-        similar = difflib.get_close_matches(kind[:100], here, n=1)
+        similar = difflib.get_close_matches(kind[:100].lower(), here, n=1)
         hint = f"did you mean {told(similar[0])}?" if similar else "`journal kinds` lists the known"
         message = f"{told(kind)} is neither a known kind nor one in {opened.path.name}, {hint}"
         context = click.get_current_context()

@@ -149,7 +149,7 @@ def _pruned(
     try:
         with journal.Journal.open(path, read_only=True) as opened:  # which makes no file
             if dry_run:
-                return opened.prune(**options, dry_run=True)
+                return opened.prune(**options, dry_run=True, progress=progress.take)
         # A power cut could cost no more than what can be pruned again.
         with journal.Journal.open(path, durability="normal") as opened:
             return opened.prune(**options, progress=progress.take)
@@ -173,7 +173,7 @@ def _page(report: "PruneReport") -> list[str]:
         facts["Texts"] = (
             "gone from the file and its -wal"
             if report.erased
-            else "in the -wal until nobody reads from it and it is brought into the file"
+            else "still in the file, until nobody reads and its -wal is brought into it"
         )
     return [f"{name:<12}{text}" for name, text in facts.items()]
 

@@ -77,7 +77,11 @@ class SharedCommits:
         appended = self._append_alone(append)
         if appended is not None:
             if self.after_commit is not None:
-                self.after_commit(len(append.records))
+                try:
+                    self.after_commit(len(append.records))
+                except BaseException as error:  # an interrupt, in what is done besides
+                    note_outcome(error, Outcome("committed", appended))
+                    raise
             return appended
         self._database.check_may_write()
         if self._is_held_up():

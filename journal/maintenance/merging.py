@@ -112,7 +112,8 @@ def merge(
     wanted = [sources] if isinstance(sources, str | PathLike) else list(sources)
     named, in_folders = files_of([*wanted, *more], path)
     report = _Report(progress)
-    with _opened(path) if path.exists() else nullcontext() as database:
+    is_there = path.exists() and path.stat().st_size > 0  # an empty file is none yet
+    with _opened(path) if is_there else nullcontext() as database:
         looked_at, skipped = _inspected(database, named, in_folders, report)
         total = sum(source.event_count for source in looked_at)
         if not looked_at:
@@ -130,8 +131,9 @@ def merge(
     parts = [part for source in looked_at for part in source.parts]
     is_rewritten = rewrite and any(part.waiting or part.originals for part in parts)
     if is_rewritten:
-        added, parts = rewrite_fleet(path, looked_at, report.take)
+        added, parts = rewrite_fleet(path, looked_at, report)
         added_count += added
+    report.end()
     origins = _origins(path)
     late = sum(last - first + 1 for part in parts for first, last in part.waiting)
     return Merged(
@@ -167,6 +169,10 @@ class _Report:
         self._progress = progress
         self._done = self._total = 0
 
+    def expect(self, count: int) -> None:
+        """Know of so many events more: each is to be looked at, and to be placed."""
+        self._total += 2 * count
+
     def begin_placing(self, total: int) -> None:
         """Know how many events there are in the sources: all were looked at."""
         self._done, self._total = total, 2 * total
@@ -175,7 +181,12 @@ class _Report:
         """Count so many events more."""
         self._done += count
         if self._progress is not None:
-            self._progress(self._done, max(self._done, self._total))
+            self._progress(min(self._done, self._total), self._total)
+
+    def end(self) -> None:
+        """Say that all is done: what was there already needed no placing."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
 
 
 def _inspected(
@@ -187,7 +198,7 @@ def _inspected(
     with _known_to(database) as is_known:
         for path in (*named, *in_folders):
             try:
-                found.append(inspected(path, is_known, report.take))
+                found.append(inspected(path, is_known, report))
             except (errors.NotADatabaseError, errors.NotAJournalError):
                 if path in named:
                     raise

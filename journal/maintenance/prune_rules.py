@@ -1,6 +1,6 @@
 """What is to be pruned: the one rule that says so, and the blocks that it gives away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -85,6 +85,22 @@ def span_ns(name: str, span: object) -> int | None:
         message = f"{name}: expected a timedelta of 0 or more, found {span!r}"
         raise ValueError(message)
     return span // timedelta(microseconds=1) * 1_000
+
+
+def names_given_up(names: object) -> frozenset[str]:
+    """Return the names of projections and subscriptions that need not have come so far.
+
+    Raises:
+        TypeError: it is one text, or has something else than texts.
+    """
+    if isinstance(names, str):
+        message = f"give_up: expected several names, as in [{names!r}], found one text"
+        raise TypeError(message)
+    found = frozenset(names) if isinstance(names, Iterable) else None
+    if found is None or not all(isinstance(name, str) for name in found):
+        message = f"give_up: expected several names, found {names!r}"
+        raise TypeError(message)
+    return found
 
 
 def ends_due(

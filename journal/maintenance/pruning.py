@@ -41,6 +41,7 @@ from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
 from journal.projections.registry import Projections
 
 _KEYS_AT_ONCE = 1_000
+_NS_MIN = -(2**63)  # of SQLite's integers; spans may be longer
 _FOLDED_BY_ITSELF_MAX = 2_000
 
 _COUNTS_SQL = """
@@ -60,9 +61,9 @@ class PruneReport(BaseModel):
     go for it; None: nothing. `freed_bytes` got free in
     the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
     estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
-    deleted texts are in neither the file nor its -wal; else they are in the -wal until nobody reads
-    from it, and it is brought into the file, as it is when the journal is closed. None: it was a
-    dry run.
+    deleted texts are in neither the file nor its -wal; else they are still there until nobody reads
+    from the -wal, and it is brought into the file, as it is when the journal is closed. None: it
+    was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -229,7 +230,7 @@ class Pruner:
             tally.block_count = len(ends)
             tally.counts = dict(connection.execute(_COUNTS_SQL, (extent.cut, up_to)))
             if wanted.forget_keys_ns is not None:
-                used_before_ns = now_ns - wanted.forget_keys_ns
+                used_before_ns = max(_NS_MIN, now_ns - wanted.forget_keys_ns)
                 tally.keys = connection.execute(_KEYS_SQL, (used_before_ns, up_to)).get
             here = extent.event_count(extent.cut, extent.last)
             after = _pages_after(before, tally.event_count, here)
@@ -287,13 +288,15 @@ class Pruner:
             cut = self._cutter.cut(connection, extent, end, own_folds, now_ns)
         return Step(cut, held, is_more=True)
 
-    def give_back_some(self, wait_ms: int) -> None:
-        """Give back a few pages, if there are many to give back."""
+    def give_back_some(self, wait_ms: int) -> bool:
+        """Give back a few pages, if there are many to give back; tell whether there still are."""
         with self._database.read() as connection:
             is_worth_it = is_worth_giving_back(pages_of(connection))
         if is_worth_it:
             with self._database.write(wait_ms) as connection:
                 give_back_some(connection)
+                is_worth_it = is_worth_giving_back(pages_of(connection))
+        return is_worth_it
 
     def forget_some_keys(self, span_ns: int, now_ns: int, wait_ms: int = BUSY_TIMEOUT_MS) -> int:
         """Forget those of the next thousand keys that are old and stand for pruned events.
@@ -306,7 +309,7 @@ class Pruner:
             rows: list[Any] = connection.execute(
                 "SELECT rowid, used_at < ? AND ifnull(last_seq, 0) <= ? FROM append_key"
                 " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-                (now_ns - span_ns, cut, self._keys_after, _KEYS_AT_ONCE),
+                (max(_NS_MIN, now_ns - span_ns), cut, self._keys_after, _KEYS_AT_ONCE),
             ).fetchall()
         self._keys_after = rows[-1][0] if len(rows) == _KEYS_AT_ONCE else 0
         gone = [rowid for rowid, is_old in rows if is_old]

@@ -9,7 +9,7 @@ from typing import Final
 from journal import limits
 from journal.errors import BusyError
 from journal.file.appending import Appender
-from journal.maintenance.prune_rules import rule_of, span_ns
+from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
 
 _STEPS_SECONDS: Final = 0.005
@@ -59,7 +59,7 @@ class Retention:
             keep_events=self.keep_events, keep_bytes=self.keep_bytes, keep_age=self.keep_age
         )
         keys_ns = span_ns("forget_keys_older_than", self.forget_keys_older_than)
-        return Wanted(rule, self.keep_open, frozenset(self.give_up), keys_ns)
+        return Wanted(rule, self.keep_open, names_given_up(self.give_up), keys_ns)
 
 
 class Retainer:
@@ -93,6 +93,9 @@ class Retainer:
             self._is_due = True
         except Exception as error:  # noqa: BLE001 (whatever it was, the append has succeeded)
             self.failure = error
+        except BaseException:  # an interrupt
+            self._is_due = True
+            raise
         finally:
             self._lock.release()
 
@@ -106,7 +109,10 @@ class Retainer:
             )
             is_more = step.is_more
             count += 1
-        self._is_due = is_more
-        self._pruner.give_back_some(_WAIT_MS)
+        is_too_large = self._pruner.give_back_some(_WAIT_MS)
+        is_bounded = self._wanted.rule.keep_bytes is not None
+        while is_bounded and is_too_large and time.monotonic() < began + _STEPS_SECONDS:
+            is_too_large = self._pruner.give_back_some(_WAIT_MS)
+        self._is_due = is_more or (is_bounded and is_too_large)
         if self._wanted.forget_keys_ns is not None:
             self._pruner.forget_some_keys(self._wanted.forget_keys_ns, now_ns, _WAIT_MS)

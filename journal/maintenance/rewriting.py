@@ -6,7 +6,6 @@ in it, so it is another journal: what the old one appended itself is of one of i
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ from journal.file.process_locks import hold, let_go
 from journal.maintenance.histories import History, own_id
 from journal.maintenance.keeping import Keys
 from journal.maintenance.placement import Merging
-from journal.maintenance.sources import Part, Source, inspected, opened, stamp_of
+from journal.maintenance.sources import Part, Report, Source, inspected, opened, stamp_of
 from journal.maintenance.targets import check_target, put_in_place, work_folder
 
 _WAIT_MS = 5_000
 
 
-def rewrite(
-    path: Path, sources: list[Source], on_events: Callable[[int], None]
-) -> tuple[int, list[Part]]:
+def rewrite(path: Path, sources: list[Source], report: Report) -> tuple[int, list[Part]]:
     """Make a merged journal anew out of itself and of sources, and put it in its place.
 
     Nobody else may have it open; the file gets its name when it is complete and on the disk.
@@ -47,7 +44,7 @@ def rewrite(
     target = check_target(path, force=True)
     # All of each, also what the merged journal has: its place may be taken from either.
     old, *others = (
-        inspected(file, lambda _key, _block: False, on_events)
+        inspected(file, lambda _key, _block: False, report)
         for file in (path, *(source.path for source in sources))
     )
     with work_folder(target) as folder:
@@ -55,7 +52,7 @@ def rewrite(
         with translated(target):
             into = Database(made, read_only=False, durability="normal")
             try:
-                merging = Merging(into, [old, *others], on_events, old=path)
+                merging = Merging(into, [old, *others], report.take, old=path)
                 merging.run()
                 with opened(path) as before:
                     _take_over(before, into)

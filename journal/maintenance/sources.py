@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import apsw
 
@@ -29,8 +29,16 @@ from journal.maintenance.histories import (
 
 _COMPANIONS: Final = ("-wal", "-shm", "-journal", ".manifest.json")
 
-OnEvents = Callable[[int], None]
-"""Is told that so many more events were looked at or written."""
+
+class Report(Protocol):
+    """Is told how far looking at sources and placing what they have has come."""
+
+    def expect(self, count: int) -> None:
+        """Know of so many events more."""
+
+    def take(self, count: int) -> None:
+        """Know that so many more were looked at or placed."""
+
 
 IsKnown = Callable[[Key, Block], bool]
 """Tells whether a block needs no look: it was checked when it was merged before."""
@@ -154,7 +162,7 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def inspected(path: Path, is_known: IsKnown, on_events: OnEvents) -> Source:
+def inspected(path: Path, is_known: IsKnown, report: Report) -> Source:
     """Look at all of a source, and check every block that is not known.
 
     Raises:
@@ -167,17 +175,20 @@ def inspected(path: Path, is_known: IsKnown, on_events: OnEvents) -> Source:
             kinds_of(connection)
             histories = histories_of(connection)
         may_be_unproven = meta(connection, "closed") == "recover"
-        parts = []
+        found = []
         for history in histories:
             with forking.inside_sqlite():
-                held = history.held()
+                found.append((history, history.held()))
+        count = sum(last - first + 1 for _, held in found for first, last in held)
+        report.expect(count)
+        parts = []
+        for history, held in found:
             if not held:
                 continue
             may_be_so = may_be_unproven or not history.is_own
-            is_redacted = _check(connection, history, held, is_known, on_events, may_be_so)
+            is_redacted = _check(connection, history, held, is_known, report, may_be_so)
             with forking.inside_sqlite():
                 parts.append(_part(path, history, held, is_redacted=is_redacted))
-        count = sum(last - first + 1 for part in parts for first, last in part.held)
     return Source(path, stamp, parts, count)
 
 
@@ -199,7 +210,7 @@ def _check(
     history: History,
     held: list[Interval],
     is_known: IsKnown,
-    on_events: OnEvents,
+    report: Report,
     may_be_unproven: bool,  # noqa: FBT001 (all are what it checks)
 ) -> bool:
     """Hold the events of a history against its blocks; tell whether a text was redacted.
@@ -215,7 +226,7 @@ def _check(
             check_block(connection, history, held, block, before, is_known(history.key, block))
         is_redacted |= block.salt is None
         covered = joined(iter((*covered, Interval(block.first, block.last))))
-        on_events(block.last - block.first + 1)
+        report.take(block.last - block.first + 1)
         before = block
     uncovered = minus(held, covered)
     is_open = before is not None and not before.sealed

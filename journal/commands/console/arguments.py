@@ -50,7 +50,10 @@ class AfterType(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return an int or a path."""
         if re.fullmatch("-?[0-9]+", value):
-            return int(value)
+            try:
+                return int(value)
+            except ValueError:  # Python's limit of digits
+                self.fail(f"{_shown(value)} is not a position", param, ctx)
         return FileType().convert(value, param, ctx)
 
 

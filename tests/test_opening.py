@@ -986,6 +986,34 @@ def test_what_only_looks_leaves_nothing_behind_and_writes_nothing(journal_path: 
     assert (journal_path.read_bytes(), journal_path.stat().st_mtime_ns) == before
 
 
+def look_as_nobody(channel: Channel, path: Path) -> list[str]:
+    support.become_nobody()
+    with Journal.open(path, read_only=True) as journal:
+        look(journal)
+        seen = names_in(path.parent)
+        channel.meet()
+    return seen
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions work otherwise there")
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_who_may_only_read_the_file_leaves_nothing_in_its_folder_either(
+    journal_path: Path, mode: int
+) -> None:
+    """What it left would be its own: the owner of the file could not write any more."""
+    with support.folder_for_everybody() as folder:
+        folder.chmod(0o777)
+        path = Path(shutil.copy(journal_path, folder / "a.db"))
+        path.chmod(mode)
+        with Child(look_as_nobody, path) as one, Child(look_as_nobody, path) as other:
+            support.let_go([one])  # each of them is the last one once
+            assert one.receive() == ["a.db", "a.db-shm", "a.db-wal"]
+            assert path.with_name("a.db-wal").exists()
+            support.let_go([other])
+            other.receive()
+        assert names_in(folder) == ["a.db"]
+
+
 def test_what_looks_takes_away_nothing_from_others(journal_path: Path) -> None:
     with Journal.open(journal_path) as journal:
         support.run(look_beside, journal_path)

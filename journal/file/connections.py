@@ -137,14 +137,14 @@ class Database:
         with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
             self._holding.share(self.path)
             self._check_wal()
+            reader = open_reader(self._target, self.path)
             for _ in range(_READER_ATTEMPTS):
-                reader = open_reader(self._target, self.path)
-                if reader.pragma("journal_mode") == "wal":  # not so a shipped file
-                    self._holding.stand()
+                is_shared = reader.pragma("journal_mode") == "wal"  # not so a shipped file
                 # Between reading and holding, the last one may have closed, and another come.
-                if not self._holding.stands or self._holding.stands_on_the_same_shm():
+                if not is_shared or self._holding.stand():
                     break
                 reader.close()
+                reader = open_reader(self._target, self.path)
             self._readers.append(reader)
 
     def _check_wal(self) -> None:

@@ -199,17 +199,22 @@ class Holding:
         """Whether the shared locks are held."""
         return self._companions is not None
 
-    def stand(self) -> None:
-        """Take the shared locks, once SQLite has the file open in WAL mode and has read from it."""
-        if self.stands or self._main is None:
-            return
-        try:
-            shm = self._open_shm()
-        except OSError:
-            return  # no -shm: nobody shares it
-        ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
-        ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
-        self._companions = Companions(self.path, self._main, shm)
+    def stand(self) -> bool:
+        """Take the shared locks, once SQLite has the file open in WAL mode and has read from it.
+
+        Tell whether they are on the -shm that is there, as far as there are locks of ours.
+        """
+        if self._main is None:
+            return True
+        if self._companions is None:
+            try:
+                shm = self._open_shm()
+            except OSError:
+                return False
+            ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
+            ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
+            self._companions = Companions(self.path, self._main, shm)
+        return self._companions.have_the_same_shm()
 
     def _open_shm(self) -> int:
         """Return a descriptor of the -shm that is beside the file now.
@@ -224,10 +229,6 @@ class Holding:
         if self._shm is None:
             self._shm = open_wal_index(path, is_writable=self.is_writable)
         return self._shm
-
-    def stands_on_the_same_shm(self) -> bool:
-        """Tell whether the -shm that is locked is still the one beside the file."""
-        return self._companions is not None and self._companions.have_the_same_shm()
 
     def has_its_wal(self) -> bool:
         """Tell whether the -wal beside the file is the one that was there at first."""
@@ -358,17 +359,30 @@ class Holding:
         """Remove a -wal without anything in it, and the -shm, if nobody else has the file open."""
         wal, shm = beside(self.path, "-wal"), beside(self.path, "-shm")
         is_ours = self._shm is not None and key_of(shm) == key_of(self._shm)
-        if not is_ours or not self.is_writable or key_of(self.path) != self.key:
+        if not is_ours or key_of(self.path) != self.key:
             return
         try:
-            if not ofd_locks.try_lock(main, "exclusive", ofd_locks.MAIN):
+            if not self._is_last(main):
                 return
             with suppress(OSError):
                 if not wal.exists() or wal.stat().st_size == 0:
                     shm.unlink()
                     wal.unlink(missing_ok=True)
         finally:
-            ofd_locks.try_lock(main, "none", ofd_locks.MAIN)
+            for where in (ofd_locks.MAIN, ofd_locks.WRITING):
+                ofd_locks.try_lock(main, "none", where)
+
+    def _is_last(self, main: int) -> bool:
+        """Tell whether nobody else has the file open, and let none in.
+
+        Who may not write the file, but has made the -shm, cannot have the file for itself as SQLite
+        would. But no journal opens it to write meanwhile, and who opens it to read looks again.
+        """
+        if self.is_writable:
+            return ofd_locks.try_lock(main, "exclusive", ofd_locks.MAIN)
+        if self._shm is None or not ofd_locks.try_lock(main, "shared", ofd_locks.WRITING):
+            return False
+        return not ofd_locks.is_locked(self._shm, ofd_locks.SHM)
 
     def abandon(self) -> None:
         """Close the descriptors in a forked child; the locks stay, they are the parent's."""

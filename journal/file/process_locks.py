@@ -34,7 +34,7 @@ from journal.file.wal_index import forget_wal_index, make_wal_index, open_wal_in
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
 _PATIENCE_SECONDS = 0.005
-_ATTEMPTS = 20
+_CLOSING_SECONDS = 2.0  # others who close wait for each other: for milliseconds
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 
 _registry_lock = threading.Lock()
@@ -346,12 +346,13 @@ class Holding:
 
         It could come between this question and closing our descriptors, which drops its locks.
         """
-        attempts = _ATTEMPTS if self.is_writable else 0  # who may only read cannot lock anybody out
-        while attempts and not ofd_locks.try_lock(main, "exclusive", ofd_locks.PENDING):
-            attempts -= 1
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        while self.is_writable:  # else it can lock nobody out
+            if ofd_locks.try_lock(main, "exclusive", ofd_locks.PENDING):
+                break
+            if time.monotonic() >= deadline:
+                return True
             time.sleep(_POLL_SECONDS)
-        if self.is_writable and not attempts:
-            return True
         shm_is_used = self._shm is not None and is_open_again(self._shm)
         return shm_is_used or has_posix_locks(self.key, unknown=True)
 

@@ -19,13 +19,7 @@ from journal.file.companions import check_is_at, key_of
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
-from journal.file.paths import (
-    create_file,
-    remove_if_empty,
-    remove_with_companions,
-    resolved,
-    uri_of,
-)
+from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
 from journal.file.process_locks import Holding, hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
@@ -67,10 +61,12 @@ class Database:
         self._given_away: WeakSet[apsw.Connection] = WeakSet()
         self._data_version: int | None = None
         self._failed_commit = False
+        self._was_interrupted = False
         self._closed = False
         self._copy: Path | None = None
         self._writer: apsw.Connection | None = None
         self._holding: Holding | None = None
+        self._user = object()
         self._checkpoints: Checkpoints | None = None
         self._begins_wal = False
         self._key: tuple[int, int] | None = None
@@ -90,22 +86,32 @@ class Database:
     def _open_to_write(self) -> None:
         is_new = create_file(self.path)
         try:
-            self._holding = hold(self.path, read_only=False)
+            self._holding = hold(self.path, self._user, read_only=False)
             self._target = uri_of(resolved(self.path), mode="ro")
             with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
                 self._holding.check_may_be_opened(self.path)
-                is_begun = self._holding.begin()
+                is_begun = self._begin_file(self._holding)
                 try:
                     self._open_writer(self._holding)
                 except BaseException:
-                    if is_new and is_begun:  # and nobody else has written since
+                    if is_begun:  # and nobody else has written since
                         self._close_writer()
-                        remove_with_companions(self.path)
+                        self._holding.take_back()
                     raise
         except BaseException:
             if is_new:
                 remove_if_empty(self.path)
             raise
+
+    def _begin_file(self, holding: Holding) -> bool:
+        """Begin an empty file; tell whether that was done.
+
+        Raises:
+            StaleWalError: there is a -wal with something in it, of a file that is gone.
+        """
+        if self.path.stat().st_size == 0 and has_wal(self.path):
+            raise errors.StaleWalError(self.path, "is of a file that is not there any more")
+        return holding.begin()
 
     def _open_writer(self, holding: Holding) -> None:
         is_shared = holding.share(self.path)
@@ -132,7 +138,7 @@ class Database:
                 self._check_wal()
                 self._readers.append(open_reader(self._target, self.path))
             return
-        self._holding = hold(self.path, read_only=True)
+        self._holding = hold(self.path, self._user, read_only=True)
         self._holding.check_may_be_opened(self.path)
         with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
             self._holding.share(self.path)
@@ -199,21 +205,30 @@ class Database:
             try:
                 connection.execute("BEGIN")
                 yield connection
+                if holding is not None and connection.txn_state("main"):
+                    self._check_not_overwritten(holding, seen)
                 connection.execute("ROLLBACK")
                 is_kept = not self._closed and len(self._readers) < _IDLE_READERS_MAX
-            except BaseException as error:
-                is_wrong = isinstance(error, _READ_ERRORS) and not self._closed
-                is_overwritten = is_wrong and holding and holding.has_lost_a_reader(seen)
+            except _READ_ERRORS:
+                try:
+                    if holding is not None and not self._closed:
+                        self._check_not_overwritten(holding, seen)
+                finally:
+                    connection.close()
+                raise
+            except BaseException:
                 connection.close()
-                if is_overwritten:
-                    reason = "was overwritten while it was read, since another library in this "
-                    reason += "process dropped SQLite's locks: read it again"
-                    raise errors.BusyError(self.path, reason) from error
                 raise
             if is_kept:
                 self._readers.append(connection)
             else:
                 connection.close()
+
+    def _check_not_overwritten(self, holding: Holding, seen: object) -> None:
+        if holding.has_lost_a_reader(seen):
+            reason = "was overwritten while it was read, since another library in this "
+            reason += "process dropped SQLite's locks: read it again"
+            raise errors.BusyError(self.path, reason)
 
     def _new_reader(self) -> apsw.Connection:
         """Return one more connection for reading, to the very file that was opened."""
@@ -401,7 +416,8 @@ class Database:
                 self._commit(writer)
                 if begins_wal:
                     holding.has_foreign_writes()  # has a look, to know this -wal from the last one
-            except BaseException:
+            except BaseException as error:
+                self._was_interrupted |= not isinstance(error, Exception)
                 self.failures += 1
                 self.generation += 1
                 if writer.in_transaction:  # SQLite has ended it itself after some errors
@@ -499,7 +515,7 @@ class Database:
     def _at_the_very_end(self) -> errors.JournalError | None:
         """Do that once more where an interrupt had left a statement open, which was in the way."""
         holding = self._holding
-        if self.read_only or holding is None or holding.users > 1 or not has_wal(self.path):
+        if not self._was_interrupted or holding is None or not has_wal(self.path):
             return None
         with suppress(errors.JournalError, apsw.Error):
             holding.check_may_be_opened(self.path)
@@ -525,8 +541,8 @@ class Database:
 
     def _let_go(self) -> None:
         self._discard_copy()
-        holding, self._holding = self._holding, None
-        let_go(holding)  # also where an interrupt came, and this is a repetition
+        let_go(self._holding, self._user)
+        self._holding = None
 
     def _begin(self, connection: apsw.Connection, wait_ms: int) -> None:
         if connection.in_transaction:  # an interrupt came before its ROLLBACK

@@ -30,11 +30,12 @@ def begin_file(descriptor: int) -> bool:
     itself meanwhile. Another library in this process does not see that lock, so it would roll
     back the -journal. Where the disk does not take the page, SQLite may say so.
     """
+    page = _blank_page()
     if os.fstat(descriptor).st_size:
         return False
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, _blank_page())
+        os.write(descriptor, page)
         os.fsync(descriptor)
     except OSError:
         with suppress(OSError):

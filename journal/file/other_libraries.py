@@ -13,12 +13,14 @@ def has_posix_locks(key: Key, where: Range | None = None, *, unknown: bool) -> b
         lines = Path("/proc/locks").read_bytes().splitlines()
     except OSError:
         return unknown
-    # Like "1: POSIX  ADVISORY  READ 711 fd:01:402 1073741826 1073742335".
-    device = f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}:{key[1]}".encode()
+    # Like "1: POSIX  ADVISORY  READ 711 fd:01:402 1073741826 1073742335". The device is not always
+    # the one that stat() tells (btrfs), so the inode has to do.
+    inode = f":{key[1]}".encode()
     pid = str(os.getpid()).encode()
     return any(
         parts[1] == b"POSIX"
-        and parts[4:6] == [pid, device]
+        and parts[4] == pid
+        and parts[5].endswith(inode)
         and (where is None or where.start <= int(parts[6]) < where.start + where.length)
         for parts in (line.replace(b"-> ", b"").split() for line in lines)
     )

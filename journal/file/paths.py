@@ -146,13 +146,6 @@ def remove_if_empty(path: Path) -> None:
             path.unlink()
 
 
-def remove_with_companions(path: Path) -> None:
-    """Remove a file that was made just now, and what SQLite keeps beside it."""
-    for name in (path, *(beside(resolved(path), suffix) for suffix in COMPANIONS)):
-        with suppress(OSError):
-            name.unlink()
-
-
 def check_writable(path: Path, *, is_refused: bool) -> None:
     """Refuse a file that may not be written, or not what SQLite needs beside it.
 

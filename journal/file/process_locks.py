@@ -28,7 +28,7 @@ from journal.file.companions import Companions, Key, check_is_at, key_of
 from journal.file.header import begin_file, is_in_wal_mode
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, Wait
 from journal.file.other_libraries import has_posix_locks, is_open_again
-from journal.file.paths import beside, resolved
+from journal.file.paths import COMPANIONS, beside, resolved
 from journal.file.wal_index import forget_wal_index, make_wal_index, open_wal_index
 
 _POLL_SECONDS = 0.0005
@@ -50,15 +50,18 @@ class Holding:
     def __init__(self, key: Key, path: Path) -> None:
         self.key = key
         self.path = path
-        self.users = 0
+        self.users: set[object] = set()
         self.is_writable = False
         self._main: int | None = None
         self._spare: list[int] = []
         self._shm: int | None = None
+        self._is_shared = False
         self._companions: Companions | None = None
+        self._sharing = threading.Lock()
         self._lock = threading.RLock()
         self._depth = 0
         self._owner: int | None = None
+        self._are_locks_listed = False
 
     def add_descriptor(self, *, read_only: bool) -> None:
         """Open the file for locks of our own, where it is not open for them yet.
@@ -73,14 +76,16 @@ class Holding:
         descriptor, self.is_writable = _opened(self.path, read_only=read_only)
         if self._main is not None:  # closing it now would drop SQLite's locks
             self._spare.append(self._main)
-            if self.stands:
+            if self._is_shared:
                 ofd_locks.try_lock(descriptor, "shared", ofd_locks.MAIN)
         self._main = descriptor
 
     def be_used_anew(self, path: Path) -> None:
         """Begin with what was kept for another library: what is beside the file may be new."""
         self.path = path
-        self._companions = None
+        self._is_shared, self._companions = False, None
+        if self._main is not None and self.is_writable:
+            ofd_locks.try_lock(self._main, "none", ofd_locks.PENDING)  # after an interrupt
 
     @contextmanager
     def writing(self, wait_ms: int, path: Path) -> Iterator[None]:
@@ -156,7 +161,20 @@ class Holding:
         """Write the first page of an empty file, while nobody else writes; tell whether so."""
         if self._main is None or _has_rollback_journal(self.path):
             return False
-        return begin_file(self._main)
+        if not ofd_locks.try_lock(self._main, "exclusive", ofd_locks.MAIN):
+            return False  # another library is about to write to it
+        try:
+            return begin_file(self._main)
+        finally:
+            ofd_locks.try_lock(self._main, "none", ofd_locks.MAIN)
+
+    def take_back(self) -> None:
+        """Have the file empty again, as it was before `begin`: nothing has come into it since."""
+        if self._main is not None:
+            os.ftruncate(self._main, 0)
+            for suffix in COMPANIONS:
+                with suppress(OSError):
+                    beside(self.path, suffix).unlink()
 
     def share(self, path: Path) -> bool:
         """Take the shared locks, before SQLite opens the file; tell whether it may be shared.
@@ -169,52 +187,60 @@ class Holding:
         Raises:
             BusyError: another library has had the file for itself for longer than a minute.
         """
-        if self.stands or self._main is None:
-            return True
-        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-        while _may_be_shared(self._main, self.path):
-            if ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN):
-                if _may_be_shared(self._main, self.path):  # still so, whoever had it just now
-                    if self.is_writable:
-                        self._share_wal_index(self._main)
+        began = time.monotonic()
+        while self._main is not None and _may_be_shared(self._main, self.path):
+            with self._sharing:  # a reader may be here while a writer opens
+                if self._is_shared or self._try_to_share(self._main):
                     return True
-                self.unlock_shared()
-                return False
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now >= began + BUSY_TIMEOUT_MS / 1000:
                 raise errors.BusyError(path, "is locked by another process")
-            time.sleep(_POLL_SECONDS)
-        return False
+            time.sleep(_POLL_SECONDS if now < began + 1 else _SLOW_POLL_SECONDS)
+        return self._main is None
+
+    def _try_to_share(self, main: int) -> bool:
+        if not ofd_locks.try_lock(main, "shared", ofd_locks.MAIN):
+            return False
+        if not _may_be_shared(main, self.path):  # any more: somebody had it for itself just now
+            ofd_locks.try_lock(main, "none", ofd_locks.MAIN)
+            return False
+        if self.is_writable:
+            with suppress(OSError):  # SQLite will say what is wrong there
+                self._share_wal_index(main)
+        self._is_shared = True
+        return True
 
     def _share_wal_index(self, main: int) -> None:
         """Take the lock on the -shm as SQLite does (unixLockSharedMemory in os_unix.c)."""
-        with suppress(OSError):  # SQLite will say what is wrong there
-            make_wal_index(beside(self.path, "-shm"), main)
-            shm = self._open_shm()
+        make_wal_index(beside(self.path, "-shm"), main)
+        shm = self._open_shm()
+        try:
             if ofd_locks.try_lock(shm, "exclusive", ofd_locks.SHM):
                 forget_wal_index(shm)
+        finally:
             ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
 
-    @property
-    def stands(self) -> bool:
-        """Whether the shared locks are held."""
-        return self._companions is not None
-
     def stand(self) -> bool:
-        """Take the shared locks, once SQLite has the file open in WAL mode and has read from it.
+        """Know the -wal and -shm, once SQLite has the file open in WAL mode and has read from it.
 
-        Tell whether they are on the -shm that is there, as far as there are locks of ours.
+        Tell whether the locks are on the -shm that is there, as far as there are locks of ours.
         """
         if self._main is None:
             return True
-        if self._companions is None:
-            try:
-                shm = self._open_shm()
-            except OSError:
-                return False
-            ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
-            ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
-            self._companions = Companions(self.path, self._main, shm)
-        return self._companions.have_the_same_shm()
+        with self._sharing:
+            if self._companions is None:
+                try:
+                    shm = self._open_shm()
+                except OSError:
+                    return False
+                ofd_locks.try_lock(self._main, "shared", ofd_locks.MAIN)
+                # Who may only read it must not keep others from seeing that it is an old one.
+                if self.is_writable or ofd_locks.is_locked(shm, ofd_locks.SHM):
+                    ofd_locks.try_lock(shm, "shared", ofd_locks.SHM)
+                self._are_locks_listed = has_posix_locks(self.key, unknown=False)
+                self._companions = Companions(self.path, self._main, shm)
+                self._is_shared = True
+            return self._companions.have_the_same_shm()
 
     def _open_shm(self) -> int:
         """Return a descriptor of the -shm that is beside the file now.
@@ -225,7 +251,7 @@ class Holding:
         path = beside(self.path, "-shm")
         if self._shm is not None and key_of(path) != key_of(self._shm):
             shm, self._shm = self._shm, None
-            os.close(shm)  # of a -shm that is gone: nobody has a lock there
+            os.close(shm)  # of a -shm that is gone
         if self._shm is None:
             self._shm = open_wal_index(path, is_writable=self.is_writable)
         return self._shm
@@ -283,7 +309,9 @@ class Holding:
 
     def is_in_use(self) -> bool:
         """Tell whether anybody else has the file open: another journal, process or library."""
-        if self.users > 1 or has_posix_locks(self.key, unknown=False):
+        if len(self.users) > 1 or has_posix_locks(self.key, unknown=False):
+            return True
+        if self._shm is not None and is_open_again(self._shm):
             return True
         return self._main is not None and ofd_locks.is_locked(self._main, ofd_locks.MAIN)
 
@@ -294,11 +322,11 @@ class Holding:
     def has_lost_a_reader(self, seen: object) -> bool:
         """Tell whether a checkpoint was made since a look, and no mark of a reader was in its way.
 
-        None in this process, that is, where one reads just now.
+        None in this process, that is, where one reads just now; if the system lists such locks.
         """
         self.has_foreign_writes()
         shm = None if self._shm is None else key_of(self._shm)
-        if shm is None or self.last_look() == seen:
+        if shm is None or self.last_look() == seen or not self._are_locks_listed:
             return False
         return not has_posix_locks(shm, ofd_locks.READERS, unknown=True)
 
@@ -307,20 +335,11 @@ class Holding:
         found = self._companions
         return found is not None and found.foreign_writes.are_found(modified_ns)
 
-    def unlock_shared(self) -> None:
-        """Give the shared locks back."""
-        for descriptor, where in ((self._main, ofd_locks.MAIN), (self._shm, ofd_locks.SHM)):
-            if descriptor is not None:
-                ofd_locks.try_lock(descriptor, "none", where)
-        for descriptor in self._spare:
-            ofd_locks.try_lock(descriptor, "none", ofd_locks.MAIN)
-        self._companions = None
-
     def close(self) -> bool:
         """Give the locks back and close the descriptors; tell whether that was possible.
 
         SQLite's connections are closed, which has dropped the locks of another library in this
-        process. Where one has the file open, ours stay in their place. Where none has, the last
+        process. Where one has the -shm open, ours stay in their place. Where none has, the last
         one to a file removes an empty -wal: SQLite would do so with a lock that can be dropped.
         """
         main = self._main
@@ -330,16 +349,27 @@ class Holding:
             if self._is_used_by_another_library(main):
                 return False
             self._remove_empty_wal(main)
-            descriptors = [*self._spare, *([] if self._shm is None else [self._shm])]
+            shm, spare = self._shm, self._spare
             self._spare, self._shm, self._companions = [], None, None
-            for descriptor in descriptors:
+            self._is_shared = False
+            for descriptor in spare:
                 os.close(descriptor)
+            if shm is not None:
+                ofd_locks.try_lock(shm, "none", ofd_locks.SHM)  # a process just forked may have it
+                os.close(shm)
             self._main = None  # not after closing: an interrupt may come between
             os.close(main)
         finally:
-            if self._main is not None and self.is_writable:
-                ofd_locks.try_lock(self._main, "none", ofd_locks.PENDING)
+            try:
+                self._let_in()
+            except BaseException:  # an interrupt
+                self._let_in()
+                raise
         return True
+
+    def _let_in(self) -> None:
+        if self._main is not None and self.is_writable:
+            ofd_locks.try_lock(self._main, "none", ofd_locks.PENDING)
 
     def _is_used_by_another_library(self, main: int) -> bool:
         """Tell whether one in this process has the file open, and if not, let none in.
@@ -362,6 +392,8 @@ class Holding:
         is_ours = self._shm is not None and key_of(shm) == key_of(self._shm)
         if not is_ours or key_of(self.path) != self.key:
             return
+        for descriptor in self._spare:
+            ofd_locks.try_lock(descriptor, "none", ofd_locks.MAIN)
         try:
             if not self._is_last(main):
                 return
@@ -393,7 +425,7 @@ class Holding:
                     os.close(descriptor)
 
 
-def hold(path: Path, *, read_only: bool) -> Holding:
+def hold(path: Path, user: object, *, read_only: bool) -> Holding:
     """Return what this process holds of a file, for one more user of it.
 
     Raises:
@@ -408,15 +440,16 @@ def hold(path: Path, *, read_only: bool) -> Holding:
     try:
         status = path.stat()
         key = status.st_dev, status.st_ino
-        with _registry_lock:
+        with forking.inside_sqlite(), _registry_lock:
+            _close_unused()
             holding = _holdings.get(key)
             if holding is None:
                 holding = Holding(key, resolved(path))
-            if holding.users == 0:
+            if not holding.users:
                 holding.be_used_anew(resolved(path))
             _refuse_other_name(holding, path, status.st_nlink)
             holding.add_descriptor(read_only=read_only)
-            holding.users += 1
+            holding.users.add(user)
             _holdings[key] = holding
             return holding
     except errors.JournalError:
@@ -428,12 +461,20 @@ def hold(path: Path, *, read_only: bool) -> Holding:
         raise errors.AccessDeniedError(path, reason, errno=error.errno) from error
 
 
-def let_go(holding: Holding | None) -> None:
-    """Be one user fewer, once its SQLite connections are closed; and close what nobody uses."""
-    with _registry_lock:
+def let_go(holding: Holding | None, user: object) -> None:
+    """Have a user no more, once its connections are closed; and close what nobody uses.
+
+    It may be repeated, after an interrupt.
+    """
+    with forking.inside_sqlite(), _registry_lock:
         if holding is not None:
-            holding.users -= 1
-        for key, unused in [(key, it) for key, it in _holdings.items() if not it.users]:
+            holding.users.discard(user)
+        _close_unused()
+
+
+def _close_unused() -> None:
+    for key, unused in [(key, it) for key, it in _holdings.items() if not it.users]:
+        with suppress(OSError):
             if unused.close():
                 del _holdings[key]
 

@@ -6,7 +6,6 @@ Source: sqlite.org/walformat.html#the_wal_index_header; numbers are in the order
 import os
 import stat
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,18 +37,23 @@ def read_wal_index(shm: int) -> WalIndex:
 
 
 def make_wal_index(shm: Path, main: int) -> None:
-    """Make an empty -shm if there is none, with owner and mode of the file, as SQLite would.
+    """Make an empty -shm if there is none, with mode (and by root, owner) of the file, as SQLite.
 
     Raises:
         OSError: it cannot be made.
     """
-    with suppress(FileExistsError):
-        os.close(os.open(shm, os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        descriptor = os.open(shm, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return
+    try:
         status = os.fstat(main)
-        if hasattr(os, "chown"):
-            with suppress(PermissionError):  # only root can
-                os.chown(shm, status.st_uid, status.st_gid)
-        shm.chmod(stat.S_IMODE(status.st_mode))
+        if hasattr(os, "fchown") and hasattr(os, "geteuid") and os.geteuid() == 0:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    finally:
+        os.close(descriptor)
 
 
 def open_wal_index(shm: Path, *, is_writable: bool) -> int:
@@ -68,5 +72,7 @@ def forget_wal_index(shm: int) -> None:
     SQLite makes such a -shm shorter. Who still has it in its memory, because its lock was dropped,
     would die of that (SIGBUS); a header of zeros says the same, and can always be read.
     """
+    if os.fstat(shm).st_size == 0:
+        return
     os.lseek(shm, 0, os.SEEK_SET)
     os.write(shm, bytes(_HEADER.size))

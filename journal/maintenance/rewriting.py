@@ -113,14 +113,14 @@ def _put_in_its_place(made: Path, target: Path, stamp: tuple[int, int]) -> None:
     Raises:
         BusyError: somebody has, or did.
     """
-    holding = hold(target, read_only=False)
+    user = object()
+    holding = hold(target, user, read_only=False)
     try:
         with holding.writing(_WAIT_MS, target):
             if holding.is_in_use() or stamp_of(target) != stamp:
                 raise _in_use(target)
             if os.name == "nt":  # which replaces no file that is open
-                let_go(holding)
+                let_go(holding, user)
             put_in_place(made, target, force=True)
     finally:
-        if os.name != "nt" or holding.users:
-            let_go(holding)
+        let_go(holding, user)

@@ -17,10 +17,23 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support import ROUNDS, SEEDS, Channel, Child, activated, check_file, let_go
+from support import (
+    ROUNDS,
+    SEEDS,
+    Channel,
+    Child,
+    InterruptAfterCall,
+    activated,
+    append_and_die,
+    become_nobody,
+    check_file,
+    folder_for_everybody,
+    let_go,
+    numbered,
+)
 
-from journal import BusyError, Journal, SessionId
-from journal.file import connections, ofd_locks
+from journal import BusyError, Journal, SessionId, StaleWalError, StorageFullError
+from journal.file import connections, ofd_locks, process_locks
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there a close drops no locks")
 
@@ -433,3 +446,178 @@ def test_whoever_looks_on_in_whatever_order_nothing_is_lost(tmp_path: Path, seed
         with closing(apsw.Connection(str(path))) as file:
             assert file.pragma("integrity_check") == "ok"
         assert len(check_file(path)) == count
+
+
+# What was found by a review
+
+
+def test_a_wal_without_its_file_is_kept_and_refused(tmp_path: Path) -> None:
+    """It was laid over a new file, or dropped: it may be all that is left of a journal."""
+    path = tmp_path / "a.db"
+    with Child(append_and_die, path, numbered(SessionId.new(), [1, 2])) as child:
+        child.wait_until_killed()
+    wal = path.with_name("a.db-wal").read_bytes()
+    path.unlink()
+    for _ in ("not there", "empty"):
+        with pytest.raises(StaleWalError, match="a file that is not there any more"):
+            Journal.open(path)
+        assert path.with_name("a.db-wal").read_bytes() == wal
+        assert not path.exists() or path.stat().st_size == 0
+        path.touch()
+
+
+def test_an_empty_file_that_cannot_become_a_journal_stays_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+
+    def fail(*_: object) -> None:
+        raise apsw.FullError("full")
+
+    monkeypatch.setattr(connections, "settle", fail)
+    with pytest.raises(StorageFullError):
+        Journal.open(path)
+    assert [(name.name, name.stat().st_size) for name in tmp_path.iterdir()] == [("a.db", 0)]
+    monkeypatch.undo()
+    Journal.open(path).close()
+    assert check_file(path) == []
+
+
+def test_a_backup_is_not_taken_for_the_file_that_another_library_had_open(tmp_path: Path) -> None:
+    path, backup = tmp_path / "a.db", tmp_path / "backup.db"
+    with Journal.open(backup) as journal:
+        for _ in range(300):
+            journal.append_events([activated(SessionId.new()) for _ in range(10)])
+    with closing(sqlite3.connect(path)) as other:
+        with Journal.open(path) as journal:
+            append(journal, 3)
+            other.execute("SELECT count(*) FROM event").fetchone()
+    backup.replace(path)
+    with Journal.open(path) as journal:
+        append(journal, 1)
+    assert len(check_file(path)) == 3001
+
+
+def look_as_nobody(channel: Channel, path: Path) -> int:
+    become_nobody()
+    with Journal.open(path, read_only=True) as journal:
+        count = journal.event_count()
+        channel.meet()
+        return count
+
+
+def test_who_may_only_read_hides_no_old_shm_from_who_writes(tmp_path: Path) -> None:
+    """After a power cut there may be an older -shm than the -wal: events were overwritten."""
+    work = tmp_path / "a.db"
+    Journal.open(work).close()
+    with folder_for_everybody() as folder:
+        path = folder / "a.db"
+        with Child(append_and_wait, work) as child:
+            let_go([child])  # half of them are there
+            assert child.receive() == "ready"
+            shm = work.with_name("a.db-shm").read_bytes()
+            child.send("go")
+            assert child.receive() == "ready"
+            for suffix in ("", "-wal"):
+                shutil.copyfile(work.with_name("a.db" + suffix), folder / f"a.db{suffix}")
+            child.send("go")
+            child.receive()
+        (folder / "a.db-shm").write_bytes(shm)
+        for name in folder.iterdir():
+            name.chmod(0o644)
+        with Child(look_as_nobody, path) as reader:
+            assert reader.receive() == "ready"
+            with Journal.open(path) as journal:
+                assert journal.event_count() == 10
+                append(journal, 1)
+            reader.send("go")
+            assert reader.receive() == 10
+        assert len(check_file(path)) == 11
+
+
+def append_and_wait(channel: Channel, path: Path) -> None:
+    with Journal.open(path) as journal:
+        channel.meet()
+        append(journal, 5)
+        channel.meet()
+        append(journal, 5)
+        channel.meet()
+
+
+def test_a_torn_read_is_told_also_where_nothing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with Journal.open(path, durability="normal") as journal:
+        append(journal, 5)
+        database = journal._database
+        seen = []
+        with pytest.raises(BusyError, match="read it again"):  # noqa: PT012
+            with database.read() as connection:
+                seen.append(connection.execute("SELECT count(*) FROM meta").get)
+                hash_it(path)
+                with Child(append_much, path) as child:
+                    child.receive()
+        assert len(seen) == 1
+        assert journal.event_count() == 20_005
+
+
+def test_two_threads_that_open_at_once_leak_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open descriptors cannot be counted here")
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+    monkeypatch.setattr(connections, "_READING_WAIT_MS", 0)
+    before = len(list(descriptors.iterdir()))
+    for _ in range(20):
+        barrier = threading.Barrier(4)
+
+        def open_it(number: int, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            Journal.open(path, read_only=number > 0).close()
+
+        threads = [threading.Thread(target=open_it, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(list(descriptors.iterdir())) == before
+    assert [name.name for name in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_full_disk_leaves_no_lock_on_the_shm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+
+    def fail(_shm: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(process_locks, "forget_wal_index", fail)
+    with Journal.open(path) as journal:
+        append(journal, 1)
+        with Child(open_and_close, path) as child:
+            assert child.receive() == 2
+    assert len(check_file(path)) == 3
+
+
+def test_an_interrupt_as_it_closes_locks_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as other:
+        journal = Journal.open(path)
+        append(journal, 1)
+        other.execute("SELECT count(*) FROM event").fetchone()
+        for call in range(1, 400):
+            with suppress(KeyboardInterrupt), InterruptAfterCall(call) as interrupt:
+                journal.close()
+            with closing(sqlite3.connect(path, timeout=0)) as looking:
+                looking.execute("SELECT count(*) FROM event").fetchone()
+            journal.close()
+            if interrupt.left > 0:
+                break
+            journal = Journal.open(path)
+        journal.close()
+    assert call > 20

@@ -317,7 +317,7 @@ class Holding:
 
     def last_look(self) -> object:
         """Return something that differs once a checkpoint was made, as far as was looked."""
-        return None if self._companions is None else self._companions.foreign_writes.seen
+        return None if self._companions is None else self._companions.foreign_writes.seen[1:]
 
     def has_lost_a_reader(self, seen: object) -> bool:
         """Tell whether a checkpoint was made since a look, and no mark of a reader was in its way.
@@ -327,6 +327,8 @@ class Holding:
         self.has_foreign_writes()
         shm = None if self._shm is None else key_of(self._shm)
         if shm is None or self.last_look() == seen or not self._are_locks_listed:
+            return False
+        if self.is_written_by_this_thread():  # nobody but who has it writes or checkpoints
             return False
         return not has_posix_locks(shm, ofd_locks.READERS, unknown=True)
 

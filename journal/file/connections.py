@@ -30,6 +30,7 @@ from journal.file.wal import (
     settle,
     write_something,
 )
+from journal.file.wal_index import WalIndex
 
 _IDLE_READERS_MAX = 4
 _READER_ATTEMPTS = 10
@@ -196,7 +197,7 @@ class Database:
         holding = self._holding
         if holding is not None:
             holding.check_is_unchanged(self.path)
-        seen = None if holding is None else holding.last_look()
+        seen = None if holding is None else holding.wal_index()
         with self._inside():
             try:
                 connection = self._readers.pop()
@@ -224,7 +225,7 @@ class Database:
             else:
                 connection.close()
 
-    def _check_not_overwritten(self, holding: Holding, seen: object) -> None:
+    def _check_not_overwritten(self, holding: Holding, seen: WalIndex | None) -> None:
         if holding.has_lost_a_reader(seen):
             reason = "was overwritten while it was read, since another library in this "
             reason += "process dropped SQLite's locks: read it again"

@@ -30,7 +30,7 @@ class ForeignWrites:
         self._shm = shm
         self.wal_may_begin_anew = False
         """Whether all of the -wal was in the file at the last look."""
-        self.seen = self._settled(self._look(None))
+        self._seen = self._settled(self._look(None))
         self._are_found = False
 
     def are_found(self, modified_ns: int | None = None) -> bool:
@@ -39,15 +39,15 @@ class ForeignWrites:
         Args:
             modified_ns: when the file was changed last, if that was asked just now.
         """
-        seen = self.seen
+        seen = self._seen
         now = self._look(modified_ns)
         if now == seen or self._are_found:
             return self._are_found
         now = self._settled(now)
-        if now.modified_ns not in (seen.modified_ns, self.seen.modified_ns):
+        if now.modified_ns not in (seen.modified_ns, self._seen.modified_ns):
             is_at_rest = now.backfilled == now.attempted  # no checkpoint is under way or cut short
             self._are_found = is_at_rest and now[1:] == seen[1:]
-        self.seen = now
+        self._seen = now
         return self._are_found
 
     def _settled(self, now: _Look) -> _Look:

@@ -29,7 +29,13 @@ from journal.file.header import begin_file, is_in_wal_mode
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, Wait
 from journal.file.other_libraries import has_posix_locks, is_open_again
 from journal.file.paths import COMPANIONS, beside, resolved
-from journal.file.wal_index import forget_wal_index, make_wal_index, open_wal_index
+from journal.file.wal_index import (
+    WalIndex,
+    forget_wal_index,
+    make_wal_index,
+    open_wal_index,
+    read_wal_index,
+)
 
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
@@ -315,22 +321,27 @@ class Holding:
             return True
         return self._main is not None and ofd_locks.is_locked(self._main, ofd_locks.MAIN)
 
-    def last_look(self) -> object:
-        """Return something that differs once a checkpoint was made, as far as was looked."""
-        return None if self._companions is None else self._companions.foreign_writes.seen[1:]
+    def wal_index(self) -> WalIndex | None:
+        """Return what the -shm says just now; None where there is none, or no locks of ours."""
+        shm = self._shm
+        return None if shm is None or self._companions is None else read_wal_index(shm)
 
-    def has_lost_a_reader(self, seen: object) -> bool:
-        """Tell whether a checkpoint was made since a look, and no mark of a reader was in its way.
+    def has_lost_a_reader(self, seen: WalIndex | None) -> bool:
+        """Tell whether what was to be seen is written over, as no mark of a reader prevented it.
 
         None in this process, that is, where one reads just now; if the system lists such locks.
         """
-        self.has_foreign_writes()
+        now = self.wal_index()
+        if seen is None or now is None or not self._are_locks_listed:
+            return False
+        if self.is_written_by_this_thread():  # nobody else writes or checkpoints
+            return False
         shm = None if self._shm is None else key_of(self._shm)
-        if shm is None or self.last_look() == seen or not self._are_locks_listed:
-            return False
-        if self.is_written_by_this_thread():  # nobody but who has it writes or checkpoints
-            return False
-        return not has_posix_locks(shm, ofd_locks.READERS, unknown=True)
+        return (
+            seen.is_overwritten(now)
+            and shm is not None
+            and not has_posix_locks(shm, ofd_locks.READERS, unknown=True)
+        )
 
     def has_foreign_writes(self, modified_ns: int | None = None) -> bool:
         """Tell whether somebody but journals wrote to the file."""

@@ -27,6 +27,16 @@ class WalIndex(NamedTuple):
     """Frames that a checkpoint may have brought there: more, while one is under way, or after it
     was cut short."""
 
+    def is_overwritten(self, now: "WalIndex") -> bool:
+        """Tell whether what was to be seen then may be written over by now.
+
+        That is what the mark of a reader prevents: that the file gets what is newer, or that the
+        -wal begins anew while some of it is only there.
+        """
+        if now.salt == self.salt:
+            return now.attempted > self.frames
+        return now.attempted > 0 or self.backfilled < self.frames
+
 
 def read_wal_index(shm: int) -> WalIndex:
     """Return what a -shm says, through a descriptor of it."""

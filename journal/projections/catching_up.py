@@ -34,7 +34,7 @@ WAIT_MS = 250
 
 def prepare_tables(database: Database) -> None:
     """Make the tables where they are missing or have another shape than this version's."""
-    with database.read() as connection:
+    with database.undisturbed() as connection:
         if have_our_shape(connection):
             return
     with database.write() as connection:

@@ -437,6 +437,22 @@ def test_a_session_fits_the_screen_whatever_its_height(mixed):
         assert events.splitlines()[1].split()[0] == "113"
 
 
+@pytest.mark.parametrize(
+    ("as_of", "is_beyond"),
+    [
+        ("2026-01-01T00:00:02.000000001Z", True),
+        ("2026-01-01T00:00:02Z", False),
+        ("2026-01-01T00:00:01Z", False),
+        ("0001-01-01T00:00:00Z", False),
+    ],
+)
+def test_a_moment_is_beyond_the_end_only_if_no_event_is_there_or_later(path, as_of, is_beyond):
+    make(path, event("session_activated", "2026-01-01T00:00:02Z"), activated(1))
+    note = f"{as_of} is beyond the end: no event is later\n"
+
+    assert run_here("sessions", path, "--as-of", as_of).err.endswith(note) == is_beyond
+
+
 @posix
 def test_the_screen_is_kept_to_also_by_many_streams_and_long_texts(path):
     streams = [f"{i:08x}-121a-4045-ba76-f4f2c868ab8e" for i in range(1000)]

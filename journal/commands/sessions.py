@@ -88,7 +88,7 @@ def sessions(
     with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
         wanted = None if state is None else journal.SessionState(state)
-        looking = LookingProgress(opened, output, what="session")
+        looking = LookingProgress(opened, output, what="session", limit=at_most)
         statuses = opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
         found = tally.counting(looking.stopping(statuses))
         table = partial(_table, opened, found, look_of(output))

@@ -97,7 +97,7 @@ def streams(
         session_id = None if named is None else session_named(opened, named)
         note = note_on_end(opened, as_of)
         wanted = None if state is None else journal.StreamState(state)
-        looking = LookingProgress(opened, output, what="stream")
+        looking = LookingProgress(opened, output, what="stream", limit=at_most)
         statuses = opened.iter_streams(session_id, wanted, order=order, limit=at_most, as_of=as_of)
         found = tally.counting(looking.stopping(statuses))
         table = partial(_table, opened, found, look_of(output))

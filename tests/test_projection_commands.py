@@ -453,6 +453,25 @@ def test_a_moment_is_beyond_the_end_only_if_no_event_is_there_or_later(path, as_
     assert run_here("sessions", path, "--as-of", as_of).err.endswith(note) == is_beyond
 
 
+def test_where_the_id_of_a_later_row_is_too_short_its_candidates_are_listed(path):
+    alike = ("aaaaaaaa-1000-4000-8000-000000000000", "aaaaaaaa-2000-4000-8000-000000000000")
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(250)]
+    ids[150], ids[220] = alike
+    make(path, *(event("session_activated", "2026-01-01T00:00:00Z", session=it) for it in ids))
+    shown = [line.split()[0] for line in lines_of(run_here("sessions", path))[1:]]
+    result = run_here("session", path, shown[150])
+
+    assert shown[150] == shown[220] == "aaaaaaaa"
+    assert result.code == 1
+    assert result.err.endswith(
+        f"more than one session's id begins with aaaaaaaa: {', '.join(alike)}\n"
+    )
+    for command in ("sessions", "streams"):
+        assert "of the first hundred rows" in " ".join(
+            run_here(command, "--help").out.decode().split()
+        )
+
+
 @posix
 def test_the_screen_is_kept_to_also_by_many_streams_and_long_texts(path):
     streams = [f"{i:08x}-121a-4045-ba76-f4f2c868ab8e" for i in range(1000)]

@@ -77,7 +77,8 @@ def sessions(
 
     STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
     anomalies, the column ! counts them. Dates are UTC; LASTED is from ACTIVATED to ENDED. Each id
-    is as long as it takes to type it for ID. A narrow terminal gets fewer columns.
+    of the first hundred rows is as long as it takes to type it for ID; where a later one is too
+    short, `journal session` lists the candidates. A narrow terminal gets fewer columns.
 
     What is folded for this is stored in JOURNAL, if it is much and JOURNAL is your own.
     """

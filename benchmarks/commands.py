@@ -98,6 +98,7 @@ def _commands(path: Path, count: int) -> dict[str, tuple[object, ...]]:
         "events-json": ("--json",),
         "events-since": since,
         "events-type": failed,
+        "events-type-none": ("--type", "session_expired"),  # known, and there is none
         "events-session": session,
         "events-stream": stream,
         "events-since-type": (*since, *failed),

@@ -720,15 +720,16 @@ class Journal:
         self._projections.progress = progress
 
     def report_looking(self, progress: Progress | None) -> None:
-        """Have `progress` called while the first of what is asked for may be long in coming.
+        """Have `progress` called while what is asked for may be long in coming.
 
-        That is while `read` and `lines` look for events that fit, and while `iter_sessions` and
-        `iter_streams` sort. It goes for what is asked for from now on.
+        That is while `read` and `lines` look for events, and while `iter_sessions`, `iter_streams`
+        and `iter_anomalies` look for rows. It goes for what is asked for from now on.
 
         Args:
             progress: takes how many events or rows were looked at, and how many there are; both
-                alike at the end. It is called in the thread that reads, after some hundred or
-                more. None: no longer.
+                alike at the end. Where they have to be sorted, or a session or a stream is followed
+                from its end, that is done first, and reported for itself. It is called in the
+                thread that reads, after some hundred or more. None: no longer.
         """
         self._reader.progress = self._queries.progress = progress
 
@@ -915,15 +916,18 @@ class Journal:
         pruner = self._pruner()
         return (pruner.planned if dry_run else pruner.prune)(wanted, progress)
 
-    def origins(self) -> Provenance:
+    def origins(self, *, progress: Progress | None = None) -> Provenance:
         """Return which journals the events come from, and which sessions have events of several.
 
         Those that others were merged into, or that go on from a copy, have others than their own.
+
+        Args:
+            progress: is called with the number of events looked at and the number there are.
         """
         from journal.maintenance.provenance import read_provenance  # noqa: PLC0415
 
         with self._database.read() as connection:
-            return read_provenance(connection)
+            return read_provenance(connection, progress)
 
     def origin_of(self, position: int) -> Origin | None:
         """Return which range of positions, and of which journal, has a position.

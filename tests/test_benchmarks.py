@@ -17,9 +17,9 @@ from journal import Journal
 REPOSITORY = Path(__file__).parent.parent
 
 EVENT_FILTERS = (
-    *("", "-json", "-since", "-type", "-session", "-stream", "-since-type", "-session-since"),
-    *("-session-type", "-session-stream", "-stream-since", "-stream-type", "-all-filters"),
-    *("-after", "-type-limit"),
+    *("", "-json", "-since", "-type", "-type-none", "-session", "-stream", "-since-type"),
+    *("-session-since", "-session-type", "-session-stream", "-stream-since", "-stream-type"),
+    *("-all-filters", "-after", "-type-limit"),
 )
 LISTED = ("", "-json", "-failed", "-sort", "-sort-limit", "-last")
 

@@ -551,13 +551,15 @@ def test_limit_counts_what_is_printed(mixed):
 def test_a_misspelt_kind_is_wrong_usage(mixed):
     misspelt = run_here("events", mixed, "--type", "stream_started", "--type", "stream_faild")
     strange = run_here("events", mixed, "--type", "\x1bqwx" + "y" * 500)
+    shouted = run_here("events", mixed, "--type", "STREAM_FAILED")
 
-    for result in (misspelt, strange):
+    for result in (misspelt, strange, shouted):
         assert (result.code, result.out) == (2, b"")
         assert "Invalid value for '--type'" in result.err
     assert misspelt.err.endswith(
         ": stream_faild is neither a known kind nor one in mixed.db, did you mean stream_failed?\n"
     )
+    assert "did you mean stream_failed?\n" in shouted.err
     assert "\\x1bqwxyyy" in strange.err
     assert "`journal kinds` lists the known" in strange.err
     assert len(strange.err) < 600
@@ -870,6 +872,23 @@ def test_info_fits_the_screen(path, columns, rows):
     left_out = re.search(r"Events by kind \(without the (\d+) rarest; a pipe gets all\)", seen)
     assert kinds_shown + seen.count("界…") + (int(left_out[1]) if left_out else 0) == 17
     assert (left_out is None) == (rows in (24, 50))
+
+
+@posix
+def test_info_fits_the_screen_with_a_long_path_and_every_known_kind(tmp_path, monkeypatch):
+    name = "a.db"
+    folder = tmp_path / ("x" * (150 - len(str(tmp_path / "x" / name)) + 1))
+    folder.mkdir()
+    path = make(folder / name, *(DATA / "kinds.ndjson").read_bytes().splitlines(), label="pump 7")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+
+    seen = on_terminal("info", path)
+
+    assert len(str(path)) == 150
+    assert sum(-(-width_of(line) // 80) or 1 for line in seen.splitlines()) < 24
+    assert [kind for kind in KINDS if f" {kind} " not in seen] == []
+    assert "without" not in seen
 
 
 def on_terminal(*arguments):

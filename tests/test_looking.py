@@ -2,17 +2,20 @@
 
 import io
 import itertools
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands_support import MIXED
+from commands_support import EAGER, MIXED, all_of, ended, run_here, start
 
-from journal import Journal, SessionId, limits
+from journal import Journal, SessionId, limits, merge
 from journal.commands import cli
 from journal.commands.console import progress
+from journal.commands.console.output import Output
+from journal.maintenance import provenance
 from journal.projections import listing
 
 LINES = MIXED.read_text("utf-8").splitlines()
@@ -60,6 +63,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> list[str | bytes
     monkeypatch.setattr(progress, "_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(limits, "PAGE_EVENTS_MAX", 100)
     monkeypatch.setattr(listing, "_KEYS_AT_ONCE", 20)
+    monkeypatch.setattr(Output, "is_terminal", True)
     screen = Screen(monkeypatch)
     with pytest.raises(SystemExit) as caught:
         cli.main([*map(str, arguments)], prog_name="journal")
@@ -135,7 +139,11 @@ def test_following_a_chain_tells_how_many_events_it_has_looked_at(
         journal.append_ndjson([*[own] * 35, *LINES])
         calls = reported(journal)
         assert len([*journal.lines(session_id=other)]) == 35
-    assert calls == [(10, 35), (20, 35), (30, 35), (35, 35)]
+    followed, read = (
+        [(10, 35), (20, 35), (30, 35), (35, 35)],
+        [(5, 35), (15, 35), (25, 35), (35, 35)],
+    )
+    assert calls == followed + read
 
 
 @pytest.mark.parametrize("name", ["iter_sessions", "iter_streams"])
@@ -149,9 +157,114 @@ def test_sorting_tells_how_many_rows_it_has_looked_at(
         calls = reported(journal)
         monkeypatch.setattr(listing, "_KEYS_AT_ONCE", 7)
         assert [*rows(order="ended")] == expected["ended"]
-        assert calls == [(min(done, count), count) for done in range(7, count + 7, 7)]
+        assert calls[:-1] == [(min(done, count), count) for done in range(7, count + 7, 7)]
+        assert calls[-1] == (count, count)  # a page of them
         assert {order: [*rows(order=order)] for order in expected} == expected
         assert [*rows(order="events", limit=9)] == expected["events"][:9]
-        calls.clear()
-        assert [*rows(order="newest")] != []
-        assert calls == []
+        monkeypatch.setattr(listing, "_PAGE_ROWS_MAX", 50)
+        for order in ("oldest", "newest"):
+            calls.clear()
+            assert len([*rows(order=order)]) == count
+            assert [*dict.fromkeys(calls)] == [
+                (min(done, count), count) for done in range(50, count + 50, 50)
+            ]
+
+
+class Clock:
+    """Goes on by a third of a second each time that somebody looks at it."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.34
+        return self.now
+
+
+def beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: object
+) -> tuple[bytes, list[str]]:
+    """Run a command whose standard output is a file, and whose standard error is a terminal.
+
+    Return what was written to the one, and the figures on the other.
+    """
+    monkeypatch.setattr(limits, "PAGE_EVENTS_MAX", 100)
+    monkeypatch.setattr(listing, "_KEYS_AT_ONCE", 20)
+    monkeypatch.setattr(listing, "_PAGE_ROWS_MAX", 20)
+    monkeypatch.setattr(provenance, "_EVENTS_PER_LOOK", 100)
+    monkeypatch.setattr(progress, "_ITEMS_PER_LOOK", 2)
+    monkeypatch.setattr(progress, "time", Clock())
+    screen = Screen(monkeypatch)
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*map(str, arguments)], prog_name="journal")
+    assert caught.value.code in (0, None), screen.shown
+    shown = [text for text in screen.shown if isinstance(text, str)]
+    return (tmp_path / "out").read_bytes(), [text for text in shown if FIGURES.search(text)]
+
+
+BESIDE: dict[str, list[str]] = {
+    "all events": ["events"],
+    "events of a kind": ["events", "--type", "stream_created"],
+    "some events": ["events", "--limit", "2000"],
+    "sessions": ["sessions"],
+    "sessions as JSON": ["sessions", "--json"],
+    "sessions, newest first": ["sessions", "--sort", "newest"],
+    "streams": ["streams"],
+    "streams, by bytes": ["streams", "--sort", "bytes", "--json"],
+    "a session": ["session"],
+    "a session as JSON": ["session", "--json"],
+    "a session as records": ["session", "--wide"],
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_it_shows_how_far_it_has_come_while_it_writes_a_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    command, *options = BESIDE[name]
+    ids = re.findall(r'"session_id":"([^"]+)"', "".join(LINES))
+    options += [max(set(ids), key=ids.count)] if command == "session" else []
+    expected = run_here(command, path, *options)
+    written, figures = beside(monkeypatch, tmp_path, command, path, *options)
+    shares = [int(share) for share in re.findall(r"(\d+) %", "".join(figures))]
+
+    assert written == expected.out
+    assert len(figures) >= 3
+    assert max(shares) > 50
+    restarts = sum(after < before for before, after in itertools.pairwise(shares))
+    assert restarts <= (2 if command == "session" else "bytes" in options)  # for each part
+
+
+def test_origins_shows_how_far_it_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [tmp_path / "a.db", tmp_path / "b.db"]
+    for source in sources:
+        with Journal.open(source) as journal:
+            journal.append_ndjson(LINES)
+    merge(tmp_path / "merged.db", sources)
+    written, figures = beside(monkeypatch, tmp_path, "origins", tmp_path / "merged.db")
+
+    assert len(figures) >= 3
+    assert written == run_here("origins", tmp_path / "merged.db").out
+
+
+def test_nothing_is_shown_on_the_screen_of_who_reads_a_pipe(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("journal.commands.console.output._READING_SECONDS", -1.0)
+
+    assert beside(monkeypatch, tmp_path, "events", path)[1] == []
+
+
+def test_a_file_is_written_while_a_terminal_shows_how_far_it_is(path: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out").open("wb") as out:
+        process = start("events", path, stdout=out, stderr=theirs, program=EAGER)
+        os.close(theirs)
+        shown = all_of(ours).decode()
+        assert ended(process).code == 0
+
+    assert (tmp_path / "out").read_text("utf-8").splitlines() == LINES
+    assert FIGURES.search(shown)
+    assert re.search(r"\r +\r$", shown)

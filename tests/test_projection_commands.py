@@ -437,6 +437,41 @@ def test_a_session_fits_the_screen_whatever_its_height(mixed):
         assert events.splitlines()[1].split()[0] == "113"
 
 
+@pytest.mark.parametrize(
+    ("as_of", "is_beyond"),
+    [
+        ("2026-01-01T00:00:02.000000001Z", True),
+        ("2026-01-01T00:00:02Z", False),
+        ("2026-01-01T00:00:01Z", False),
+        ("0001-01-01T00:00:00Z", False),
+    ],
+)
+def test_a_moment_is_beyond_the_end_only_if_no_event_is_there_or_later(path, as_of, is_beyond):
+    make(path, event("session_activated", "2026-01-01T00:00:02Z"), activated(1))
+    note = f"{as_of} is beyond the end: no event is later\n"
+
+    assert run_here("sessions", path, "--as-of", as_of).err.endswith(note) == is_beyond
+
+
+def test_where_the_id_of_a_later_row_is_too_short_its_candidates_are_listed(path):
+    alike = ("aaaaaaaa-1000-4000-8000-000000000000", "aaaaaaaa-2000-4000-8000-000000000000")
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(250)]
+    ids[150], ids[220] = alike
+    make(path, *(event("session_activated", "2026-01-01T00:00:00Z", session=it) for it in ids))
+    shown = [line.split()[0] for line in lines_of(run_here("sessions", path))[1:]]
+    result = run_here("session", path, shown[150])
+
+    assert shown[150] == shown[220] == "aaaaaaaa"
+    assert result.code == 1
+    assert result.err.endswith(
+        f"more than one session's id begins with aaaaaaaa: {', '.join(alike)}\n"
+    )
+    for command in ("sessions", "streams"):
+        assert "of the first hundred rows" in " ".join(
+            run_here(command, "--help").out.decode().split()
+        )
+
+
 @posix
 def test_the_screen_is_kept_to_also_by_many_streams_and_long_texts(path):
     streams = [f"{i:08x}-121a-4045-ba76-f4f2c868ab8e" for i in range(1000)]
@@ -785,11 +820,13 @@ def test_what_is_folded_before_an_answer_shows_its_progress_and_takes_it_away(la
         ["anomalies", path, "--read-only"],
     ]
     for command, seen in zip(commands, on_terminals(*commands, program=EAGER), strict=True):
-        progress, _, rest = seen.rpartition("\r")
-        assert re.search(r"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left", progress)
         first = {"sessions": '{"session_id"', "streams": "STREAM ", "anomalies": "POSITION"}
-        assert rest.startswith(first[command[0]])
-        assert "events/s" not in rest
+        progress, found, rest = seen.partition(f"\r{first[command[0]]}")
+        assert re.search(r"\r\[#+ *\] \d+ %, [\d,]+ events, [\d,]+ events/s, \d+ s left", progress)
+        assert found
+        page, _, more = rest.partition("\r")
+        assert "events/s" not in page
+        assert not more or command[0] == "anomalies"  # of which there is more than one page
 
     (folded,) = on_terminals(["sessions", large, "--json"], program=EAGER)
     assert folded.startswith("{")

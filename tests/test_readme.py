@@ -2,11 +2,13 @@
 out. Its two lines that set up an environment are run by `.ci/run`.
 """
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -70,6 +72,23 @@ def test_the_first_program_passes_strict_mypy_without_a_plugin(tmp_path: Path) -
     )
 
     assert printed == "Success: no issues found in 1 source file\n"
+
+
+@pytest.mark.parametrize("checker", ["pyright", "basedpyright"])
+def test_the_first_program_passes_strict_pyright(tmp_path: Path, checker: str) -> None:
+    """Where one of them is installed; the second, the same with more rules, needs no download."""
+    pytest.importorskip(checker)
+    (tmp_path / "ten_lines.py").write_text(blocks("python")[0], "utf-8")
+    settings = {
+        "typeCheckingMode": "strict",
+        "include": ["ten_lines.py"],
+        "extraPaths": [str(ROOT)],
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings), "utf-8")
+
+    printed = run(tmp_path, "-m", checker, "--pythonpath", sys.executable, PYTHONWARNINGS="default")
+
+    assert printed.splitlines()[-1].startswith("0 errors, 0 warnings")
 
 
 def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:

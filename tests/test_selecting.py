@@ -277,13 +277,26 @@ def test_blocks_without_anything_as_early_are_not_read(
             assert looks <= 4 * blocks
 
 
-def test_a_kind_that_is_not_there_reads_no_event(
+def test_a_kind_that_the_file_has_no_code_for_reads_no_event(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Journal.open(path, read_only=True) as journal:
         with transactions(monkeypatch) as noted:
             assert list(journal.lines(kinds=["no_such_kind"])) == []
     assert not any("FROM event WHERE seq >" in sql for page in noted for sql in page)
+
+
+def test_a_known_kind_without_events_is_counted_once_a_page_and_fetches_no_event(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("session_expired" in line for line in LINES)
+    with Journal.open(path, read_only=True) as journal:
+        pages = sum(1 for _ in journal._reader._pages(0, len(LINES)))
+        with transactions(monkeypatch) as noted:
+            assert list(journal.lines(kinds=["session_expired"])) == []
+    about_events = [sql for page in noted for sql in page if "FROM event WHERE seq >" in sql]
+    assert len(about_events) == pages < len(LINES) / 20
+    assert all(sql.startswith("SELECT count(*), count(*) FILTER") for sql in about_events)
 
 
 def test_every_statement_finds_its_events_by_position(

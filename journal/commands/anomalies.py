@@ -19,6 +19,7 @@ from journal.commands.console.looking import looking_at
 from journal.commands.console.lookups import note_on_end
 from journal.commands.console.output import Output, counted, say
 from journal.commands.console.pages import listed
+from journal.commands.console.progress import LookingProgress
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
     NOTHING,
@@ -74,7 +75,8 @@ def anomalies(
     output, tally = Output(), _Tally()
     with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
-        found = tally.counting(opened.iter_anomalies(as_of=as_of))
+        looking = LookingProgress(opened, output)
+        found = tally.counting(looking.stopping(opened.iter_anomalies(as_of=as_of)))
         table = partial(_table, opened, found, look_of(output))
         print_list(output, found, table, as_json=as_json, wide=wide)
     output.flush()

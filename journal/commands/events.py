@@ -122,7 +122,7 @@ def events(
         _check_kinds(opened, frozenset(kinds))
         if origin is not None:
             _check_origin(opened, origin)
-        looking = LookingProgress(opened, output)
+        looking = LookingProgress(opened, output, limit=limit)
         lines_of = partial(
             journal.Journal.lines,
             session_id=None if session is None else session_named(opened, session),

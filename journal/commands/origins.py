@@ -10,6 +10,7 @@ import journal
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.group import LOSSES
 from journal.commands.console.output import Output, counted, say
+from journal.commands.console.progress import CountProgress
 from journal.commands.console.tables import NOTHING, Column, look_of, table, told
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ def origins(path: Path, *, as_json: bool) -> None:
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:
-        found = opened.origins()
+        progress = CountProgress()
+        try:
+            found = opened.origins(progress=progress.take)
+        finally:
+            progress.clear()
     if as_json:
         for origin in found.origins:
             output.json_line(origin.model_dump(mode="json"))

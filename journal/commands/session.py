@@ -23,7 +23,7 @@ from journal.commands.console.lookups import note_on_end, session_named
 from journal.commands.console.one_session import Ends, OneSession
 from journal.commands.console.output import Output, counted, json_text, say, size_text
 from journal.commands.console.pages import listed
-from journal.commands.console.progress import Progress
+from journal.commands.console.progress import Progress, writing_shown
 from journal.commands.console.records import record, records
 from journal.commands.console.short_ids import ShortIds
 from journal.commands.console.tables import (
@@ -112,13 +112,13 @@ def session(
         note = note_on_end(opened, as_of)
         found = OneSession(opened, session_id, as_of)
         if as_json:
-            for text in _json_texts(found):
+            for text in _json_texts(found, output):
                 output.text(text)
         else:
             if wide:
-                lines = _records(found)
+                lines = _records(found, output)
             elif look.height is None:
-                lines = _whole(found, as_of, look, ShortIds(opened))
+                lines = _whole(found, as_of, look, ShortIds(opened), output)
             else:
                 lines = _screen(found, as_of, look, look.height, ShortIds(opened))
             for line in lines:
@@ -128,25 +128,31 @@ def session(
         say(note)
 
 
-def _json_texts(found: OneSession) -> Iterator[str]:
+def _json_texts(found: OneSession, output: Output) -> Iterator[str]:
     """Yield one line, in pieces."""
     yield f'{{"session":{json_text(found.status.model_dump(mode="json"))},"streams":['
-    for place, stream in enumerate(found.streams()):
+    for place, stream in enumerate(_streams(found, output)):
         yield f"{',' if place else ''}{json_text(stream.model_dump(mode='json'))}"
     yield '],"events":['
-    for place, (position, text) in enumerate(found.lines()):
+    lines = writing_shown(output, found.lines(), found.status.event_count)
+    for place, (position, text) in enumerate(lines):
         yield f'{"," if place else ""}{{"position":{position},"event":{text}}}'
     yield "]}\n"
 
 
-def _records(found: OneSession) -> Iterator[str]:
-    yield from records(chain([found.status], found.streams()))
-    for position, text, reason in found.with_reasons(found.lines()):
+def _records(found: OneSession, output: Output) -> Iterator[str]:
+    yield from records(chain([found.status], _streams(found, output)))
+    lines = writing_shown(output, found.lines(), found.status.event_count)
+    for position, text, reason in found.with_reasons(lines):
         fields = {"position": position, **json.loads(text)}
         if reason is not None:
             fields["anomaly"] = reason
         yield ""
         yield from record(fields)
+
+
+def _streams(found: OneSession, output: Output) -> "Iterator[StreamStatus]":
+    return writing_shown(output, found.streams(), found.status.total_streams, "stream")
 
 
 # For people
@@ -162,7 +168,11 @@ class _Extent(NamedTuple):
 
 
 def _whole(
-    found: OneSession, as_of: "int | Timestamp | None", look: Look, ids: ShortIds
+    found: OneSession,
+    as_of: "int | Timestamp | None",
+    look: Look,
+    ids: ShortIds,
+    output: Output,
 ) -> Iterator[str]:
     """Yield all there is, a page of rows at a time; the first lines before the events are read."""
     yield from _lines(_states(found.status, as_of, look))
@@ -170,9 +180,10 @@ def _whole(
     extent = _measured(events, None, found.status.event_count)
     rows = _Rows(extent.clock, ids)
     yield from _lines(_figures(found.status, extent))
-    streams = map(with_error_told, found.streams())
+    streams = map(with_error_told, _streams(found, output))
     yield from _below(listed(_STREAM_COLUMNS, streams, rows.of_streams, look))
-    shown = (_row_of(*event) for event in found.with_reasons(found.events()))
+    counted_events = writing_shown(output, found.events(), extent.events)
+    shown = (_row_of(*event) for event in found.with_reasons(counted_events))
     yield from _below(listed(_EVENT_COLUMNS, shown, rows.of_events, look))
 
 

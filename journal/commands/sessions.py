@@ -77,7 +77,8 @@ def sessions(
 
     STREAMS counts all of a session, ACTIVE those that are Preparing or Streaming. Where there are
     anomalies, the column ! counts them. Dates are UTC; LASTED is from ACTIVATED to ENDED. Each id
-    is as long as it takes to type it for ID. A narrow terminal gets fewer columns.
+    of the first hundred rows is as long as it takes to type it for ID; where a later one is too
+    short, `journal session` lists the candidates. A narrow terminal gets fewer columns.
 
     What is folded for this is stored in JOURNAL, if it is much and JOURNAL is your own.
     """
@@ -88,7 +89,7 @@ def sessions(
     with looking_at(path, as_of, read_only=read_only) as opened:
         note = note_on_end(opened, as_of)
         wanted = None if state is None else journal.SessionState(state)
-        looking = LookingProgress(opened, output, what="session")
+        looking = LookingProgress(opened, output, what="session", limit=at_most)
         statuses = opened.iter_sessions(wanted, order=order, limit=at_most, as_of=as_of)
         found = tally.counting(looking.stopping(statuses))
         table = partial(_table, opened, found, look_of(output))

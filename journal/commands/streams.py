@@ -84,8 +84,10 @@ def streams(
     """List the streams in JOURNAL and what has become of them.
 
     FRAMES and BYTES are those of a stream's skeleton and patches. Where there are anomalies, the
-    column ! counts them. Dates are UTC; LASTED is from CREATED to ENDED. Each id is as long as it
-    takes to type it for ID. A narrow terminal gets fewer columns.
+    column ! counts them. Dates are UTC; LASTED is from CREATED to ENDED. Each id of the first
+    hundred rows is as long as it takes to type it for ID; where a later one is too short, `journal
+    session` and `journal events --stream` list the candidates. A narrow terminal gets fewer
+    columns.
 
     What is folded for this is stored in JOURNAL, if it is much and JOURNAL is your own.
     """
@@ -97,7 +99,7 @@ def streams(
         session_id = None if named is None else session_named(opened, named)
         note = note_on_end(opened, as_of)
         wanted = None if state is None else journal.StreamState(state)
-        looking = LookingProgress(opened, output, what="stream")
+        looking = LookingProgress(opened, output, what="stream", limit=at_most)
         statuses = opened.iter_streams(session_id, wanted, order=order, limit=at_most, as_of=as_of)
         found = tally.counting(looking.stopping(statuses))
         table = partial(_table, opened, found, look_of(output))

@@ -85,7 +85,7 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         self.progress: Progress | None = None
-        """Is told how far it has come while it looks for events that fit."""
+        """Is told how far it has come while it looks for events."""
         self._database = database
         self._known = KnownNames(database.path)
 
@@ -220,7 +220,8 @@ class Reader:
             TypeError, ValueError, PrunedError: as `Wanted.check` and `_span`.
         """
         if wanted == Wanted():
-            return chain.from_iterable(self._recorded(self._pages(*self._span(after, limit))))
+            pages = self._pages(*self._span(after, limit), self.progress)
+            return chain.from_iterable(self._recorded(pages))
         pages = self._selected(after, limit, wanted)
         return islice(chain.from_iterable(self._recorded(pages)), limit)
 
@@ -264,7 +265,7 @@ class Reader:
             TypeError, ValueError, PrunedError: as `Wanted.check` and `_span`.
         """
         if wanted == Wanted():
-            pages = self._pages(*self._span(after, None))
+            pages = self._pages(*self._span(after, None), self.progress)
         else:
             pages = self._selected(after, None, wanted)
         return chain.from_iterable(map(self._texts, pages))
@@ -290,11 +291,12 @@ class Reader:
         except NOT_DECODED as error:
             raise damaged(self._database.path, position, error) from error
 
-    def _pages(self, after: int, up_to: int) -> Iterator[Page]:
+    def _pages(self, after: int, up_to: int, progress: Progress | None = None) -> Iterator[Page]:
         """Yield the events from `after` (exclusive) to `up_to`, as many at once as are good.
 
         A page is read in a short transaction, so that a reader who pauses holds up no checkpoint.
         """
+        begin = after
         while after < up_to:
             with self._database.read() as connection:
                 extent = read_extent(connection)
@@ -308,6 +310,8 @@ class Reader:
                 rows: list[Any] = connection.execute(PAGE_SQL, (after, end)).fetchall()
                 if len(rows) != end - after:
                     raise missing_event(connection, extent, after, end)
+            if progress is not None:
+                progress(end - begin, up_to - begin)
             yield Page(range(after + 1, end + 1), rows)
             after = end
 

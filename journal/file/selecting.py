@@ -376,6 +376,7 @@ def _along_the_chain(
         sql = _MEASURE_SQL.format(**texts)
         stretches = _stretches(connection, chain, sql, values, progress)
     fetch_sql = _FETCH_SQL.format(**texts)
+    done, total = 0, sum(stretch.fitting for stretch in stretches)
     while stretches:
         last, first, fitting = stretches.pop()
         with reading() as connection:
@@ -385,6 +386,9 @@ def _along_the_chain(
                 if first <= cut:
                     raise PrunedError(connection.filename, f"position {first}", cut + 1)
                 raise chain_damaged(connection.filename, chain, len(rows))
+        done += fitting
+        if progress is not None:
+            progress(done, total)
         yield rows
 
 

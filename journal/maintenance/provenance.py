@@ -1,6 +1,8 @@
 """Provenance: which journals the events of a file were appended to, and what is missing of each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,6 +10,7 @@ import apsw
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
+from journal.file.extent import read_extent
 from journal.maintenance.histories import (
     BEFORE_DELTA,
     ELSEWHERE,
@@ -29,10 +32,13 @@ WITH ranges AS (
 SELECT s.uuid, json_group_array(p.journal_id) FROM (
     SELECT DISTINCT e.session AS session, r.journal_id AS journal_id
     FROM ranges AS r CROSS JOIN event AS e ON e.seq BETWEEN r.first_seq AND r.last_seq
-    WHERE r.first_seq <= r.last_seq
+    WHERE r.first_seq <= r.last_seq AND {looked_at}
 ) AS p JOIN session AS s ON s.id = p.session
 GROUP BY p.session HAVING count(*) > 1 ORDER BY p.session
 """
+
+_EVENTS_PER_LOOK: Final = 10_000
+"""As many take some milliseconds."""
 
 
 class MergedOrigin(BaseModel):
@@ -87,13 +93,19 @@ def is_complete(origins: Iterable[MergedOrigin]) -> bool:
     return not any(origin.branch or origin.waiting for origin in origins)
 
 
-def read_provenance(connection: apsw.Connection) -> Provenance:
+def read_provenance(
+    connection: apsw.Connection, progress: Callable[[int, int], None] | None = None
+) -> Provenance:
     """Return which journals the events of a file come from, and which sessions are of several.
+
+    `progress` is called with how many events were looked at for it, and how many there are.
 
     Raises:
         DamagedError: the file contradicts itself.
     """
-    rows: Any = connection.execute(_SHARED_SQL, {"own": own_id(connection)})
+    own = {"own": own_id(connection)}
+    with _looking(connection, progress) as looked_at:
+        rows: Any = connection.execute(_SHARED_SQL.format(looked_at=looked_at), own).fetchall()
     shared = tuple(
         SharedSession(
             session_id=UUID(bytes=uuid),
@@ -102,6 +114,28 @@ def read_provenance(connection: apsw.Connection) -> Provenance:
         for uuid, journal_ids in rows
     )
     return Provenance(origins=merged_origins(connection), shared_sessions=shared)
+
+
+@contextmanager
+def _looking(
+    connection: apsw.Connection, progress: Callable[[int, int], None] | None
+) -> Iterator[str]:
+    """Lend a condition that is true of every event `e`, and calls `progress` now and then."""
+    if progress is None:
+        yield "TRUE"
+        return
+    extent = read_extent(connection)
+    total, done = extent.event_count(0, extent.last), count(_EVENTS_PER_LOOK, _EVENTS_PER_LOOK)
+
+    def look(*_position: Any) -> bool:
+        progress(min(next(done), total), total)
+        return True
+
+    connection.create_scalar_function("journal_looked_at", look, 1)
+    try:
+        yield f"(e.seq % {_EVENTS_PER_LOOK} <> 0 OR journal_looked_at(e.seq))"
+    finally:
+        connection.create_scalar_function("journal_looked_at", None, 1)
 
 
 def merged_origins(connection: apsw.Connection) -> tuple[MergedOrigin, ...]:

@@ -162,11 +162,12 @@ def rows_of(
 ) -> Iterator[State]:
     """Yield the rows of a list; what comes from the tables in pages, each with a connection lent.
 
-    A row is as it is when its page is read. `progress` is told how far sorting has come.
+    A row is as it is when its page is read. `progress` is told how far sorting has come, and then
+    how far the pages have.
     """
     wanted, folded = listing.wanted, listing.folded
     if wanted.kind.orders[wanted.order] is None:
-        rows = _by_key(reading, listing)
+        rows = _by_key(reading, listing, progress)
     else:
         rows = _by_value(reading, listing, progress)
     if folded:
@@ -213,7 +214,9 @@ def _values(listing: Listing) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _by_key(reading: Reading, listing: Listing) -> Iterator[State]:
+def _by_key(
+    reading: Reading, listing: Listing, progress: Progress | None = None
+) -> Iterator[State]:
     kind = listing.wanted.kind
     key = kind.columns[0]
     downwards = listing.wanted.order == "newest"
@@ -226,9 +229,12 @@ def _by_key(reading: Reading, listing: Listing) -> Iterator[State]:
     is_all = listing.last_key == 0
     while not is_all:
         rows, is_all = _queried(reading, sql, values, kind.text_at)
-        yield from rows
         if rows:
             values["before" if downwards else "after"] = rows[-1][0]
+        if progress is not None:
+            done = listing.last_key + 1 - values["before"] if downwards else values["after"]
+            progress(listing.last_key if is_all else done, listing.last_key)
+        yield from rows
 
 
 def _by_value(
@@ -248,7 +254,7 @@ def _by_value(
         f" ORDER BY {column} DESC NULLS LAST, {key} DESC LIMIT :limit"
     )
     limit = -1 if wanted.limit is None else wanted.limit + len(listing.folded)
-    sorted_parts = []
+    sorted_parts, counts = [], []
     for after in range(0, listing.last_key, _KEYS_AT_ONCE):
         last = min(after + _KEYS_AT_ONCE, listing.last_key)
         values, keys = array("q"), array("q")
@@ -258,6 +264,7 @@ def _by_value(
                 values.append(row[0])
                 keys.append(row[1])
         sorted_parts.append(zip(values, keys, strict=True))
+        counts.append(len(keys))
         if progress is not None:
             progress(last, listing.last_key)
     sql = (
@@ -266,7 +273,11 @@ def _by_value(
     )
     merged = heapq.merge(*sorted_parts, reverse=True)
     in_order = islice((row[1] for row in merged), None if limit < 0 else limit)
+    done, total = 0, sum(counts) if limit < 0 else min(limit, sum(counts))
     while some := list(islice(in_order, _PAGE_ROWS_MAX)):
+        done += len(some)
+        if progress is not None:
+            progress(done, total)
         yield from _with_keys(reading, listing, sql, some)
 
 
@@ -303,8 +314,13 @@ def begin_anomalies(states: LifecycleStates, session: int | None) -> AnomalyList
     return AnomalyListing(session, folded, last, states.tables_in)
 
 
-def anomalies_of(reading: Reading, listing: AnomalyListing) -> Iterator[AnomalyFound]:
-    """Yield the anomalies of a list, by position; see `rows_of`."""
+def anomalies_of(
+    reading: Reading, listing: AnomalyListing, progress: Progress | None = None
+) -> Iterator[AnomalyFound]:
+    """Yield the anomalies of a list, by position; see `rows_of`.
+
+    `progress` is told up to which position they are found, and the last one.
+    """
     sql = (
         f"SELECT {', '.join(AnomalyFound._fields)} FROM {listing.schema}.projection_anomaly"
         " WHERE position > ? AND position <= ? AND (?3 IS NULL OR session = ?3)"
@@ -316,6 +332,8 @@ def anomalies_of(reading: Reading, listing: AnomalyListing) -> Iterator[AnomalyF
             rows: Any = connection.execute(
                 sql, (after, listing.last_position, listing.session)
             ).fetchall()
-        yield from (AnomalyFound(*row) for row in rows)
         after = rows[-1][0] if len(rows) == _PAGE_ROWS_MAX else listing.last_position
+        if progress is not None:
+            progress(after, listing.last_position)
+        yield from (AnomalyFound(*row) for row in rows)
     yield from (one for one in listing.folded if listing.session in (None, one.session))

@@ -59,7 +59,7 @@ class Queries:
 
     def __init__(self, database: Database, projections: Projections) -> None:
         self.progress: Progress | None = None
-        """Is told how far the sorting of a list has come."""
+        """Is told how far a list that is yielded in pages has come."""
         self._database = database
         self._projections = projections
 
@@ -146,7 +146,8 @@ class Queries:
     def iter_anomalies(self, session_id: SessionId | None, as_of: AsOf) -> Iterator[Anomaly]:
         """Yield what `anomalies` returns, in pages; see `Journal.iter_anomalies`."""
         lent = self._lent(self._apart(session_id, as_of), as_of, for_pages=True)
-        return self._in_pages(lent, partial(_begin_anomalies, session_id), _anomalies)
+        anomalies = partial(_anomalies, progress=self.progress)
+        return self._in_pages(lent, partial(_begin_anomalies, session_id), anomalies)
 
     def _in_pages(
         self,
@@ -268,8 +269,10 @@ def _stream_statuses(
         yield from statuses
 
 
-def _anomalies(reading: Reading, listing: AnomalyListing) -> Iterator[Anomaly]:
-    for page in _pages(anomalies_of(reading, listing)):
+def _anomalies(
+    reading: Reading, listing: AnomalyListing, progress: Progress | None = None
+) -> Iterator[Anomaly]:
+    for page in _pages(anomalies_of(reading, listing, progress)):
         with reading() as connection:
             sessions = _ids(connection, "session", SessionId, {one.session for one in page})
             streams = _ids(

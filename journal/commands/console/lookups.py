@@ -41,8 +41,12 @@ def note_on_end(opened: "Journal", as_of: "int | Timestamp | None") -> str | Non
         if as_of > last:
             there = f"the last one is {last}" if last else "there are no events"
             return f"position {as_of} is beyond the end: {there}"
-    elif as_of is not None and next(opened.lines(since=as_of), None) is None:
-        return f"{as_of.rfc3339()} is beyond the end: no event is later"
+    elif as_of is not None:
+        from journal.events.timestamps import MIN_EPOCH_NS  # noqa: PLC0415 (loaded for `as_of`)
+
+        before = type(as_of).from_epoch_ns(max(as_of.epoch_ns - 1, MIN_EPOCH_NS))
+        if next(opened.lines(since=before), None) is None:  # nor is one at this very nanosecond
+            return f"{as_of.rfc3339()} is beyond the end: no event is later"
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 _CHUNK_CHARACTERS = 64 * 1024
 _HOLD_SECONDS = 0.1
+_READING_SECONDS = 1.0
 
 
 class OutputClosed(Exception):  # noqa: N818 (not an error: `| head` has seen enough)
@@ -30,6 +31,8 @@ class Output:
         self._held: list[str] = []
         self._held_characters = 0
         self._flush_at = 0.0
+        self.has_waited = False
+        """Whether a pipe has taken nothing for so long as only people do, who read in `less`."""
 
     @property
     def is_terminal(self) -> bool:
@@ -66,13 +69,15 @@ class Output:
         # Only a file name can hold what is not Unicode; in JSON the escape is even the right one.
         data = "".join(self._held).encode("utf-8", "backslashreplace")
         self._held, self._held_characters = [], 0
-        self._flush_at = time.monotonic() + _HOLD_SECONDS
+        began = time.monotonic()
+        self._flush_at = began + _HOLD_SECONDS
         try:
             write_all(self._stream, data)
         except OSError as error:
             if _is_closed(error):
                 raise OutputClosed from error
             raise OSError(error.errno, error.strerror, "standard output") from error
+        self.has_waited |= time.monotonic() - began > _READING_SECONDS
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless the reader of a pipe has gone away, where that can be seen.

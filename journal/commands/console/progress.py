@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BEFORE: Final = 1.0  # nobody asks before
 _INTERVAL_SECONDS: Final = 0.2
+_ITEMS_PER_LOOK: Final = 1_000
 _S: Final = 1_000_000_000
 
 _Item = TypeVar("_Item")
@@ -118,33 +119,65 @@ class CountProgress(Progress):
 
 
 class LookingProgress(CountProgress):
-    """Shows how far it has come while nothing is found, and so nothing is written.
+    """Shows how far it has come; where what is found goes to a terminal, while nothing is found.
 
     Args:
         opened: the journal that is looked through.
         output: where it is written what is found.
         what: what is looked at.
+        limit: how many are wanted at most; None: all.
     """
 
-    def __init__(self, opened: "Journal", output: Output, *, what: str = "event") -> None:
+    def __init__(
+        self, opened: "Journal", output: Output, *, what: str = "event", limit: int | None = None
+    ) -> None:
         super().__init__(what=what)
-        self._output = output
+        self._output, self._is_beside = output, output.is_terminal
+        self._limit, self._found = limit, 0
         if self._visible:
             opened.report_looking(self.take)
 
     def take(self, position: int, last: int) -> None:
         """Show the figures below what was found before."""
         self._output.flush()
+        if self._output.has_waited:
+            self.clear()
+            return
+        if self._limit and self._found:  # it may end long before the last one is looked at
+            last = min(last, position * self._limit // self._found)
         super().take(position, last)
 
     def stopping(self, found: Iterable[_Item]) -> Iterator[_Item]:
-        """Yield what is found, and take the figures away each time."""
+        """Yield what is found, and take the figures away each time where it stands beside them."""
         try:
             for one in found:
-                self.begin_again()
+                self._found += 1
+                if self._is_beside:
+                    self.begin_again()
                 yield one
         finally:
             self.clear()
+
+
+def writing_shown(
+    output: Output, items: Iterable[_Item], expected: int, what: str = "event"
+) -> Iterator[_Item]:
+    """Yield items, and show how many were written, where that does not go to a terminal itself.
+
+    Args:
+        output: where they are written.
+        items: those that are.
+        expected: about how many there are.
+        what: what they are.
+    """
+    progress = Progress(wanted=not output.is_terminal, what=what)
+    try:
+        for count, item in enumerate(items, 1):
+            yield item
+            if count % _ITEMS_PER_LOOK == 0 and not output.has_waited:
+                progress.show(count, min(1.0, count / max(1, expected)))
+    finally:
+        progress.clear()
 
 
 @contextmanager

@@ -187,6 +187,13 @@ def test_nothing_is_made_of_bad_input_or_of_no_events(inbox: Path, fleet: Path) 
     assert (result.code, "empty: has no journals to merge" in result.err) == (1, True)
     assert not fleet.exists()
     assert run_here("merge", str(fleet)).code == 2
+    fleet.touch()
+    for source in ("none.db", "../missing.db"):
+        assert run_here("merge", str(fleet), str(inbox / source)).code == 1
+    (inbox / "text.db").write_text("no database, but a text" * 99)
+    assert run_here("merge", str(fleet), str(inbox / "text.db"), str(inbox / "fan.db")).code == 1
+    assert (fleet.stat().st_size, names_in(inbox.parent)) == (0, ["empty", "fleet.db", "inbox"])
+    assert run_here("merge", str(fleet), str(inbox / "fan.db")).code == 0
 
 
 def test_a_shipped_file_takes_nothing_in(inbox: Path, tmp_path: Path) -> None:

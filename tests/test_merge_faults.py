@@ -264,8 +264,21 @@ def test_a_folder_that_cannot_be_written_is_said(inbox: Path, tmp_path: Path) ->
         merge(tmp_path / "nowhere" / "fleet.db", inbox)
 
 
-def test_progress_ends_with_all(inbox: Path, fleet: Path) -> None:
-    told: list[tuple[int, int]] = []
-    merge(fleet, inbox, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (220, 220)
-    assert told == sorted(told)
+def test_progress_ends_with_all(inbox: Path, fleet: Path, tmp_path: Path) -> None:
+    def told_by(*arguments: Any, **options: Any) -> list[tuple[int, int]]:
+        told: list[tuple[int, int]] = []
+        merge(*arguments, **options, progress=lambda done, total: told.append((done, total)))
+        return told
+
+    first = told_by(fleet, inbox)
+    again = told_by(fleet, inbox)  # all of which is known
+    other = tmp_path / "other.db"
+    merge(other, late(inbox, tmp_path / "late.db"))
+    anew = told_by(other, inbox, rewrite=True)
+
+    assert first[-1] == again[-1] == (220, 220)
+    for told in (first, again, anew):
+        assert any(done < total for done, total in told)
+        assert all(done <= total for done, total in told)
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == told[-1][1]

@@ -102,6 +102,11 @@ def test_keep_open_and_old_keys(path: Path) -> None:
     )
     assert result.code == 0
     assert "Held back   by " in result.out.decode()
+    for option in ((), ("--dry-run",)):
+        kept = run_here(
+            *("prune", path, "--keep-events", 2000, "--forget-keys-older-than", "5000y", *option)
+        )
+        assert (kept.code, b" key" in kept.out) == (0, False), kept.err
     kept = run_here("prune", path, "--keep-events", 0, "--forget-keys-older-than", "1d")
     assert ", 1 key\n" in kept.out.decode()
 

@@ -93,7 +93,9 @@ def merge(
         more: further sources.
         rewrite: where something waits that the sources have, make the merged journal anew with it,
             in order. It gets other positions, and so an id of its own; its label stays, and its
-            idempotency keys stand for the same events. Nobody else may have it open.
+            idempotency keys stand for the same events. Checkpoints of subscriptions are not taken
+            over: they begin anew. What was pruned from the merged journal comes back from a source
+            that still has it. Nobody else may have it open.
         progress: is called with the number of events done and the number to do; each counts twice
             or more, as they are checked before anything is written.
 

@@ -4,10 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
-from commands_support import Ended, run_here, start
+from commands_support import Ended, ended, run_here, start
 from commands_support import run as run_command
 from prune_support import check_closed, rows
 from support import Channel, become_nobody, bytes_in, folder_for_everybody, lines_of, run
@@ -220,6 +221,23 @@ def test_following_a_file_that_a_cut_overtakes_says_where_to_go_on(path: Path) -
     session = json.loads(run_here("sessions", path, "--json", "--last", 1).out)["session_id"]
     assert run_here("session", path, session).code == 0
     assert run_here("rebuild", path, "--check").err.endswith(", nothing differs\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_one_who_follows_and_is_overtaken_by_a_cut_is_told_so(path: Path) -> None:
+    with journal.Journal.open(path) as opened:
+        process = start("events", path, "--follow", "--after", 5441)
+        assert process.stdout is not None
+        assert process.stdout.readline().decode() == f"{LINES[-1]}\n"
+        process.send_signal(signal.SIGSTOP)
+        opened.append_ndjson(LINES[:2000])
+        opened.prune(before=6443)
+        process.send_signal(signal.SIGCONT)
+        result = ended(process)
+    assert (result.code, result.out) == (1, b"")
+    assert result.err == (
+        f"Error: {path}: position 5442 is before the first event left, at position 6001\n"
+    )
 
 
 def shipped(path: Path, *, first: int = 1, journal_id: str | None = None) -> dict[str, object]:

@@ -220,6 +220,7 @@ class Pruner:
         if wanted.keep_open and ends:
             with folded_beside(self._database, self._lifecycle, None, progress) as (connection, _):
                 found = held_by_session(connection, "temp", extent, ends[-1])
+            progress = None  # it has come to its end
             if found is not None:
                 held = found
                 ends = [end for end in ends if end <= found.position]

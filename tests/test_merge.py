@@ -472,6 +472,33 @@ def test_making_a_pruned_file_anew_brings_back_what_sources_have(
     assert len(lines(fleet)) == 117 - 40
 
 
+def test_making_a_pruned_file_anew_without_what_was_pruned_loses_what_pruning_kept(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    """States are of what is left, and a journal of which nothing is left is not known any more."""
+    session = session_of(7)
+    own = tmp_path / "own.db"
+    with Journal.open(own, label="own") as opened:
+        opened.append_events(numbered(session, range(20)))
+    merge(fleet, pump)
+    merge(fleet, own)
+    merge(fleet, pruned(fan, tmp_path / "late.db", 21))
+    with Journal.open(fleet) as opened:
+        assert opened.prune(before=91).event_count == 90
+        assert opened.version(session) == 20
+
+    done = merge(fleet, fan, rewrite=True)
+
+    assert (done.rewritten, done.complete) == (True, True)
+    assert shown(done) == [("own", False, 14, ((1, 6),), ()), ("fan", False, 33, (), ())]
+    check(fleet)
+    with Journal.open(fleet, read_only=True) as opened:
+        assert opened.version(session) == 14
+    again = merge(fleet, own, pump)
+    assert again.added_count == 84
+    assert [(it.label, it.positions) for it in again.waiting] == [("own", ((1, 6),))]
+
+
 # Two histories
 
 

@@ -52,10 +52,12 @@ def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool
 
     An event that comes when later ones of its journal are there waits, and positions that are
     missing without a word are waited for. With --rewrite, FLEET is made anew with the former in
-    their place; it gets other positions, and so an id of its own. Subscriptions begin anew in it,
-    and what was pruned from FLEET comes back where a SOURCE still has it: prune it again then. Two
-    histories of one journal, as of a device that was set back to an older state, are both kept, the
-    later one as a branch.
+    their place; it gets other positions, and so an id of its own. Two histories of one journal, as
+    of a device that was set back to an older state, are both kept, the later one as a branch.
+
+    In a FLEET that is made anew, subscriptions begin anew. What was pruned from the old one comes
+    back where a SOURCE still has it; where none has, the states, versions and counts that pruning
+    kept are lost: those in the new one are of the events that are left.
     """
     output = Output()
     progress = CountProgress()

@@ -1,7 +1,7 @@
 """The process whose memory is measured: `python -m benchmarks.memory HOW FILE EVENTS SEED`.
 
 HOW is `ndjson`, lines from a generator, `events`, batches of a thousand event objects, or what is
-done to FILE as it is: `rebuild`, `verify`, `recover`, `ship`.
+done to FILE as it is: `rebuild`, `verify`, `recover`, `ship`, `merge`, `prune`.
 """
 
 import resource
@@ -60,6 +60,17 @@ def ship(path: Path) -> None:
         opened.ship(path.with_suffix(".out.db"), force=True)
 
 
+def merge(path: Path) -> None:
+    """Merge a file into a new one."""
+    assert journal.merge(path.with_suffix(".fleet"), path).complete
+
+
+def prune(path: Path) -> None:
+    """Prune all of a file."""
+    with Journal.open(path, durability="normal") as opened:
+        assert opened.prune(keep_events=0).event_count
+
+
 def append(how: str, path: Path, count: int, seed: int) -> None:
     """Append so many events."""
     lines = mixed_lines(count, seed)
@@ -71,16 +82,13 @@ def append(how: str, path: Path, count: int, seed: int) -> None:
                 opened.append_events(batch)
 
 
+DONE = {it.__name__: it for it in (rebuild, verify, recover, ship, merge, prune)}
+
+
 if __name__ == "__main__":
     after_import = peak_mb()
-    if sys.argv[1] == "rebuild":
-        rebuild(Path(sys.argv[2]))
-    elif sys.argv[1] == "verify":
-        verify(Path(sys.argv[2]))
-    elif sys.argv[1] == "recover":
-        recover(Path(sys.argv[2]))
-    elif sys.argv[1] == "ship":
-        ship(Path(sys.argv[2]))
+    if sys.argv[1] in DONE:
+        DONE[sys.argv[1]](Path(sys.argv[2]))
     else:
         append(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(Peak(after_import_mb=after_import, peak_mb=peak_mb()).model_dump_json())

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import apsw
 
+from benchmarks.folding import memory_of
 from benchmarks.measure import Figure, Settings, in_turns
 from benchmarks.workload import mixed_lines
 from journal import Journal, merge
@@ -23,8 +24,8 @@ Rows = dict[str, list[Any]]
 
 
 def merging(settings: Settings) -> list[Figure]:
-    """Merge one source, the same again, and a thousand small ones."""
-    return [*_one(settings), _many(settings)]
+    """Merge one source, the same again, and a thousand small ones; and what it holds in memory."""
+    return [*_one(settings), _many(settings), memory_of(settings, "merge")]
 
 
 def _one(settings: Settings) -> Iterator[Figure]:

@@ -9,6 +9,7 @@ from time import perf_counter
 
 import apsw
 
+from benchmarks.folding import memory_of
 from benchmarks.measure import Figure, Settings, in_turns, percentiles_ms
 from benchmarks.workload import Workload, mixed_lines, open_lines
 from journal import Journal, Retention, limits, parse_event
@@ -23,11 +24,12 @@ Deleted = dict[str, list[int]]
 
 
 def prune(settings: Settings) -> list[Figure]:
-    """Prune half of the mixed events, beside deleting the same rows; and retention."""
+    """Prune half of the mixed events, beside deleting the same rows; retention; and memory."""
     return [
         _prune(settings, "short", settings.size(1_000_000, 4_000)),
         _prune(settings, "many", settings.size(200_000, 4_000)),
         *(_retention(settings, each, settings.size(300, 4)) for each in _WORKLOADS),
+        memory_of(settings, "prune"),
     ]
 
 

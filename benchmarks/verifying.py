@@ -34,7 +34,26 @@ def verify(settings: Settings) -> list[Figure]:
             _figure(settings, f"verify-blocks-{workload}", _blocks_rate, path, count, 0.25),
             _figure(settings, f"verify-full-{workload}", _full_rate, path, count, None),
         ]
-    return [*figures, memory_of(settings, "verify")]
+    path, count = settings.folder / "verify-short.journal", workloads[0][1]
+    return [*figures, _merged(settings, path, count), memory_of(settings, "verify")]
+
+
+def _merged(settings: Settings, path: Path, count: int) -> Figure:
+    """Compare a file into which a journal was merged with that journal."""
+    fleet = settings.folder / "verify-merged.journal"
+    journal.merge(fleet, path)
+    with Journal.open(fleet) as opened:
+        opened.sessions()
+    rates, peer_rates = in_turns(
+        settings.repeat, partial(_full_rate, fleet, count), partial(_full_rate, path, count)
+    )
+    return Figure(
+        name="verify-full-merged",
+        peer_name="the same events, not merged",
+        unit="events/s",
+        ours=rates,
+        peer=peer_rates,
+    )
 
 
 def _figure(

@@ -895,6 +895,7 @@ class Journal:
                 is not of this journal, or there is nothing of a name to give up.
             OSError: `shipped` or `file` cannot be read.
             ReadOnlyError: the journal is open for reading only, and it is no dry run.
+            ClosedCopyError: it is a copy made by shipping or recovering.
         """
         from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns  # noqa: PLC0415
         from journal.maintenance.pruning import Wanted  # noqa: PLC0415

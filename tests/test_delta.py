@@ -161,12 +161,14 @@ def test_the_command_says_what_it_follows(live: Path, ship: Ship, tmp_path: Path
     for after, code, words in (
         ("421", 1, "ends at position 420, and 421 is later"),
         ("-3", 2, "a position of 0 or more, or a file, found -3"),
+        ("7" * 5_000, 2, "is not a position"),
         ("none", 1, "none: does not exist"),
         (live, 2, "is not a shipped file"),
         ("", 2, "expected the name of a file"),
     ):
         result = run_here("ship", live, tmp_path / "out" / "c.db", "--after", after)
         assert (result.code, result.out, result.err.count(words)) == (code, b"", 1), result.err
+        assert len(result.err) < 700  # however long the text is
     assert names_in(tmp_path / "out") == names
 
 

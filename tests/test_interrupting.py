@@ -26,9 +26,10 @@ from commands_support import (
     taken,
     until,
 )
-from support import SEEDS, check_file
+from support import SEEDS, check_file, names_in
 
 import journal
+from journal import limits
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
 
@@ -75,6 +76,9 @@ def printing(path):
         ["verify", path, "--full", "--json"],
         ["ship", path, path.with_name("copy.db"), "--force"],
         ["continue", path.with_name("shipped.db"), path.with_name("new.db"), "--force"],
+        ["merge", path.with_name("fleet.db"), path.with_name("shipped.db")],
+        ["origins", path],
+        ["ship", path, path.with_name("delta.db"), "--after", 1, "--force"],
     ]
 
 
@@ -287,6 +291,61 @@ journal.Journal.close = close
 journal.Journal.last_position = property(last_position)
 """
     assert scripted(code, "events", path, "--follow") == (130, b"", "")
+
+
+IN_THE_MIDDLE = """
+import os, signal
+from journal import limits
+from journal.maintenance import placement
+from journal.maintenance.{module} import {name} as Worker
+limits.BLOCK_EVENTS_MAX, placement._EVENTS_AT_ONCE = 10, 15
+work = Worker.{method}
+def working(self, *arguments):
+    working.left -= 1
+    if working.left == 0:
+        os.kill(os.getpid(), signal.{signal})
+    return work(self, *arguments)
+working.left = {piece}
+Worker.{method} = working
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_merge_that_is_interrupted_goes_on_with_the_same_command(
+    tmp_path, path, monkeypatch, name
+):
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
+    make(path, *MIXED.read_bytes().splitlines()[:100])
+    fleet = tmp_path / "fleet.db"
+    where = {"module": "placing", "name": "Placer", "method": "place", "piece": 6}
+    code = IN_THE_MIDDLE.format(signal=name, **where)
+    command = ["merge", fleet, path]
+
+    assert scripted(code, *command) == (130, b"", "")
+    assert journal.verify(fleet, full=True).sound
+    some = stored(fleet)
+    assert (stored(path).startswith(some), some.count(b"\n")) == (True, 40)
+    result = ended(start(*command))
+    assert (result.code, result.err) == (0, "")
+    assert stored(fleet) == stored(path)
+    assert journal.verify(fleet, full=True).sound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_delta_that_is_interrupted_is_made_by_the_same_command(tmp_path, path, name):
+    make(path, *MIXED.read_bytes().splitlines()[:100])
+    command = ["ship", path, tmp_path / "delta.db", "--after", 40]
+    before = names_in(tmp_path)
+    where = {"module": "delta", "name": "_Delta", "method": "_copy", "piece": 2}
+    code = IN_THE_MIDDLE.format(signal=name, **where)
+
+    assert scripted(code, *command) == (130, b"", "")
+    assert names_in(tmp_path) == before
+    result = ended(start(*command))
+    assert (result.code, result.err) == (0, "")
+    with journal.Journal.open(tmp_path / "delta.db", read_only=True) as opened:
+        assert opened.last_position == 100
+    assert journal.verify(tmp_path / "delta.db", full=True).sound
 
 
 STEP_BY_STEP = """

@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from commands_support import run_here
 from support import activated, lines_of, numbered
 
 import journal
@@ -388,6 +389,114 @@ def test_a_gap_is_filled_by_making_the_file_anew(tmp_path: Path, fleet: Path, pu
     assert shown(done) == [("pump", False, 260, (), ())]
     assert events_of(fleet)["pump", ""] == numbered_lines(1, 260)
     check(fleet)
+
+
+def test_what_a_source_still_has_waits_though_it_is_called_absent(
+    tmp_path: Path, fleet: Path, pump: Path
+) -> None:
+    merge(fleet, pruned(pump, tmp_path / "late.db", 45))
+
+    done = merge(fleet, pump)
+
+    assert [(it.path, it.positions) for it in done.waiting] == [(pump, ((1, 40),))]
+    assert not done.complete
+    assert shown(done) == [("pump", False, 44, ((1, 40),), ())]
+    with Journal.open(fleet, read_only=True) as opened:
+        assert opened.origins().complete
+    asked = [run_here("origins", fleet).code, run_here("merge", fleet, pump).code]
+    assert asked == [0, 3]
+
+
+# A merged journal that is pruned
+
+
+def test_what_is_pruned_from_a_merged_journal_stays_away(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    merge(fleet, pump)
+    merge(fleet, fan)
+    with Journal.open(fleet) as opened:
+        opened.append_ndjson(LINES[200:220])
+        assert opened.prune(before=41).event_count == 40
+    check(fleet)
+
+    again = merge(fleet, pump, fan)
+
+    assert (again.added_count, again.known_count, again.complete) == (0, 117, True)
+    assert shown(again)[:2] == [("pump", False, 44, ((1, 40),), ()), ("fan", False, 33, (), ())]
+    assert [it.first_position for it in again.origins] == [41, 1, 118]
+    assert run_here("origins", fleet).code == 0
+    append(pump, 85, 99)
+    assert merge(fleet, pump).added_count == 15
+    check(fleet)
+    with Journal.open(fleet) as opened:
+        opened.prune(before=121)
+    origins = merge(fleet, pump, fan).origins
+    assert [(it.event_count, it.first_position, it.absent) for it in origins] == [
+        (15, 85, ((1, 84),)),
+        (0, None, ((1, 33),)),
+        (17, 121, ((118, 120),)),
+    ]
+    check(fleet)
+    further = tmp_path / "further.db"
+    assert merge(further, fleet).complete  # a source that says so is believed
+    assert shown(merge(further, pump))[0][3] == ((1, 84),)
+    check(further)
+
+
+def test_making_a_pruned_file_anew_brings_back_what_sources_have(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    """And subscriptions begin anew: their positions mean other events."""
+    merge(fleet, pump)
+    merge(fleet, pruned(fan, tmp_path / "late.db", 21))
+    with Journal.open(fleet) as opened:
+        opened.prune(before=41)
+        with opened._database.write() as connection:
+            connection.execute("INSERT INTO checkpoint VALUES ('reader', 'subscription', 1, 60, 1)")
+
+    done = merge(fleet, pump, fan, rewrite=True)
+
+    assert (done.rewritten, done.added_count, done.complete) == (True, 40 + 20, True)
+    assert events_of(fleet) == {
+        ("pump", ""): numbered_lines(1, 84),
+        ("fan", ""): numbered_lines(1, 33, 101),
+    }
+    with Journal.open(fleet, read_only=True) as opened:
+        sql = "SELECT * FROM checkpoint WHERE type = 'subscription'"
+        assert opened.connection().execute(sql).fetchall() == []
+    check(fleet)
+    with Journal.open(fleet) as opened:
+        opened.prune(before=41)
+    assert merge(fleet, pump, fan, rewrite=True).rewritten is False
+    assert len(lines(fleet)) == 117 - 40
+
+
+def test_making_a_pruned_file_anew_without_what_was_pruned_loses_what_pruning_kept(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    """States are of what is left, and a journal of which nothing is left is not known any more."""
+    session = session_of(7)
+    own = tmp_path / "own.db"
+    with Journal.open(own, label="own") as opened:
+        opened.append_events(numbered(session, range(20)))
+    merge(fleet, pump)
+    merge(fleet, own)
+    merge(fleet, pruned(fan, tmp_path / "late.db", 21))
+    with Journal.open(fleet) as opened:
+        assert opened.prune(before=91).event_count == 90
+        assert opened.version(session) == 20
+
+    done = merge(fleet, fan, rewrite=True)
+
+    assert (done.rewritten, done.complete) == (True, True)
+    assert shown(done) == [("own", False, 14, ((1, 6),), ()), ("fan", False, 33, (), ())]
+    check(fleet)
+    with Journal.open(fleet, read_only=True) as opened:
+        assert opened.version(session) == 14
+    again = merge(fleet, own, pump)
+    assert again.added_count == 84
+    assert [(it.label, it.positions) for it in again.waiting] == [("own", ((1, 6),))]
 
 
 # Two histories

@@ -6,9 +6,9 @@ from pathlib import Path
 import apsw
 import pytest
 from commands_support import run_here
-from support import lines_of, names_in
+from support import activated, lines_of, names_in
 
-from journal import Journal, errors
+from journal import Journal, SessionId, errors
 
 LINES = lines_of("mixed/events.ndjson")
 
@@ -116,6 +116,42 @@ def test_a_journal_of_its_own_shows_nothing_new(inbox: Path) -> None:
     assert "no event in fan.db came from fun: `journal origins` lists" in result.err
 
 
+def test_sessions_of_several_devices_are_listed(fleet: Path, tmp_path: Path) -> None:
+    sessions = [SessionId.new() for _ in range(12)]
+    for label in ("pump", "fan"):
+        with Journal.open(tmp_path / f"{label}.db", label=label) as opened:
+            opened.append_events([activated(it) for it in (*sessions, SessionId.new())])
+    run_here("merge", fleet, tmp_path / "pump.db")
+    result = run_here("origins", tmp_path / "pump.db")
+    assert (result.code, result.err) == (0, "")
+    run_here("merge", fleet, tmp_path / "fan.db")
+
+    shown = run_here("origins", fleet)
+
+    assert shown.code == 0
+    said = shown.err.splitlines()
+    assert said[0] == "12 sessions with events of several journals:"
+    assert said[1:11] == [f"  {it} (2 journals)" for it in sessions[:10]]
+    assert said[11:] == ["  and 2 more (--json prints all)"]
+    listed = run_here("origins", fleet, "--json")
+    assert (listed.code, listed.err) == (0, "")
+    found = json_lines(listed.out)
+    assert [it["label"] for it in found[:2]] == ["pump", "fan"]
+    ids = sorted(str(it["journal_id"]) for it in found[:2])
+    assert found[2:] == [{"session_id": str(it), "journal_ids": ids} for it in sessions]
+    assert found[0] == {
+        "journal_id": found[0]["journal_id"],
+        "branch": "",
+        "label": "pump",
+        "event_count": 13,
+        "first_position": 1,
+        "last_position": 13,
+        "absent": [],
+        "waiting": [],
+        "parted_after": None,
+    }
+
+
 def test_what_waits_and_what_parts_is_told(inbox: Path, fleet: Path, tmp_path: Path) -> None:
     with Journal.open(inbox / "pump.db") as opened:
         opened.append_ndjson(LINES[100:1200])
@@ -187,6 +223,13 @@ def test_nothing_is_made_of_bad_input_or_of_no_events(inbox: Path, fleet: Path) 
     assert (result.code, "empty: has no journals to merge" in result.err) == (1, True)
     assert not fleet.exists()
     assert run_here("merge", str(fleet)).code == 2
+    fleet.touch()
+    for source in ("none.db", "../missing.db"):
+        assert run_here("merge", str(fleet), str(inbox / source)).code == 1
+    (inbox / "text.db").write_text("no database, but a text" * 99)
+    assert run_here("merge", str(fleet), str(inbox / "text.db"), str(inbox / "fan.db")).code == 1
+    assert (fleet.stat().st_size, names_in(inbox.parent)) == (0, ["empty", "fleet.db", "inbox"])
+    assert run_here("merge", str(fleet), str(inbox / "fan.db")).code == 0
 
 
 def test_a_shipped_file_takes_nothing_in(inbox: Path, tmp_path: Path) -> None:

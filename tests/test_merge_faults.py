@@ -15,6 +15,7 @@ from support import (
     become_nobody,
     die,
     folder_for_everybody,
+    let_go,
     lines_of,
     names_in,
     run,
@@ -98,6 +99,80 @@ def test_what_was_stopped_goes_on(
     merge(tmp_path / "whole.db", inbox)
     assert content(fleet) == content(tmp_path / "whole.db")
     assert origins(fleet) == origins(tmp_path / "whole.db")
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+
+
+def merge_and_die(_channel: Channel, fleet: Path, source: Path, number: int) -> None:
+    """Be killed before the n-th piece is placed."""
+    limits.BLOCK_EVENTS_MAX, placement._EVENTS_AT_ONCE = 10, 15
+    calls, place = itertools.count(1), Placer.place
+
+    def placing(self: Placer, *arguments: Any) -> None:
+        if next(calls) == number:
+            die()
+        place(self, *arguments)
+
+    Placer.place = placing  # type: ignore[method-assign]
+    merge(fleet, source)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9, 12])
+def test_who_is_killed_while_merging_leaves_what_the_next_one_goes_on_with(
+    inbox: Path, fleet: Path, number: int, tmp_path: Path
+) -> None:
+    with Child(merge_and_die, fleet, inbox, number) as child:
+        child.wait_until_killed()
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+    before = len(content(fleet))
+    assert 10 * (number - 3) <= before < 110
+
+    done = merge(fleet, inbox)
+
+    assert (done.complete, done.added_count) == (True, 110 - before)
+    merge(tmp_path / "whole.db", inbox)
+    assert content(fleet) == content(tmp_path / "whole.db")
+    assert origins(fleet) == origins(tmp_path / "whole.db")
+    found = verify(fleet, full=True)
+    assert found.sound, found.findings
+
+
+def merge_beside(channel: Channel, fleet: Path, source: Path) -> str:
+    """Merge in small transactions, at the same time as others."""
+    limits.BLOCK_EVENTS_MAX, placement._EVENTS_AT_ONCE = 10, 5
+    channel.meet()
+    try:
+        merge(fleet, source)
+    except errors.BusyError as error:
+        return str(error)
+    return "merged"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("are_same", [False, True])
+def test_processes_that_merge_at_once_double_and_lose_nothing(
+    inbox: Path, fleet: Path, *, is_there: bool, are_same: bool
+) -> None:
+    sources = [inbox, inbox] if are_same else [inbox / "a.db", inbox / "b.db"]
+    if is_there:
+        with Journal.open(fleet):
+            pass
+    with (
+        Child(merge_beside, fleet, sources[0]) as one,
+        Child(merge_beside, fleet, sources[1]) as other,
+    ):
+        let_go([one, other])
+        said = {one.receive(), other.receive()}
+    assert "merged" in said
+    reason = f"{fleet}: is being merged into by somebody else, too: merge again"
+    assert said <= ({"merged", reason} if are_same else {"merged"})
+    assert merge(fleet, inbox).added_count == 0
+    assert sorted(origins(fleet)) == [("a", 55, ()), ("b", 55, ())]
+    texts = [text for _, text in content(fleet)]
+    for first in (0, 100):
+        some = LINES[first : first + 55]
+        assert [text for text in texts if text in some] == some
     found = verify(fleet, full=True)
     assert found.sound, found.findings
 
@@ -264,8 +339,21 @@ def test_a_folder_that_cannot_be_written_is_said(inbox: Path, tmp_path: Path) ->
         merge(tmp_path / "nowhere" / "fleet.db", inbox)
 
 
-def test_progress_ends_with_all(inbox: Path, fleet: Path) -> None:
-    told: list[tuple[int, int]] = []
-    merge(fleet, inbox, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (220, 220)
-    assert told == sorted(told)
+def test_progress_ends_with_all(inbox: Path, fleet: Path, tmp_path: Path) -> None:
+    def told_by(*arguments: Any, **options: Any) -> list[tuple[int, int]]:
+        told: list[tuple[int, int]] = []
+        merge(*arguments, **options, progress=lambda done, total: told.append((done, total)))
+        return told
+
+    first = told_by(fleet, inbox)
+    again = told_by(fleet, inbox)  # all of which is known
+    other = tmp_path / "other.db"
+    merge(other, late(inbox, tmp_path / "late.db"))
+    anew = told_by(other, inbox, rewrite=True)
+
+    assert first[-1] == again[-1] == (220, 220)
+    for told in (first, again, anew):
+        assert any(done < total for done, total in told)
+        assert all(done <= total for done, total in told)
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == told[-1][1]

@@ -11,8 +11,9 @@ from typing import Any
 
 import apsw
 import pytest
+from commands_support import run_here
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
-from support import NOON, activated, lines_of, made_once, numbered
+from support import NOON, activated, fold_in_steps, lines_of, made_once, numbered
 
 from journal import (
     DamagedError,
@@ -489,6 +490,37 @@ def test_keys_of_pruned_events_are_kept_unless_told_to_forget(journal: Journal, 
     assert journal.prune(**options).keys_forgotten == 0
 
 
+def test_keys_may_be_kept_for_longer_than_time(journal: Journal) -> None:
+    journal.append_events(EVENTS[:10], key="old")
+    for days in (5_000 * 365, timedelta.max.days):
+        span = timedelta(days=days)
+        for dry_run in (True, False):
+            report = journal.prune(keep_events=0, forget_keys_older_than=span, dry_run=dry_run)
+            assert report.keys_forgotten == 0
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_a_dry_run_tells_its_progress(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, keep_open: bool
+) -> None:
+    fold_in_steps(monkeypatch, 100)
+    events = numbered(SessionId.new(), range(BLOCK * 4))
+    told: list[tuple[int, int]] = []
+    with Journal.open(path) as journal:
+        journal.append_events([SessionClosed(session_id=SessionId.new(), timestamp=NOON)] * 120)
+        journal.append_events(events)
+        report = journal.prune(
+            keep_events=0,
+            keep_open=keep_open,
+            dry_run=True,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    assert report.event_count == (100 if keep_open else 320)
+    assert told == sorted(told)
+    assert {total for _, total in told} == {320}
+    assert (len(told) > 2, told[-1][0]) == (True, 320)
+
+
 # Space
 
 
@@ -522,15 +554,28 @@ def secrets_in(path: Path, suffix: str) -> list[int]:
     return [int(number) for number in re.findall(rb"secret ([0-9]{4})", content)]
 
 
-def test_it_says_whether_texts_are_still_there(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_whether_texts_are_still_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "_WAIT_FOR_READERS_SECONDS", 0.05)
-    with Journal.open(path, read_only=True) as reader:
-        looking = reader.connection().execute("SELECT * FROM event")
-        next(looking)
-        assert journal.prune(keep_events=100).erased is False
-    assert journal.prune(keep_events=100).erased is True
+    session = SessionId.new()
+    events: list[AnyEvent] = [
+        StreamFailed(
+            session_id=session, stream_id=StreamId.new(), error=f"secret {n:04}", timestamp=NOON
+        )
+        for n in range(400)
+    ]
+    with Journal.open(path) as journal:
+        journal.append_events(events)
+    with Journal.open(path) as journal:
+        with Journal.open(path, read_only=True) as reader:
+            looking = reader.connection().execute("SELECT * FROM event")
+            next(looking)
+            assert journal.prune(keep_events=0).erased is False
+            assert set(secrets_in(path, "")) == set(range(400))
+            done = run_here("prune", path, "--keep-events", 0)
+            assert b"Texts       still in the file, until nobody reads and its -wal is" in done.out
+            assert set(secrets_in(path, "")) == set(range(400))
+        assert journal.prune(keep_events=0).erased is True
+        assert not secrets_in(path, "") + secrets_in(path, "-wal")
 
 
 def test_space_goes_back_only_where_more_than_a_tenth_is_free(journal: Journal, path: Path) -> None:

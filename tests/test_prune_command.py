@@ -1,14 +1,17 @@
 """`journal prune`: what it says, and that bad input changes nothing."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
-from commands_support import run, run_here, start
+from commands_support import Ended, ended, run_here, start
+from commands_support import run as run_command
 from prune_support import check_closed, rows
-from support import lines_of
+from support import Channel, become_nobody, bytes_in, folder_for_everybody, lines_of, run
 
 import journal
 from journal.maintenance import PruneReport
@@ -102,6 +105,11 @@ def test_keep_open_and_old_keys(path: Path) -> None:
     )
     assert result.code == 0
     assert "Held back   by " in result.out.decode()
+    for option in ((), ("--dry-run",)):
+        kept = run_here(
+            *("prune", path, "--keep-events", 2000, "--forget-keys-older-than", "5000y", *option)
+        )
+        assert (kept.code, b" key" in kept.out) == (0, False), kept.err
     kept = run_here("prune", path, "--keep-events", 0, "--forget-keys-older-than", "1d")
     assert ", 1 key\n" in kept.out.decode()
 
@@ -156,6 +164,41 @@ def test_what_cannot_be_is_one_sentence_and_changes_nothing(path: Path, tmp_path
     assert not missing.exists()
 
 
+def test_a_closed_copy_is_refused_by_a_dry_run_too(path: Path, tmp_path: Path) -> None:
+    with journal.Journal.open(path, read_only=True) as opened:
+        copy = opened.ship(tmp_path / "copy.db").path
+    for option in ((), ("--dry-run",)):
+        result = run_here("prune", copy, "--keep-events", 0, *option)
+        assert (result.code, result.out) == (1, b"")
+        assert result.err.startswith(f"Error: {copy}: is a closed copy, made by ship: ")
+        assert result.err.count("\n") == 1
+
+
+def prune_as_nobody(_channel: Channel, path: Path, other: Path) -> tuple[Ended, Ended]:
+    for option in ((), ("--dry-run",)):  # so that all is loaded by then
+        assert run_here("prune", other, "--keep-events", 2000, *option).code == 0
+    become_nobody()
+    pruned = run_here("prune", path, "--keep-events", 0)
+    return pruned, run_here("prune", path, "--keep-events", 0, "--dry-run")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
+def test_what_may_not_be_written_is_one_sentence(made: Path, path: Path, mode: int) -> None:
+    """Another user's file; one that may be written, in a folder that may not; and a secret one."""
+    with folder_for_everybody() as folder:
+        mine = Path(shutil.copy(made, folder / "a.db"))
+        mine.chmod(mode)
+        before = bytes_in(folder)
+        pruned, dry = run(prune_as_nobody, mine, path)
+        assert (pruned.code, pruned.out) == (1, b"")
+        assert pruned.err.startswith(f"Error: {mine}: ")
+        assert "ermission denied" in pruned.err
+        assert pruned.err.count("\n") == 1
+        assert dry.code == (1 if mode == 0o600 else 0)
+        assert bytes_in(folder) == before
+
+
 def test_sizes_and_spans_as_people_type_them(path: Path) -> None:
     for size in ("1000000000", "1GB", "1 gb", "1.5g", "1000 MiB", "0.9TiB", "999999K"):
         result = run_here("prune", path, "--keep-bytes", size)
@@ -178,6 +221,23 @@ def test_following_a_file_that_a_cut_overtakes_says_where_to_go_on(path: Path) -
     session = json.loads(run_here("sessions", path, "--json", "--last", 1).out)["session_id"]
     assert run_here("session", path, session).code == 0
     assert run_here("rebuild", path, "--check").err.endswith(", nothing differs\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_one_who_follows_and_is_overtaken_by_a_cut_is_told_so(path: Path) -> None:
+    with journal.Journal.open(path) as opened:
+        process = start("events", path, "--follow", "--after", 5441)
+        assert process.stdout is not None
+        assert process.stdout.readline().decode() == f"{LINES[-1]}\n"
+        process.send_signal(signal.SIGSTOP)
+        opened.append_ndjson(LINES[:2000])
+        opened.prune(before=6443)
+        process.send_signal(signal.SIGCONT)
+        result = ended(process)
+    assert (result.code, result.out) == (1, b"")
+    assert result.err == (
+        f"Error: {path}: position 5442 is before the first event left, at position 6001\n"
+    )
 
 
 def shipped(path: Path, *, first: int = 1, journal_id: str | None = None) -> dict[str, object]:
@@ -281,7 +341,7 @@ def test_an_interrupt_leaves_what_is_done_and_says_so(path: Path) -> None:
 
 
 def test_help_says_the_rules() -> None:
-    text = run("prune", "--help").out.decode()
+    text = run_command("prune", "--help").out.decode()
     for option in ("--before POSITION|TIME", "--keep-events N", "--keep-bytes SIZE", "--dry-run"):
         assert option in text
     assert max(map(len, text.splitlines())) <= 80

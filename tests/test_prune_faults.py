@@ -16,9 +16,9 @@ import pytest
 import support
 from disks import Disk, PowerCut, io_error
 from prune_support import BLOCK, check_against, check_closed, small_blocks
-from support import Channel, Child, lines_of
+from support import Channel, Child, let_go, lines_of
 
-from journal import Journal, JournalError, Retention, limits
+from journal import Journal, JournalError, Retention, StorageFullError, limits, verify
 from journal.file import wal
 from journal.maintenance import space
 
@@ -141,6 +141,67 @@ def test_retention_in_a_process_that_is_killed_loses_nothing_that_is_to_be_kept(
                 assert report.change_count == 0
             journal.append_ndjson(LINES[:1])
         check_closed(path)
+
+
+def prune_beside(channel: Channel, path: Path) -> None:
+    limits.BLOCK_EVENTS_MAX, limits.FOLD_EVENTS_MAX = BLOCK, 1
+    with Journal.open(path, durability="normal") as journal:
+        channel.meet()
+        for before in range(51, 552, 50):
+            journal.prune(before=before)
+
+
+def append_beside(channel: Channel, path: Path) -> None:
+    limits.BLOCK_EVENTS_MAX = BLOCK
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        channel.meet()
+        for line in LINES[:200]:
+            journal.append_ndjson([line])
+
+
+def test_processes_that_prune_at_once_while_another_appends_lose_nothing(
+    tmp_path: Path, made: Path
+) -> None:
+    path = Path(shutil.copy(made, tmp_path / "a.db"))
+    with (
+        Child(prune_beside, path) as one,
+        Child(prune_beside, path) as other,
+        Child(append_beside, path) as third,
+    ):
+        let_go([one, other, third])
+        assert [child.receive() for child in (one, other, third)] == [None] * 3
+    found = verify(path, full=True)
+    assert found.sound, found.findings
+    with Journal.open(path) as journal:
+        kept = dict(journal.lines())
+        whole = dict(enumerate(LINES + LINES[:200], 1))
+        assert journal.last_position == 820
+        assert kept == {at: whole[at] for at in range(821 - len(kept), 821)}
+        assert 100 <= len(kept) <= 270
+        assert not any(report.change_count for report in journal.rebuild(check=True))
+    check_closed(path)
+
+
+def test_a_disk_that_stays_full_is_one_error_and_changes_nothing(
+    tmp_path: Path, made: Path
+) -> None:
+    path = Path(shutil.copy(made, tmp_path / "a.db"))
+
+    def full(what: str, *_: Any) -> None:
+        if what in ("write", "truncate"):
+            raise io_error(what, full=True)
+
+    with Disk() as disk, Journal.open(path) as journal:
+        disk.before = full
+        for _ in range(2):
+            with pytest.raises(StorageFullError) as raised:
+                journal.prune(keep_events=100)
+            assert str(raised.value).startswith(f"{path}: ")
+            assert (journal.event_count(), len(list(journal.read()))) == (620, 620)
+        disk.before = lambda *_: None
+        assert journal.event_count() == 620
+        assert journal.prune(keep_events=100).event_count == 500
+    check(path, made)
 
 
 @pytest.mark.parametrize(

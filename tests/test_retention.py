@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 from disks import Disk, io_error
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
-from support import activated, lines_of, numbered, texts
+from support import NOON, activated, lines_of, numbered, texts
 
-from journal import Journal, Projection, Retention, SessionId, parse_event
+from journal import (
+    Journal,
+    Projection,
+    Retention,
+    SessionId,
+    StreamFailed,
+    StreamId,
+    parse_event,
+)
 from journal.events import AnyEvent
-from journal.maintenance import retention
+from journal.maintenance import retention, space
+from journal.maintenance.pruning import Pruner
+from journal.maintenance.space import pages_of
 
 LINES = lines_of("mixed/events.ndjson")
 
@@ -315,3 +325,61 @@ def test_an_operation_of_the_disk_that_fails_while_it_prunes_fails_no_append(
             journal.close()
         check_closed(path)
         assert len(rows(path, "SELECT seq FROM event")) < 200
+
+
+@pytest.mark.parametrize("names", ["reader", 7, (7,), ("reader", None)])
+def test_what_are_no_names_is_refused(names: Any) -> None:
+    with pytest.raises(TypeError, match="give_up: expected several names"):
+        Retention(keep_events=1, give_up=names)
+
+
+def test_a_span_may_be_longer_than_time(path: Path) -> None:
+    for days in (5_000 * 365, timedelta.max.days):
+        keeping = Retention(keep_events=10, forget_keys_older_than=timedelta(days=days))
+        with Journal.open(path, retention=keeping) as journal:
+            journal.append_events(EVENTS[:120], key=str(days))
+            assert journal.retention_failure is None
+    assert len(rows(path, "SELECT key FROM append_key")) == 2
+
+
+def test_an_interrupt_in_retention_knows_that_the_append_is_committed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with Journal.open(path, retention=Retention(keep_events=20)) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pruner, "cut_once", interrupted)
+            with pytest.raises(KeyboardInterrupt) as raised:
+                journal.append_events(EVENTS[:120])
+        outcome = raised.value.outcome  # type: ignore[attr-defined]
+        assert (outcome.state, outcome.positions) == ("committed", (1, 120))
+        assert journal.event_count() == 120
+        appended(journal, EVENTS[120:140], 1)  # they seal no block: what was due is still due
+        assert cut_of(journal) == 2 * BLOCK
+    check_closed(path)
+
+
+def test_a_file_that_is_large_already_is_brought_down_to_its_size(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a few steps for each block, and a few pages are given back with each append."""
+    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
+    monkeypatch.setattr(space, "PAGES_AT_ONCE", 3)
+    session, text = SessionId.new(), "x" * 2_000
+    events: list[AnyEvent] = [
+        StreamFailed(session_id=session, stream_id=StreamId.new(), error=text, timestamp=NOON)
+        for _ in range(1_000)
+    ]
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_events(events)
+    wanted = path.stat().st_size // 4
+    with Journal.open(path, durability="normal", retention=Retention(keep_bytes=wanted)) as journal:
+        for _ in range(1_000 // BLOCK * 4 + pages_of(journal.connection()).page_count // 3):
+            journal.append_events(events[:1])
+            assert journal.retention_failure is None
+        assert pages_of(journal.connection()).file_bytes <= wanted * 1.1
+        assert journal.event_count() > 100
+    assert path.stat().st_size <= wanted * 1.1
+    check_closed(path)

@@ -54,6 +54,10 @@ def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool
     missing without a word are waited for. With --rewrite, FLEET is made anew with the former in
     their place; it gets other positions, and so an id of its own. Two histories of one journal, as
     of a device that was set back to an older state, are both kept, the later one as a branch.
+
+    In a FLEET that is made anew, subscriptions begin anew. What was pruned from the old one comes
+    back where a SOURCE still has it; where none has, the states, versions and counts that pruning
+    kept are lost: those in the new one are of the events that are left.
     """
     output = Output()
     progress = CountProgress()

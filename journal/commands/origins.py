@@ -51,9 +51,10 @@ _SESSIONS_MAX: Final = 10
 def origins(path: Path, *, as_json: bool) -> None:
     """Show which journals the events in JOURNAL were appended to, and what is missing of each.
 
-    FIRST and LAST are positions in those journals, ABSENT is how many of them no file has any more,
-    WAITING how many are missing and might still come. A BRANCH is a second history of a journal.
-    Sessions that several journals have events of are listed, too.
+    FIRST and LAST are positions in those journals. ABSENT is how many of them are gone from JOURNAL
+    or from what was merged into it, and not waited for; WAITING is how many are missing and might
+    still come. A BRANCH is a second history of a journal. Sessions that several journals have
+    events of are listed, too.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:

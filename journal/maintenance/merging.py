@@ -93,7 +93,11 @@ def merge(
         more: further sources.
         rewrite: where something waits that the sources have, make the merged journal anew with it,
             in order. It gets other positions, and so an id of its own; its label stays, and its
-            idempotency keys stand for the same events. Nobody else may have it open.
+            idempotency keys stand for the same events. Checkpoints of subscriptions are not taken
+            over: they begin anew. What was pruned from the merged journal comes back from a source
+            that still has it; where none has, what pruning kept of it is lost: states, versions
+            and counts are those of the events that are left, and a journal without any is not
+            known any more. Nobody else may have it open.
         progress: is called with the number of events done and the number to do; each counts twice
             or more, as they are checked before anything is written.
 

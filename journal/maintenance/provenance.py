@@ -18,6 +18,7 @@ from journal.maintenance.histories import (
     History,
     Interval,
     histories_of,
+    joined,
     minus,
     own_id,
 )
@@ -56,9 +57,11 @@ class MergedOrigin(BaseModel):
     event_count: int
     """How many events of it are in the file."""
     first_position: int | None
+    """That of the first event that is in the file; None: none is left."""
     last_position: int | None
+    """That of the last one that ever was."""
     absent: tuple[tuple[int, int], ...]
-    """Ranges of positions that the file never had, and never will, by what its sources say."""
+    """Ranges that are not waited for: they are gone by what sources say, or were pruned here."""
     waiting: tuple[tuple[int, int], ...]
     """Ranges that are missing, and that no source has declared absent."""
     parted_after: int | None
@@ -154,7 +157,7 @@ def _origin(history: History) -> MergedOrigin | None:
     last = history.last
     declared = [
         Interval(gap.first, gap.last)
-        for gap in history.gaps
+        for gap in history.declared()
         if gap.reason not in (BEFORE_DELTA, ELSEWHERE, OTHER_BRANCH)
     ]
     elsewhere = [
@@ -168,9 +171,9 @@ def _origin(history: History) -> MergedOrigin | None:
         branch=history.key[1],
         label=history.label(),
         event_count=sum(last - first + 1 for first, last in held),
-        first_position=known[0].first if known else None,
+        first_position=held[0].first if held else None,
         last_position=known[-1].last if known else None,
-        absent=tuple(minus(declared, known)),
+        absent=tuple(joined(iter(minus(declared, held)))),
         waiting=tuple(waiting),
         parted_after=history.begins_after if history.key[1] else None,
     )

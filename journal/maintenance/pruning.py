@@ -14,6 +14,7 @@ from journal.errors import FoldError, ReadOnlyError
 from journal.file.appending import Appender
 from journal.file.connections import Database
 from journal.file.extent import Absence, Extent, end_of_fold, read_extent
+from journal.file.identity import check_not_closed
 from journal.file.lock_waits import BUSY_TIMEOUT_MS
 from journal.maintenance.cutting import (
     Cut,
@@ -219,6 +220,7 @@ class Pruner:
         if wanted.keep_open and ends:
             with folded_beside(self._database, self._lifecycle, None, progress) as (connection, _):
                 found = held_by_session(connection, "temp", extent, ends[-1])
+            progress = None  # it has come to its end
             if found is not None:
                 held = found
                 ends = [end for end in ends if end <= found.position]
@@ -346,8 +348,10 @@ class Pruner:
         """Refuse to prune what was shipped from another journal, and to give up what is not there.
 
         Raises:
+            ClosedCopyError: it is a copy that was made for good.
             ValueError: it is so.
         """
+        check_not_closed(connection, self._database.path)  # which a dry run opens all the same
         if wanted.shipped is not None:
             check_shipped(connection, extent, wanted.shipped)
         known = {*checkpoints(connection, extent), *self._lifecycle.names}

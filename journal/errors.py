@@ -401,7 +401,11 @@ class ClosedError(PathError, ValueError):
 
 
 class BusyError(PathOSError, TimeoutError):
-    """Another process held the file's lock for longer than a minute. A retry can help."""
+    """Another process held the file's lock for longer than a minute. A retry can help.
+
+    Or a handler, of a signal or of logging, say, would have to wait for what it has interrupted, or
+    what has called it.
+    """
 
     usual_errno = ETIMEDOUT
 

@@ -2,6 +2,7 @@
 append were alone."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ from journal import (
 )
 from journal.events import AnyEvent
 from journal.events.codecs import Record
-from journal.file import appending, connections
+from journal.file import appending, connections, lock_waits
 from journal.live import Ticket, shared_commits
 from journal.store import Appended, Outcome
 from journal.testing import FaultVFS
@@ -467,6 +468,53 @@ def test_a_limit_is_a_number_of_appends(path: Path, waiting_max: int) -> None:
     with pytest.raises(ValueError, match="waiting_max: expected 1 or more"):
         Journal.open(path, waiting_max=waiting_max)
     assert not path.exists()
+
+
+# The journal's own thread
+
+
+def write_until_told(channel: Channel, path: Path) -> None:
+    with Journal.open(path) as journal, journal._database.write():
+        channel.meet()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no such locks here")
+def test_what_the_thread_calls_may_not_wait_for_it(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of logging is called in that thread, while it waits for another process."""
+    monkeypatch.setattr(lock_waits, "_SAID_AFTER_SECONDS", 0.0)
+    found: list[str] = []
+
+    class Journalling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert "waiting for another process" in record.getMessage()
+            handed_in = journal.submit([activated(TWO)])
+            for use in (lambda: journal.append_events([activated(TWO)]), handed_in.wait):
+                try:
+                    use()
+                except BusyError as error:
+                    found.append(error.reason)
+
+    handler = Journalling()
+    logger = logging.getLogger("journal")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        with support.Child(write_until_told, path) as other:
+            assert other.receive() == "ready"
+            ticket = journal.submit([activated(ONE)])
+            wait_for(lambda: len(found) == 2)
+            other.send("go")
+            other.receive()
+        assert ticket.wait() == Appended(2, 2)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    assert [reason.partition(" by ")[2] for reason in found] == ["what it has called itself"] * 2
+    wait_for(lambda: journal.version(TWO) == 1)
 
 
 # Closing

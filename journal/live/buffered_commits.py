@@ -8,14 +8,13 @@ are committed before they return, since it may wait no more.
 
 import atexit
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Literal, NamedTuple, get_args
 from weakref import WeakSet
 
-from journal.errors import BusyError, ClosedError, FlushFailedError, JournalError, OverloadedError
+from journal.errors import ClosedError, FlushFailedError, JournalError, OverloadedError
 from journal.file.appending import NOTHING, Append, Appender, note_outcome
 from journal.file.connections import Database
 from journal.live.shared_commits import SharedCommits
@@ -146,7 +145,7 @@ class BufferedCommits(SharedCommits):
         """
         self._check_may_call("flushed")
         if self._queue or self._committing:
-            last = Ticket(Append(()), self._database.path)
+            last = Ticket(Append(()), self._database.path, self._own_thread)
             self._hand_in(last)
             last._wait()
         self.raise_failure()
@@ -163,21 +162,6 @@ class BufferedCommits(SharedCommits):
             failed, self._failed = self._failed, []
         if failed:
             raise self._error_of(failed)
-
-    def close(self) -> None:
-        """Commit what is buffered, and refuse whatever comes later.
-
-        Raises:
-            BusyError: what the thread that commits has called closes it.
-        """
-        if threading.current_thread() is self._thread:
-            raise BusyError(self._database.path, "cannot be closed by what it has called itself")
-        super().close()
-
-    def _check_may_call(self, what: str) -> None:
-        self._database.check_may_write()
-        if self._is_held_up() or threading.current_thread() is self._thread:
-            raise BusyError(self._database.path, f"cannot be {what} by what it has called itself")
 
     def _hand_in_when_there_is_room(self, ticket: Ticket) -> None:
         while True:
@@ -281,7 +265,7 @@ class _BufferedTicket(Ticket):
     """An append whose caller may not look at what becomes of it."""
 
     def __init__(self, commits: BufferedCommits, append: Append) -> None:
-        super().__init__(append, commits._database.path)
+        super().__init__(append, commits._database.path, commits._own_thread)
         self._commits = commits
         self._is_counted = False
 

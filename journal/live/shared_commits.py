@@ -20,7 +20,7 @@ import apsw
 from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
 from journal.file.appending import NOTHING, Append, Appender, note_outcome
 from journal.file.connections import Database
-from journal.live.tickets import Notify, Ticket
+from journal.live.tickets import Notify, OwnThread, Ticket
 from journal.store import REJECTED, Appended, Outcome
 
 BATCH_EVENTS_MAX = 1_000
@@ -53,6 +53,7 @@ class SharedCommits:
         self._changed = threading.Condition(self._lock)
         self._queue: deque[Ticket] = deque()
         self._thread: threading.Thread | None = None
+        self._own_thread = OwnThread()
         self._is_closed = False
         # What tells a caller whether it meets anybody. Where an interrupt leaves one of these
         # behind, callers are committed by the thread, which is right, too.
@@ -67,6 +68,7 @@ class SharedCommits:
 
         Raises:
             OverloadedError: too many wait.
+            BusyError: what the thread that commits has called appends.
         """
         self._database.check_open()
         if append.is_nothing:
@@ -83,10 +85,8 @@ class SharedCommits:
                     note_outcome(error, Outcome("committed", appended))
                     raise
             return appended
-        self._database.check_may_write()
-        if self._is_held_up():
-            raise BusyError(self._database.path, "is being written by this very thread")
-        ticket = Ticket(append, self._database.path)
+        self._check_may_call("appended to")
+        ticket = Ticket(append, self._database.path, self._own_thread)
         try:
             self._hand_in(ticket)
             return ticket.wait()
@@ -121,7 +121,7 @@ class SharedCommits:
             JournalError: those of `Database.check_may_write`.
         """
         self._database.check_may_write()
-        ticket = Ticket(append, self._database.path, notify)
+        ticket = Ticket(append, self._database.path, self._own_thread, notify)
         self._hand_in(ticket)
         return ticket
 
@@ -137,9 +137,15 @@ class SharedCommits:
             return True
 
     def close(self) -> None:
-        """Commit what waits, and refuse whatever comes later."""
+        """Commit what waits, and refuse whatever comes later.
+
+        Raises:
+            BusyError: what the thread that commits has called closes it.
+        """
         if os.getpid() != self._pid:
             return
+        if self._own_thread.is_this:
+            raise BusyError(self._database.path, "cannot be closed by what it has called itself")
         with self._lock:
             self._is_closed = True
             self._changed.notify_all()
@@ -157,6 +163,17 @@ class SharedCommits:
         """Tell whether a caller meets nobody now, and the one before met nobody."""
         is_anybody_here = self._alone is not None or self._committing or self._queue
         return not (is_anybody_here or self._have_met or self._is_closed)
+
+    def _check_may_call(self, what: str) -> None:
+        """Make sure that this thread may wait for what it hands in.
+
+        Raises:
+            BusyError: it is the one that would have to commit it.
+            JournalError: those of `Database.check_may_write`.
+        """
+        self._database.check_may_write()
+        if self._is_held_up() or self._own_thread.is_this:
+            raise BusyError(self._database.path, f"cannot be {what} by what it has called itself")
 
     def _is_held_up(self) -> bool:
         """Tell whether a signal's handler asks, which has interrupted its thread in here."""
@@ -211,6 +228,7 @@ class SharedCommits:
         return thread
 
     def _run(self) -> None:
+        self._own_thread.is_this = True
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:

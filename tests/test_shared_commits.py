@@ -365,6 +365,31 @@ def test_after_a_commit_that_failed_nothing_is_repeated_and_all_hear_the_same(
         assert results([refused]) == [ConcurrencyError]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_conflicts_with_what_a_commit_that_failed_has_not_written(path: Path) -> None:
+    with FaultVFS() as disk, Journal.open(path) as journal:
+        journal.append_events([activated(ONE)], key="old")
+        with held_up(journal):
+            tickets = [
+                journal.submit([activated(TWO)], expected_versions={TWO: 0}, key="new"),
+                journal.submit([activated(TWO)], expected_versions={TWO: 0}),
+                journal.submit([activated(ONE)], key="new"),
+                journal.submit([activated(TWO)], key="old"),
+                journal.submit([], expected_versions={ONE: 5}),
+            ]
+            disk.fail("commit")
+
+        genuine = [KeyConflictError, ConcurrencyError]
+        assert results(tickets) == [CommitFailedError] * 3 + genuine
+        states = [ticket.outcome and ticket.outcome.state for ticket in tickets]
+        assert states == ["unknown"] + ["rejected"] * 4
+        with pytest.raises(CommitFailedError) as caught:
+            tickets[1].wait()
+        assert caught.value.outcome == tickets[1].outcome
+        again = journal.submit([activated(TWO)], expected_versions={TWO: 0})
+        assert again.wait() == Appended(2, 2)
+
+
 def test_a_disk_that_is_full_rejects_all_of_a_batch(path: Path) -> None:
     with FaultVFS() as disk, Journal.open(path) as journal:
         journal.append_events([activated(ONE)])

@@ -58,6 +58,14 @@ class Append(NamedTuple):
         return not self.records and not self.expected_versions and self.key is None
 
 
+class Refused(NamedTuple):
+    """An append whose condition is not met."""
+
+    error: JournalError
+    rests_on_others: bool
+    """Whether what comes before it in the same transaction, not in the file, is in its way."""
+
+
 NOTHING = Appended(None, None)
 
 
@@ -104,8 +112,8 @@ class Appender:
             self.make_ready()
             with self._database.write() as connection:
                 (result,) = self.append_in(connection, (append,))
-                if isinstance(result, JournalError):
-                    raise result  # noqa: TRY301 (it has to end the transaction)
+                if isinstance(result, Refused):
+                    raise result.error  # noqa: TRY301 (it has to end the transaction)
                 attempt = self.attempt(result)
         except BaseException as error:
             note_outcome(error, self.outcome_after(error, attempt))
@@ -136,7 +144,7 @@ class Appender:
 
     def append_in(
         self, connection: apsw.Connection, appends: Sequence[Append]
-    ) -> list[Appended | JournalError]:
+    ) -> list[Appended | Refused]:
         """Append several, as if one came after the other, in a transaction of `Database.write`.
 
         All conditions are looked at before anything is written. One that is not met is the result
@@ -151,7 +159,7 @@ class Appender:
         accepted: list[Sequence[Record]] = []
         new_keys: dict[str, tuple[Appended, str]] = {}
         conditions: _Conditions | None = None
-        results: list[Appended | JournalError] = []
+        results: list[Appended | Refused] = []
         for append in appends:
             records, expected_versions, key, digest = append
             if key is not None or expected_versions:
@@ -300,15 +308,19 @@ class _Conditions:
         self._counted = 0
         self._counts: dict[SessionId, int] = {}
 
-    def look_at(self, append: Append) -> Appended | JournalError | None:
+    def look_at(self, append: Append) -> Appended | Refused | None:
         """Return the result of an append that is not to be written, None for one that is."""
         try:
             if append.key is not None and (appended := self._appended_before(append)):
                 return appended
             if append.expected_versions:
                 self._check_versions(append.expected_versions)
+        except KeyConflictError as error:
+            return Refused(error, append.key in self._new_keys)
+        except ConcurrencyError as error:
+            return Refused(error, error.session_id in self._counts)
         except JournalError as error:
-            return error
+            return Refused(error, rests_on_others=False)
         return None
 
     def _appended_before(self, append: Append) -> Appended | None:

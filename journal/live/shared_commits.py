@@ -17,8 +17,8 @@ from contextlib import suppress
 
 import apsw
 
-from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
-from journal.file.appending import NOTHING, Append, Appender, note_outcome
+from journal.errors import BusyError, ClosedError, OverloadedError
+from journal.file.appending import NOTHING, Append, Appender, Refused, note_outcome
 from journal.file.connections import Database
 from journal.live.tickets import Notify, OwnThread, Ticket
 from journal.store import REJECTED, Appended, Outcome
@@ -270,7 +270,7 @@ class SharedCommits:
     def _commit_some(self) -> None:
         """Commit a batch of what waits."""
         batch: list[Ticket] = []
-        results: list[Outcome | JournalError] = []
+        results: list[Outcome | Refused] = []
         began = time.monotonic()
         waited = 0.0
         try:
@@ -298,11 +298,11 @@ class SharedCommits:
 
     def _append_in(
         self, connection: apsw.Connection, batch: list[Ticket]
-    ) -> list[Outcome | JournalError]:
+    ) -> list[Outcome | Refused]:
         """Append a batch; return what is to be said of each append if the commit fails."""
         results = self._appender.append_in(connection, [ticket._append for ticket in batch])
         attempt = self._appender.attempt
-        return [it if isinstance(it, JournalError) else attempt(it) for it in results]
+        return [it if isinstance(it, Refused) else attempt(it) for it in results]
 
     def _commit_each(self, batch: list[Ticket]) -> None:
         """Commit each append alone: one of them cannot be written."""
@@ -338,13 +338,18 @@ class SharedCommits:
     def _settle(
         self,
         batch: list[Ticket],
-        results: Sequence[Outcome | BaseException],
+        results: Sequence[Outcome | Refused | BaseException],
         error: BaseException | None = None,
     ) -> None:
         """Tell what has become of appends; `error` is that of a commit in which they were."""
         for ticket, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 ticket._fail(result, REJECTED)
+            elif isinstance(result, Refused):
+                why: BaseException = result.error
+                if error is not None and result.rests_on_others:  # which may not be written
+                    why = error
+                ticket._fail(why, REJECTED)
             elif error is not None:
                 ticket._fail(error, self._appender.outcome_after(error, result))
             else:

@@ -515,12 +515,13 @@ def test_what_the_thread_calls_may_not_wait_for_it(
         def emit(self, record: logging.LogRecord) -> None:
             assert "waiting for another process" in record.getMessage()
             handed_in = journal.submit([activated(TWO)])
-            for use in (lambda: journal.append_events([activated(TWO)]), handed_in.wait):
+            for use in (lambda: journal.append_events([activated(TWO)]), handed_in.wait, close):
                 try:
                     use()
                 except BusyError as error:
                     found.append(error.reason)
 
+    close = journal.close
     handler = Journalling()
     logger = logging.getLogger("journal")
     before = logger.level
@@ -530,7 +531,7 @@ def test_what_the_thread_calls_may_not_wait_for_it(
         with support.Child(write_until_told, path) as other:
             assert other.receive() == "ready"
             ticket = journal.submit([activated(ONE)])
-            wait_for(lambda: len(found) == 2)
+            wait_for(lambda: len(found) == 3)
             other.send("go")
             other.receive()
         assert ticket.wait() == Appended(2, 2)
@@ -538,7 +539,7 @@ def test_what_the_thread_calls_may_not_wait_for_it(
         logger.removeHandler(handler)
         logger.setLevel(before)
 
-    assert [reason.partition(" by ")[2] for reason in found] == ["what it has called itself"] * 2
+    assert [reason.partition(" by ")[2] for reason in found] == ["what it has called itself"] * 3
     wait_for(lambda: journal.version(TWO) == 1)
 
 
@@ -564,6 +565,32 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later(path: Path) -> 
         journal.submit([activated(TWO)])
     journal.close()
     assert len(check_file(path, closed=True)) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+def test_an_interrupt_while_it_is_closed_drops_nothing_that_waits(journal: Journal) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with held_up(journal):
+            tickets = [journal.submit([activated(ONE)]) for _ in range(3)]
+
+            def interrupt() -> None:
+                wait_for(lambda: journal._commits._is_closed)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                journal.close()
+            thread.join()
+            with pytest.raises(ClosedError):
+                journal.append_events([activated(TWO)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    journal.close()
+
+    assert results(tickets) == [(2, 2), (3, 3), (4, 4)]
+    assert len(check_file(journal.path, closed=True)) == 4
 
 
 def run_program(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:

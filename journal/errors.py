@@ -28,9 +28,10 @@ class JournalError(Exception):
 
     Errors can be pickled and copied, with their attributes, text and notes.
 
-    Of an error that `Journal.append_events` or a ticket raises, `outcome` says what has become of
-    the append: see `journal.store.Outcome`. So it does of whatever else ends an append, such as a
-    `KeyboardInterrupt` or an `asyncio.CancelledError`. None where no append was begun.
+    Of an error that `Journal.append_events`, `Journal.submit` or a ticket raises, `outcome` says
+    what has become of the append: see `journal.store.Outcome`. It is "rejected" where the append
+    was refused before it was begun, too. So it does of whatever else ends an append that was begun,
+    such as a `KeyboardInterrupt` or an `asyncio.CancelledError`. None where no append is concerned.
     """
 
     outcome: Any = None

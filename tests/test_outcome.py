@@ -16,13 +16,15 @@ import apsw
 import pytest
 import support
 from support import Channel, activated, check_file, number_of
-from test_shared_commits import held_up, results
+from test_shared_commits import held_up, results, wait_for
 
 from journal import (
+    BusyError,
     ClosedError,
     CommitFailedError,
     ConcurrencyError,
     DamagedError,
+    InvalidEventError,
     Journal,
     JournalError,
     KeyConflictError,
@@ -117,6 +119,58 @@ def test_the_errors_of_tickets_say_it_too(path: Path) -> None:
     assert overloaded.value.outcome == conflict.value.outcome == ticket.outcome == REJECTED
     with pytest.raises(ClosedError):
         journal.append_events([activated(ONE)])
+
+
+def refusals(path: Path) -> Iterator[tuple[Any, type[JournalError], dict[str, Any]]]:
+    """Yield journals that refuse an append before it is begun, and by which error."""
+    with Journal.open(path, durability="buffered", max_events=1, when_full="raise") as buffered:
+        with held_up(buffered):
+            buffered.append_events([activated(ONE)])
+            yield buffered, OverloadedError, {}
+    yield buffered, ClosedError, {}
+    with Journal.open(path, waiting_max=1) as journal:
+        yield journal, InvalidEventError, {"events": ["not an event"]}
+        with held_up(journal):
+            journal.submit([activated(ONE)])
+            yield journal, OverloadedError, {}
+        with journal._database.write():
+            yield journal, BusyError, {"expected_versions": {ONE: 2}}
+    yield journal, ClosedError, {}
+    with Journal.open(path, read_only=True) as reader:
+        yield reader, ReadOnlyError, {}
+
+
+def test_an_append_that_is_refused_before_it_is_begun_is_rejected(path: Path) -> None:
+    for journal, kind, arguments in refusals(path):
+        for append in (journal.append_events, journal.submit):
+            with pytest.raises(kind) as caught:
+                append(**{"events": [activated(TWO)], **arguments})
+            assert caught.value.outcome == REJECTED
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_submit_that_does_not_return_has_an_outcome(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_begun: bool
+) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events([activated(ONE)])
+        hand_in = journal._commits._hand_in
+
+        def interrupted(ticket: Any) -> None:
+            hand_in(ticket)
+            if is_begun:
+                held.close()
+                wait_for(lambda: ticket._has_begun)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(journal._commits, "_hand_in", interrupted)
+        with contextlib.ExitStack() as held:
+            held.enter_context(held_up(journal))
+            with pytest.raises(KeyboardInterrupt) as caught:
+                journal.submit([activated(TWO)])
+        outcome = caught.value.outcome  # type: ignore[attr-defined]
+        assert outcome == (Outcome("committed", Appended(2, 2)) if is_begun else REJECTED)
+        assert journal.version(TWO) == is_begun
 
 
 # What only the file knows

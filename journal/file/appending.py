@@ -13,6 +13,7 @@ from journal.errors import (
     CommitFailedError,
     ConcurrencyError,
     DamagedError,
+    InvalidEventError,
     JournalError,
     KeyConflictError,
     StorageFullError,
@@ -78,7 +79,11 @@ def append_of(
         InvalidEventError, TypeError, ValueError: as `EventStore.append_events`.
     """
     check_arguments(expected_versions, key)
-    records = encode(events)
+    try:
+        records = encode(events)
+    except InvalidEventError as error:
+        note_outcome(error, REJECTED)
+        raise
     expected_versions = expected_versions and dict(expected_versions)
     return Append(records, expected_versions, key, "" if key is None else content_digest(records))
 

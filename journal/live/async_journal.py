@@ -179,7 +179,11 @@ class AsyncJournal:
             ReadOnlyError: as it says.
             OverloadedError: more appends wait than `waiting_max` of `open` allows.
         """
-        commits = self.journal._commits
+        try:
+            commits = self.journal._commits
+        except ClosedError as error:
+            note_outcome(error, REJECTED)
+            raise
         loop = asyncio.get_running_loop()
         waker = self._waker
         if waker is None or waker.loop is not loop:

@@ -107,9 +107,9 @@ class BufferedCommits(SharedCommits):
             OverloadedError: the buffer is full.
             JournalError: those of `Database.check_may_write`.
         """
-        self._check_may_call("appended to")
         ticket = _BufferedTicket(self, append)
         try:
+            self._check_may_call("appended to")
             self.raise_failure()
             if append.is_nothing:
                 ticket._commit(NOTHING)
@@ -119,22 +119,20 @@ class BufferedCommits(SharedCommits):
             note_outcome(error, REJECTED)
             raise
         except BaseException as error:
-            if not self.take_out(ticket):
-                ticket._wait()
-            note_outcome(error, ticket.outcome or REJECTED)
+            self._note_fate(error, ticket)
             raise
         return ticket
 
-    def append(self, append: Append) -> Appended:
+    def _append(self, append: Append) -> Appended:
         """Append, and return when it is committed, and with it what was buffered before.
 
         Raises:
             FlushFailedError: earlier ones could not be written; this one was not tried.
-            JournalError: those of `SharedCommits.append`.
+            JournalError: those of `SharedCommits._append`.
         """
         self._check_may_call("appended to")
         self.raise_failure()
-        return super().append(append)
+        return super()._append(append)
 
     def flush(self) -> None:
         """Return when all that was buffered before is settled.

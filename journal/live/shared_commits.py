@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import apsw
 
-from journal.errors import BusyError, ClosedError, OverloadedError
+from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
 from journal.file.appending import NOTHING, Append, Appender, Refused, note_outcome
 from journal.file.connections import Database
 from journal.live.tickets import Notify, OwnThread, Ticket
@@ -70,6 +70,14 @@ class SharedCommits:
             OverloadedError: too many wait.
             BusyError: what the thread that commits has called appends.
         """
+        try:
+            return self._append(append)
+        except JournalError as error:
+            if error.outcome is None:  # it was refused
+                note_outcome(error, REJECTED)
+            raise
+
+    def _append(self, append: Append) -> Appended:
         self._database.check_open()
         if append.is_nothing:
             return NOTHING
@@ -91,9 +99,7 @@ class SharedCommits:
             self._hand_in(ticket)
             return ticket.wait()
         except BaseException as error:
-            if not self.take_out(ticket):
-                ticket._wait()
-            note_outcome(error, ticket.outcome or REJECTED)
+            self._note_fate(error, ticket)
             raise
 
     def _append_alone(self, append: Append) -> Appended | None:
@@ -120,10 +126,23 @@ class SharedCommits:
             OverloadedError: too many wait.
             JournalError: those of `Database.check_may_write`.
         """
-        self._database.check_may_write()
         ticket = Ticket(append, self._database.path, self._own_thread, notify)
-        self._hand_in(ticket)
-        return ticket
+        try:
+            self._database.check_may_write()
+            self._hand_in(ticket)
+            return ticket  # noqa: TRY300 (an interrupt may come here, too)
+        except JournalError as error:  # it was not handed in
+            note_outcome(error, REJECTED)
+            raise
+        except BaseException as error:
+            self._note_fate(error, ticket)
+            raise
+
+    def _note_fate(self, error: BaseException, ticket: Ticket) -> None:
+        """Have what ended a handing in, or a wait, say what has become of the append."""
+        if not self.take_out(ticket):
+            ticket._wait()
+        note_outcome(error, ticket.outcome or REJECTED)
 
     def take_out(self, ticket: Ticket) -> bool:
         """Take an append out that nobody has begun to commit; False where it is too late."""

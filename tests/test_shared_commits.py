@@ -814,6 +814,61 @@ def test_who_is_interrupted_while_it_waits_is_taken_out(journal: Journal) -> Non
     assert journal.get_events_for_session(TWO) == []
 
 
+@pytest.mark.parametrize("where", ["make_ready", "append_in", "commit", "settle"])
+def test_where_callers_commit_an_interrupt_is_for_one_of_them_only(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    commits = journal._commits
+    monkeypatch.setattr(commits, "_running", lambda: None)  # no thread can be started
+    commits._have_met = True
+    is_over = threading.Event()
+    commit_batch = commits._commit_batch
+
+    def after_the_other() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert is_over.wait(support.TIMEOUT_S)
+        commit_batch()
+
+    def interrupt_after(owner: Any, name: str) -> None:
+        act = getattr(owner, name)
+
+        def interrupted(*arguments: Any) -> None:
+            monkeypatch.setattr(owner, name, act)
+            act(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    found: list[Any] = []
+
+    def append() -> None:
+        try:
+            found.append(journal.append_events([activated(TWO)], expected_versions={TWO: 0}))
+        except BaseException as error:
+            found.append(error)
+
+    monkeypatch.setattr(commits, "_commit_batch", after_the_other)
+    neighbour = threading.Thread(target=append)
+    neighbour.start()
+    wait_for(lambda: commits._queue)
+    (waiting,) = commits._queue
+    if where == "settle":
+        interrupt_after(waiting, "_commit")
+    else:
+        owner: Any = journal._database if where == "commit" else journal._appender
+        interrupt_after(owner, "_commit" if where == "commit" else where)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        journal.append_events([activated(ONE)])
+    is_over.set()
+    neighbour.join(support.TIMEOUT_S)
+
+    assert found == [Appended(2, 2)]
+    is_committed = where in ("commit", "settle")
+    outcome = Outcome("committed", Appended(3, 3)) if is_committed else Outcome("rejected")
+    assert caught.value.outcome == outcome  # type: ignore[attr-defined]
+    assert journal.last_position == 2 + is_committed
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 def test_a_signals_handler_may_append_while_its_thread_does(path: Path) -> None:
     appended: list[Any] = []

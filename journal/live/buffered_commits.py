@@ -220,9 +220,9 @@ class BufferedCommits(SharedCommits):
             return super()._pause_seconds()
         return max(0.0, min(self._seconds_left(), _SLICE_SECONDS))
 
-    def _take(self) -> list[Ticket]:
+    def _take(self, batch: list[Ticket]) -> list[Ticket]:
         with self._lock:
-            batch = super()._take()
+            super()._take(batch)
             self._taken = batch[0] if batch else None
             if not self._queue:
                 self._is_urgent = False

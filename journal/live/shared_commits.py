@@ -17,7 +17,13 @@ from contextlib import suppress
 
 import apsw
 
-from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
+from journal.errors import (
+    BusyError,
+    ClosedError,
+    CommitFailedError,
+    JournalError,
+    OverloadedError,
+)
 from journal.file.appending import NOTHING, Append, Appender, Refused, note_outcome
 from journal.file.connections import Database
 from journal.live.tickets import Notify, OwnThread, Ticket
@@ -270,8 +276,8 @@ class SharedCommits:
         while ticket.outcome is None:
             if self._queue:
                 self._commit_batch()
-            else:  # another thread has begun to commit it
-                ticket._wait()
+            else:  # another thread has begun to commit it, and may have to put it back
+                ticket._wait_a_moment()
 
     def _commit_all(self) -> None:
         while self._queue:
@@ -296,24 +302,49 @@ class SharedCommits:
             self._appender.make_ready()
             with self._database.write() as connection:
                 waited = time.monotonic() - began
-                batch = self._take()
+                self._take(batch)
                 results = self._append_in(connection, batch)
-        except BaseException as error:  # noqa: BLE001 (it is raised in those who wait)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or self._own_thread.is_this):
+                self._leave_to_others(batch, results, error)
+                raise  # an interrupt of a caller that commits, too, is for that one only
             if results:  # the commit failed: nothing is tried again
                 self._settle(batch, results, error)
             elif batch:
                 self._commit_each(batch)
             else:
                 late = isinstance(error, BusyError)
-                batch = self._take_those_before(began) if late else self._take()
+                batch = self._take_those_before(began) if late else self._take([])
                 self._settle(batch, [error] * len(batch))
         else:
-            self._settle(batch, results)
+            try:
+                self._settle(batch, results)
+            except BaseException:  # an interrupt: the others are to hear of it all the same
+                self._settle(batch, results)
+                raise
             if self.after_commit is not None:
                 self.after_commit(sum(ticket._event_count for ticket in batch))
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)
+
+    def _leave_to_others(
+        self, batch: list[Ticket], results: list[Outcome | Refused], error: BaseException
+    ) -> None:
+        """Put back what an interrupt has kept from being written; else the file says what it is."""
+        attempt = next((it for it in results if isinstance(it, Outcome)), None)
+        state = self._appender.outcome_after(error, attempt).state
+        if state == "committed":
+            self._settle(batch, results)
+        elif state == "unknown":
+            reason = "a commit was interrupted, and the file does not say whether it took"
+            self._settle(batch, results, CommitFailedError(self._database.path, reason))
+        else:
+            with self._lock:
+                for ticket in reversed(batch):
+                    ticket._has_begun = False
+                    if ticket not in self._queue:
+                        self._queue.appendleft(ticket)
 
     def _append_in(
         self, connection: apsw.Connection, batch: list[Ticket]
@@ -332,9 +363,8 @@ class SharedCommits:
                 ticket._fail(error, getattr(error, "outcome", None) or REJECTED)
         self._tell(batch)
 
-    def _take(self) -> list[Ticket]:
-        """Take what goes into a batch out of the queue; what is too large is a batch by itself."""
-        batch: list[Ticket] = []
+    def _take(self, batch: list[Ticket]) -> list[Ticket]:
+        """Move what goes into a batch there; what is too large is a batch by itself."""
         events = size = 0
         with self._lock:
             while self._queue:
@@ -344,7 +374,8 @@ class SharedCommits:
                 if batch and (events > BATCH_EVENTS_MAX or size > BATCH_SIZE_MAX):
                     break
                 ticket._has_begun = True
-                batch.append(self._queue.popleft())
+                batch.append(ticket)  # first: no interrupt may come between and lose it
+                self._queue.popleft()
         return batch
 
     def _take_those_before(self, instant: float) -> list[Ticket]:
@@ -362,6 +393,8 @@ class SharedCommits:
     ) -> None:
         """Tell what has become of appends; `error` is that of a commit in which they were."""
         for ticket, result in zip(batch, results, strict=True):
+            if ticket.outcome is not None:  # an interrupt came before: this is a repetition
+                continue
             if isinstance(result, BaseException):
                 ticket._fail(result, REJECTED)
             elif isinstance(result, Refused):

@@ -81,8 +81,11 @@ class Ticket:
             raise ClosedError(self._path, "this append was handed in before the process was forked")
         # No Event: who settles it would wait for a thread that a signal's handler holds up in it.
         while not self._is_known:
-            if self._wake_up.acquire(timeout=_SLICE_SECONDS):
-                self._wake_up.release()  # for the next one who waits
+            self._wait_a_moment()
+
+    def _wait_a_moment(self) -> None:
+        if self._wake_up.acquire(timeout=_SLICE_SECONDS):
+            self._wake_up.release()  # for the next one who waits
 
     def _own(self, error: BaseException) -> BaseException:
         """Return an error to raise in this thread, which no other thread raises, too."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import threading
 import time
@@ -436,6 +437,49 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later(path: Path) -> 
     run(main)
     assert own_threads() == []
     assert len(check_file(path, closed=True)) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_is_refused_at_once(path: Path) -> None:
+    journal = AsyncJournal.open(path)
+    kept: list[Any] = []
+
+    async def before() -> None:
+        await journal.__aenter__()
+        await journal.append_events([activated(ONE), activated(TWO)])
+        held.enter_context(held_up(journal.journal))
+        kept.append(journal.submit([activated(ONE)]))
+
+    async def in_child() -> int:
+        uses: list[Callable[[], Awaitable[Any]]] = [
+            kept[0].wait,
+            lambda: journal.session(ONE),
+            lambda: journal.append_events([activated(ONE)]),
+        ]
+        for number, use in enumerate(uses):
+            try:
+                await asyncio.wait_for(use(), 5)
+                return 10 + number
+            except ClosedError as error:
+                if "before" not in str(error):
+                    return 20 + number
+        await asyncio.wait_for(journal.close(), 5)
+        return 0
+
+    with contextlib.ExitStack() as held:
+        run(before)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                code = asyncio.run(in_child())
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    run(kept[0].wait)
+    run(journal.close)
+    assert len(check_file(path, closed=True)) == 3
 
 
 def test_a_loop_that_ends_early_leaves_the_append_to_be_committed(path: Path) -> None:

@@ -1,6 +1,7 @@
 """A journal for programs that use asyncio: the loop waits for no disk and no lock."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -55,6 +56,7 @@ class AsyncJournal:
         self._path = absolute(path)
         self._journal: Journal | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
         self._waker: _Waker | None = None
 
     @classmethod
@@ -94,6 +96,7 @@ class AsyncJournal:
 
     async def __aenter__(self) -> Self:
         """Open it."""
+        self._pid = os.getpid()
         threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="journal reads")
         opening = threads.submit(self._opening)
         try:
@@ -129,6 +132,9 @@ class AsyncJournal:
         if journal is None or threads is None:
             return
         self._journal = None
+        if os.getpid() != self._pid:  # the threads are in the parent
+            journal.close()
+            return
         try:
             await _to_the_end(asyncio.wrap_future(threads.submit(journal.close)))
         finally:
@@ -139,11 +145,16 @@ class AsyncJournal:
         """The journal under it.
 
         Raises:
-            ClosedError: it is not open.
+            ClosedError: it is not open, or was opened before the process was forked.
         """
-        if self._journal is None:
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[Journal, ThreadPoolExecutor]:
+        if self._journal is None or self._threads is None:
             raise ClosedError(self._path, "the journal is not open")
-        return self._journal
+        if os.getpid() != self._pid:  # the threads are in the parent
+            raise ClosedError(self._path, "was opened before this process was forked")
+        return self._journal, self._threads
 
     async def append_events(
         self,
@@ -265,9 +276,8 @@ class AsyncJournal:
 
     async def _call(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
         """Call a function in a thread."""
-        if self._journal is None or self._threads is None:
-            raise ClosedError(self._path, "the journal is not open")
-        return await asyncio.wrap_future(self._threads.submit(function, *arguments, **named))
+        _, threads = self._opened()
+        return await asyncio.wrap_future(threads.submit(function, *arguments, **named))
 
 
 class AsyncTicket:
@@ -291,6 +301,7 @@ class AsyncTicket:
             JournalError: what `append_events` would raise; each call raises one of its own.
         """
         ticket, waker = self._ticket, self._waker
+        ticket._check_may_wait()
         if waker.loop is not asyncio.get_running_loop():
             waker = self._waker = ticket._notify = _Waker(asyncio.get_running_loop())
         future = waker.future_of(ticket)

@@ -76,9 +76,12 @@ class Ticket:
         """What has become of the append; None while that is not known."""
         return self._outcome if self._is_known else None
 
-    def _wait(self) -> None:
+    def _check_may_wait(self) -> None:
         if not self._is_known and os.getpid() != self._pid:  # what would commit it is in the parent
             raise ClosedError(self._path, "this append was handed in before the process was forked")
+
+    def _wait(self) -> None:
+        self._check_may_wait()
         # No Event: who settles it would wait for a thread that a signal's handler holds up in it.
         while not self._is_known:
             self._wait_a_moment()

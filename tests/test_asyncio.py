@@ -322,6 +322,42 @@ def test_a_ticket_may_be_awaited_in_another_loop(path: Path) -> None:
         run(second)
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_ticket_may_be_awaited_in_two_loops_at_the_same_time(
+    path: Path, *, is_cancelled: bool
+) -> None:
+    journal = AsyncJournal.open(path)
+    found: list[Any] = []
+    waits: list[Any] = []
+
+    async def wait(ticket: AsyncTicket) -> None:
+        waits.append(ticket)
+        try:
+            found.append(await asyncio.wait_for(ticket.wait(), support.TIMEOUT_S / 10))
+        except (ClosedError, TimeoutError) as error:
+            found.append(type(error))
+
+    async def main() -> None:
+        await journal.__aenter__()
+        with held_up(journal.journal):
+            ticket = journal.submit([activated(ONE)])
+            here = [asyncio.create_task(wait(ticket)) for _ in range(2)]
+            await asyncio.sleep(0)
+            there = threading.Thread(target=lambda: asyncio.run(wait(ticket)))
+            there.start()
+            await asyncio.to_thread(wait_for, lambda: len(waits) == 3)
+            await asyncio.sleep(0.05)
+            if is_cancelled:
+                here[0].cancel()
+                await asyncio.wait(here)
+        await asyncio.wait(here)
+        await asyncio.to_thread(there.join)
+        await journal.close()
+
+    run(main)
+    assert found == ([ClosedError] * 2 if is_cancelled else [Appended(1, 1)] * 3)
+
+
 @pytest.mark.parametrize("seed", range(support.ROUNDS))
 def test_every_cancelled_append_knows_what_became_of_it(path: Path, seed: int) -> None:
     rng = random.Random(seed)

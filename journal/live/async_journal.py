@@ -286,7 +286,7 @@ class AsyncTicket:
     def __init__(self, ticket: Ticket, commits: SharedCommits, waker: "_Waker") -> None:
         self._ticket = ticket
         self._commits = commits
-        self._waker = waker
+        self._wakers = [waker]
 
     async def wait(self) -> Appended:
         """Wait until the append is committed, and return the positions of its events.
@@ -300,20 +300,30 @@ class AsyncTicket:
         Raises:
             JournalError: what `append_events` would raise; each call raises one of its own.
         """
-        ticket, waker = self._ticket, self._waker
+        ticket, waker = self._ticket, self._waker_here()
         ticket._check_may_wait()
-        if waker.loop is not asyncio.get_running_loop():
-            waker = self._waker = ticket._notify = _Waker(asyncio.get_running_loop())
         future = waker.future_of(ticket)
         try:
             await future
         except asyncio.CancelledError as error:
             if not self._commits.take_out(ticket):
                 await waker.wait_for(ticket)
-            waker.wake((ticket,))
+            for each in self._wakers:
+                each((ticket,))
             note_outcome(error, ticket.outcome or REJECTED)
             raise
         return ticket.wait()
+
+    def _waker_here(self) -> "_Waker":
+        """Return what wakes the tasks of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        for waker in self._wakers:
+            if waker.loop is loop:
+                return waker
+        waker = _Waker(loop)
+        self._wakers.append(waker)
+        self._ticket._notify.append(waker)
+        return waker
 
     @property
     def positions(self) -> Appended | None:

@@ -410,9 +410,8 @@ class SharedCommits:
 
     def _tell(self, batch: list[Ticket]) -> None:
         """Tell those who asked for it that a batch is settled."""
-        for notify in {ticket._notify for ticket in batch}:
-            if notify is not None:
-                notify([ticket for ticket in batch if ticket._notify is notify])
+        for notify in {each for ticket in batch for each in ticket._notify}:
+            notify([ticket for ticket in batch if notify in ticket._notify])
 
 
 _is_over = not threading.main_thread().is_alive()  # for who opens the first journal at the very end

@@ -34,7 +34,7 @@ class Ticket:
     ) -> None:
         self._append = append
         self._own_thread = own_thread
-        self._notify = notify
+        self._notify = [] if notify is None else [notify]
         self._event_count = len(append.records)
         self._size = sum(len(record[4]) for record in append.records if record[4])
         self._path = path

@@ -475,6 +475,36 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later(path: Path) -> 
     assert len(check_file(path, closed=True)) == 5
 
 
+def test_closing_waits_for_what_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        journal = AsyncJournal.open(path)
+        async with journal:
+            await journal.append_events([activated(ONE)])
+            inner = journal.journal
+            version = inner.version
+
+            def slow(*_: Any) -> Any:
+                begun.set()
+                assert may_go_on.wait(support.TIMEOUT_S)
+                return [version(ONE)]
+
+            monkeypatch.setattr(inner, "get_events_for_session", slow)
+            reads = [
+                asyncio.create_task(journal.get_events_for_session(ONE))
+                for _ in range(async_journal._THREADS_MAX - 1)
+            ]
+            await asyncio.to_thread(begun.wait, support.TIMEOUT_S)
+            closing = asyncio.create_task(journal.close())
+            await asyncio.sleep(0.1)
+            may_go_on.set()
+            assert await asyncio.gather(*reads) == [[1]] * len(reads)
+            await closing
+
+    run(main)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_is_refused_at_once(path: Path) -> None:

@@ -135,10 +135,11 @@ class AsyncJournal:
         if os.getpid() != self._pid:  # the threads are in the parent
             journal.close()
             return
+        last = ThreadPoolExecutor(1, thread_name_prefix="journal closes")
         try:
-            await _to_the_end(asyncio.wrap_future(threads.submit(journal.close)))
+            await _to_the_end(asyncio.wrap_future(last.submit(_close, journal, threads)))
         finally:
-            threads.shutdown(wait=False)
+            last.shutdown(wait=False)
 
     @property
     def journal(self) -> Journal:
@@ -368,6 +369,12 @@ class _Waker:
             for future in self._futures.pop(ticket, ()):
                 if not future.done():
                     future.set_result(None)
+
+
+def _close(journal: Journal, threads: ThreadPoolExecutor) -> None:
+    """Close a journal once nothing is read from it any more."""
+    threads.shutdown(wait=True)
+    journal.close()
 
 
 async def _to_the_end(future: "asyncio.Future[T]") -> T:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -33,6 +34,8 @@ from journal import (
     SessionId,
     StorageError,
     StorageFullError,
+    continue_copy,
+    recover,
 )
 from journal.file import writers
 from journal.store import REJECTED, Appended, Outcome
@@ -382,6 +385,27 @@ def test_a_row_that_says_no_number_is_damage(path: Path) -> None:
 
     with Journal.open(path) as journal, pytest.raises(DamagedError, match="writer"):
         journal.resolve(outcome)
+
+
+def test_a_copy_says_nothing_of_commits(path: Path, tmp_path: Path) -> None:
+    """What was committed after it was made is not in it, and is not rejected for that."""
+    with Journal.open(path) as journal:
+        journal.append_events([activated(ONE)])
+        token, number = journal._appender.attempt(Appended(1, 1))[2:]
+        shipped = journal.ship(tmp_path / "shipped.db").path
+        assert rows(shipped) == []
+        shutil.copy(path, tmp_path / "damaged.db")
+        shutil.copy(f"{path}-wal", tmp_path / "damaged.db-wal")
+        recovered = recover(tmp_path / "damaged.db", tmp_path / "recovered.db").path
+        assert rows(recovered) == []
+        journal.append_events([activated(TWO)])  # the copies know nothing of it
+    later = Outcome("unknown", Appended(2, 2), token, (number or 0) + 1)
+    with contextlib.closing(apsw.Connection(str(shipped))) as file:  # as earlier versions made it
+        file.execute("INSERT INTO writer VALUES (1, ?, ?, 1)", (token, number))
+
+    for name, copy in (("one.db", shipped), ("two.db", recovered)):
+        with Journal.open(continue_copy(copy, tmp_path / name).path) as journal:
+            assert journal.resolve(later) == later
 
 
 # Interrupts

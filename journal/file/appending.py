@@ -100,7 +100,7 @@ class Appender:
         self._is_ready = False
         self._is_in_doubt = False
         self._failures = 0
-        self._unknown: set[str] = set()
+        self._unknown: set[Outcome] = set()
         if not database.read_only:
             with database.undisturbed() as connection:
                 check_open_block(connection)
@@ -206,7 +206,7 @@ class Appender:
         if not isinstance(error, CommitFailedError):  # an interrupt, before or after the commit
             with suppress(Exception), self._database.read() as connection:
                 return _decided(attempt, committed_number(connection, str(attempt.token)))
-        self._unknown.add(str(attempt.token))
+        self._unknown.add(attempt)
         return attempt
 
     def resolve(self, outcome: Outcome) -> Outcome:
@@ -218,7 +218,10 @@ class Appender:
         if outcome.state != "unknown" or outcome.token is None:
             return outcome
         with self._database.settled() as connection:
-            return _decided(outcome, committed_number(connection, outcome.token))
+            decided = _decided(outcome, committed_number(connection, outcome.token))
+        if decided.state != "unknown":
+            self._unknown.discard(outcome)
+        return decided
 
     def _write(
         self,
@@ -248,7 +251,7 @@ class Appender:
         with self._database.write() as connection:
             tip = self._current_tip(connection)
             tip.tail.write_open(connection, tip.position)
-            self._writer.remove(connection, self._unknown)
+            self._writer.remove(connection, {str(each.token) for each in self._unknown})
 
     def seal_block(self, connection: apsw.Connection) -> None:
         """Seal the block at the end, in a transaction in which all of it is to be pruned."""

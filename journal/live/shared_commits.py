@@ -312,6 +312,7 @@ class SharedCommits:
                 self._settle(batch, results, error)
             elif batch:
                 self._commit_each(batch)
+                self._committed(batch)
             else:
                 late = isinstance(error, BusyError)
                 batch = self._take_those_before(began) if late else self._take([])
@@ -322,11 +323,15 @@ class SharedCommits:
             except BaseException:  # an interrupt: the others are to hear of it all the same
                 self._settle(batch, results)
                 raise
-            if self.after_commit is not None:
-                self.after_commit(sum(ticket._event_count for ticket in batch))
+            self._committed(batch)
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)
+
+    def _committed(self, batch: list[Ticket]) -> None:
+        """Tell `after_commit` how many events of a batch were committed."""
+        if self.after_commit is not None:
+            self.after_commit(sum(it._event_count for it in batch if it.positions is not None))
 
     def _leave_to_others(
         self, batch: list[Ticket], results: list[Outcome | Refused], error: BaseException

@@ -814,7 +814,7 @@ def test_who_is_interrupted_while_it_waits_is_taken_out(journal: Journal) -> Non
     assert journal.get_events_for_session(TWO) == []
 
 
-@pytest.mark.parametrize("where", ["make_ready", "append_in", "commit", "settle"])
+@pytest.mark.parametrize("where", ["make_ready", "append_in", "commit", "settle", "each alone"])
 def test_where_callers_commit_an_interrupt_is_for_one_of_them_only(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -854,6 +854,16 @@ def test_where_callers_commit_an_interrupt_is_for_one_of_them_only(
     (waiting,) = commits._queue
     if where == "settle":
         interrupt_after(waiting, "_commit")
+    elif where == "each alone":
+        commits._appender.make_ready()
+        insert = appending._Tip.insert
+
+        def fails(*arguments: Any) -> None:
+            monkeypatch.setattr(appending._Tip, "insert", insert)
+            raise LookupError
+
+        monkeypatch.setattr(appending._Tip, "insert", fails)
+        interrupt_after(journal._database, "_commit")
     else:
         owner: Any = journal._database if where == "commit" else journal._appender
         interrupt_after(owner, "_commit" if where == "commit" else where)

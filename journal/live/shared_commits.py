@@ -305,9 +305,11 @@ class SharedCommits:
                 self._take(batch)
                 results = self._append_in(connection, batch)
         except BaseException as error:
-            if not (isinstance(error, Exception) or self._own_thread.is_this):
-                self._leave_to_others(batch, results, error)
-                raise  # an interrupt of a caller that commits, too, is for that one only
+            if self._is_for_one(error):
+                attempt = next((it for it in results if isinstance(it, Outcome)), None)
+                outcome = self._appender.outcome_after(error, attempt)
+                self._leave_to_others(batch, results, outcome)
+                raise
             if results:  # the commit failed: nothing is tried again
                 self._settle(batch, results, error)
             elif batch:
@@ -333,23 +335,28 @@ class SharedCommits:
         if self.after_commit is not None:
             self.after_commit(sum(it._event_count for it in batch if it.positions is not None))
 
+    def _is_for_one(self, error: BaseException) -> bool:
+        """Tell whether it is an interrupt of a caller that commits for others, too."""
+        return not (isinstance(error, Exception) or self._own_thread.is_this)
+
     def _leave_to_others(
-        self, batch: list[Ticket], results: list[Outcome | Refused], error: BaseException
+        self, batch: list[Ticket], results: Sequence[Outcome | Refused], outcome: Outcome
     ) -> None:
-        """Put back what an interrupt has kept from being written; else the file says what it is."""
-        attempt = next((it for it in results if isinstance(it, Outcome)), None)
-        state = self._appender.outcome_after(error, attempt).state
-        if state == "committed":
+        """Put back what an interrupt has kept from being written; else the file has said it."""
+        if outcome.state == "committed":
             self._settle(batch, results)
-        elif state == "unknown":
+        elif outcome.state == "unknown":
             reason = "a commit was interrupted, and the file does not say whether it took"
             self._settle(batch, results, CommitFailedError(self._database.path, reason))
         else:
-            with self._lock:
-                for ticket in reversed(batch):
-                    ticket._has_begun = False
-                    if ticket not in self._queue:
-                        self._queue.appendleft(ticket)
+            self._put_back(batch)
+
+    def _put_back(self, batch: list[Ticket]) -> None:
+        with self._lock:
+            for ticket in reversed(batch):
+                ticket._has_begun = False
+                if ticket not in self._queue:
+                    self._queue.appendleft(ticket)
 
     def _append_in(
         self, connection: apsw.Connection, batch: list[Ticket]
@@ -361,11 +368,17 @@ class SharedCommits:
 
     def _commit_each(self, batch: list[Ticket]) -> None:
         """Commit each append alone: one of them cannot be written."""
-        for ticket in batch:
+        for number, ticket in enumerate(batch):
             try:
                 ticket._commit(self._appender.append(ticket._append))
-            except BaseException as error:  # noqa: BLE001 (the same)
-                ticket._fail(error, getattr(error, "outcome", None) or REJECTED)
+            except BaseException as error:
+                outcome = getattr(error, "outcome", None) or REJECTED
+                if self._is_for_one(error):
+                    self._put_back(batch[number + 1 :])
+                    self._leave_to_others([ticket], [outcome], outcome)
+                    self._tell(batch[:number])
+                    raise
+                ticket._fail(error, outcome)
         self._tell(batch)
 
     def _take(self, batch: list[Ticket]) -> list[Ticket]:

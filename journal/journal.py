@@ -422,8 +422,8 @@ class Journal:
         Raises:
             LineRejectedError: a line is not an event, and `on_error` is "stop". The events of
                 all lines before it are committed, and nothing after.
-            ReadOnlyError, StorageFullError, CommitFailedError: as `append_events`. The batches
-                before are committed.
+            ReadOnlyError, StorageFullError, OverloadedError, CommitFailedError: as `append_events`.
+                The batches before are committed.
         """
         appender = self.line_appender(on_error=on_error, unknown=unknown, on_reject=on_reject)
         return appender.append_all(lines)

@@ -71,6 +71,7 @@ class AsyncJournal:
     ) -> Self:
         """Return a journal that `async with` opens and closes; see `Journal.open`.
 
+        There is no `retention`: prune with `asyncio.to_thread(journal.journal.prune, ...)`.
         Tasks need no buffer. Where there is to be one all the same, for fewer syncs, the
         `append_events` of a `BufferedJournal` may be called in the loop: with `when_full="raise"`,
         it waits for nothing.

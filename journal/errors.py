@@ -28,9 +28,10 @@ class JournalError(Exception):
 
     Errors can be pickled and copied, with their attributes, text and notes.
 
-    Of an error that `Journal.append_events` or a ticket raises, `outcome` says what has become of
-    the append: see `journal.store.Outcome`. So it does of whatever else ends an append, such as a
-    `KeyboardInterrupt` or an `asyncio.CancelledError`. None where no append was begun.
+    Of an error that `Journal.append_events`, `Journal.submit` or a ticket raises, `outcome` says
+    what has become of the append: see `journal.store.Outcome`. It is "rejected" where the append
+    was refused before it was begun, too. So it does of whatever else ends an append that was begun,
+    such as a `KeyboardInterrupt` or an `asyncio.CancelledError`. None where no append is concerned.
     """
 
     outcome: Any = None
@@ -401,7 +402,11 @@ class ClosedError(PathError, ValueError):
 
 
 class BusyError(PathOSError, TimeoutError):
-    """Another process held the file's lock for longer than a minute. A retry can help."""
+    """Another process held the file's lock for longer than a minute. A retry can help.
+
+    Or a handler, of a signal or of logging, say, would have to wait for what it has interrupted, or
+    what has called it.
+    """
 
     usual_errno = ETIMEDOUT
 

@@ -219,14 +219,18 @@ class Journal:
         Where no more than ten thousand events are not folded yet, the built-in projections catch
         up, so that plain SQL finds every session and stream.
         The last one to close a file folds the -wal into it, so that one file is left.
+        An interrupt (Ctrl-C) while it waits for what was handed in drops none of that: closing can
+        be repeated.
 
         Raises:
+            BusyError: a handler or a fold that the journal's own thread has called closes it; it is
+                not closed.
             StorageFullError, StorageError: it is closed, and nothing is lost, but there is no room
                 for that: the -wal stays, and is part of the journal. Where a `with` statement ends
                 by another error, it is a note to that.
         """
+        self._commits.close()  # not below: an interrupt must not close the file to what waits
         try:
-            self._commits.close()
             if not (self._database.closed or self._database.read_only):
                 with suppress(JournalError):  # the next one to append makes up for it
                     self._appender.close_block()
@@ -418,8 +422,8 @@ class Journal:
         Raises:
             LineRejectedError: a line is not an event, and `on_error` is "stop". The events of
                 all lines before it are committed, and nothing after.
-            ReadOnlyError, StorageFullError, CommitFailedError: as `append_events`. The batches
-                before are committed.
+            ReadOnlyError, StorageFullError, OverloadedError, CommitFailedError: as `append_events`.
+                The batches before are committed.
         """
         appender = self.line_appender(on_error=on_error, unknown=unknown, on_reject=on_reject)
         return appender.append_all(lines)

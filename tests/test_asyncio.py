@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import threading
 import time
@@ -321,6 +322,42 @@ def test_a_ticket_may_be_awaited_in_another_loop(path: Path) -> None:
         run(second)
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_ticket_may_be_awaited_in_two_loops_at_the_same_time(
+    path: Path, *, is_cancelled: bool
+) -> None:
+    journal = AsyncJournal.open(path)
+    found: list[Any] = []
+    waits: list[Any] = []
+
+    async def wait(ticket: AsyncTicket) -> None:
+        waits.append(ticket)
+        try:
+            found.append(await asyncio.wait_for(ticket.wait(), support.TIMEOUT_S / 10))
+        except (ClosedError, TimeoutError) as error:
+            found.append(type(error))
+
+    async def main() -> None:
+        await journal.__aenter__()
+        with held_up(journal.journal):
+            ticket = journal.submit([activated(ONE)])
+            here = [asyncio.create_task(wait(ticket)) for _ in range(2)]
+            await asyncio.sleep(0)
+            there = threading.Thread(target=lambda: asyncio.run(wait(ticket)))
+            there.start()
+            await asyncio.to_thread(wait_for, lambda: len(waits) == 3)
+            await asyncio.sleep(0.05)
+            if is_cancelled:
+                here[0].cancel()
+                await asyncio.wait(here)
+        await asyncio.wait(here)
+        await asyncio.to_thread(there.join)
+        await journal.close()
+
+    run(main)
+    assert found == ([ClosedError] * 2 if is_cancelled else [Appended(1, 1)] * 3)
+
+
 @pytest.mark.parametrize("seed", range(support.ROUNDS))
 def test_every_cancelled_append_knows_what_became_of_it(path: Path, seed: int) -> None:
     rng = random.Random(seed)
@@ -436,6 +473,79 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later(path: Path) -> 
     run(main)
     assert own_threads() == []
     assert len(check_file(path, closed=True)) == 5
+
+
+def test_closing_waits_for_what_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        journal = AsyncJournal.open(path)
+        async with journal:
+            await journal.append_events([activated(ONE)])
+            inner = journal.journal
+            version = inner.version
+
+            def slow(*_: Any) -> Any:
+                begun.set()
+                assert may_go_on.wait(support.TIMEOUT_S)
+                return [version(ONE)]
+
+            monkeypatch.setattr(inner, "get_events_for_session", slow)
+            reads = [
+                asyncio.create_task(journal.get_events_for_session(ONE))
+                for _ in range(async_journal._THREADS_MAX - 1)
+            ]
+            await asyncio.to_thread(begun.wait, support.TIMEOUT_S)
+            closing = asyncio.create_task(journal.close())
+            await asyncio.sleep(0.1)
+            may_go_on.set()
+            assert await asyncio.gather(*reads) == [[1]] * len(reads)
+            await closing
+
+    run(main)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_is_refused_at_once(path: Path) -> None:
+    journal = AsyncJournal.open(path)
+    kept: list[Any] = []
+
+    async def before() -> None:
+        await journal.__aenter__()
+        await journal.append_events([activated(ONE), activated(TWO)])
+        held.enter_context(held_up(journal.journal))
+        kept.append(journal.submit([activated(ONE)]))
+
+    async def in_child() -> int:
+        uses: list[Callable[[], Awaitable[Any]]] = [
+            kept[0].wait,
+            lambda: journal.session(ONE),
+            lambda: journal.append_events([activated(ONE)]),
+        ]
+        for number, use in enumerate(uses):
+            try:
+                await asyncio.wait_for(use(), 5)
+                return 10 + number
+            except ClosedError as error:
+                if "before" not in str(error):
+                    return 20 + number
+        await asyncio.wait_for(journal.close(), 5)
+        return 0
+
+    with contextlib.ExitStack() as held:
+        run(before)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                code = asyncio.run(in_child())
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    run(kept[0].wait)
+    run(journal.close)
+    assert len(check_file(path, closed=True)) == 3
 
 
 def test_a_loop_that_ends_early_leaves_the_append_to_be_committed(path: Path) -> None:

@@ -35,7 +35,7 @@ from journal import (
     StorageError,
     UnsafeSQLiteError,
 )
-from journal.file import identity, opening, wal
+from journal.file import header, identity, opening, wal
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -659,6 +659,23 @@ def test_processes_that_create_one_journal_at_once_get_the_same(tmp_path: Path, 
         assert len(ids) == 1
         assert names_in(path.parent) == ["a.db"]
         assert len(check_file(path, closed=True)) == count
+
+
+@pytest.mark.parametrize(
+    "sectors", [{0}, {7}, {0, 3}, {1, 2}, {0, 1, 2, 3, 4, 5, 6}, set(range(8))]
+)
+def test_a_first_page_that_a_power_cut_tore_is_begun_anew(path: Path, sectors: set[int]) -> None:
+    """Nothing is there yet to be lost: what comes next waits until it is on the disk."""
+    page = header._blank_page()
+    torn = bytearray(512 * (max(sectors) + 1))
+    for sector in sectors:
+        torn[512 * sector : 512 * (sector + 1)] = page[512 * sector : 512 * (sector + 1)]
+    path.write_bytes(torn)
+
+    events = numbered(SessionId.new(), [1])
+    with Journal.open(path) as journal:
+        journal.append_events(events)
+    assert check_file(path, closed=True) == texts(events)
 
 
 # Names

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -16,13 +17,15 @@ import apsw
 import pytest
 import support
 from support import Channel, activated, check_file, number_of
-from test_shared_commits import held_up, results
+from test_shared_commits import held_up, results, wait_for
 
 from journal import (
+    BusyError,
     ClosedError,
     CommitFailedError,
     ConcurrencyError,
     DamagedError,
+    InvalidEventError,
     Journal,
     JournalError,
     KeyConflictError,
@@ -31,6 +34,8 @@ from journal import (
     SessionId,
     StorageError,
     StorageFullError,
+    continue_copy,
+    recover,
 )
 from journal.file import writers
 from journal.store import REJECTED, Appended, Outcome
@@ -119,6 +124,58 @@ def test_the_errors_of_tickets_say_it_too(path: Path) -> None:
         journal.append_events([activated(ONE)])
 
 
+def refusals(path: Path) -> Iterator[tuple[Any, type[JournalError], dict[str, Any]]]:
+    """Yield journals that refuse an append before it is begun, and by which error."""
+    with Journal.open(path, durability="buffered", max_events=1, when_full="raise") as buffered:
+        with held_up(buffered):
+            buffered.append_events([activated(ONE)])
+            yield buffered, OverloadedError, {}
+    yield buffered, ClosedError, {}
+    with Journal.open(path, waiting_max=1) as journal:
+        yield journal, InvalidEventError, {"events": ["not an event"]}
+        with held_up(journal):
+            journal.submit([activated(ONE)])
+            yield journal, OverloadedError, {}
+        with journal._database.write():
+            yield journal, BusyError, {"expected_versions": {ONE: 2}}
+    yield journal, ClosedError, {}
+    with Journal.open(path, read_only=True) as reader:
+        yield reader, ReadOnlyError, {}
+
+
+def test_an_append_that_is_refused_before_it_is_begun_is_rejected(path: Path) -> None:
+    for journal, kind, arguments in refusals(path):
+        for append in (journal.append_events, journal.submit):
+            with pytest.raises(kind) as caught:
+                append(**{"events": [activated(TWO)], **arguments})
+            assert caught.value.outcome == REJECTED
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_submit_that_does_not_return_has_an_outcome(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_begun: bool
+) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events([activated(ONE)])
+        hand_in = journal._commits._hand_in
+
+        def interrupted(ticket: Any) -> None:
+            hand_in(ticket)
+            if is_begun:
+                held.close()
+                wait_for(lambda: ticket._has_begun)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(journal._commits, "_hand_in", interrupted)
+        with contextlib.ExitStack() as held:
+            held.enter_context(held_up(journal))
+            with pytest.raises(KeyboardInterrupt) as caught:
+                journal.submit([activated(TWO)])
+        outcome = caught.value.outcome  # type: ignore[attr-defined]
+        assert outcome == (Outcome("committed", Appended(2, 2)) if is_begun else REJECTED)
+        assert journal.version(TWO) == is_begun
+
+
 # What only the file knows
 
 
@@ -145,7 +202,7 @@ def test_a_commit_that_failed_is_unknown_until_the_file_is_asked(
                     assert again.resolve(outcome) == REJECTED
             else:
                 assert support.run(resolve_there, path, outcome) == REJECTED
-    assert len(rows(path)) == 1  # of what was unknown when it was closed
+    assert len(rows(path)) == (how != "the same journal")  # of what was unknown when it closed
 
 
 def resolve_there(_channel: Channel, path: Path, outcome: Outcome) -> Outcome:
@@ -231,7 +288,10 @@ def test_all_of_a_batch_whose_commit_failed_are_told_apart_from_their_retries(pa
         again = [journal.submit([activated(TWO, number)]).wait() for number in range(5)]
 
         assert again == [each.positions for each in unknown]  # so positions cannot tell
-        assert [journal.resolve(each) for each in unknown] == [REJECTED] * 5
+        assert [journal.resolve(each) for each in unknown[:4]] == [REJECTED] * 4
+    assert [token for _, token, *_ in rows(path)] == [unknown[4].token]  # nobody asked for one
+    with Journal.open(path) as journal:
+        assert journal.resolve(unknown[4]) == REJECTED
 
 
 def test_a_writer_that_was_killed_leaves_its_row_and_others_theirs_alone(path: Path) -> None:
@@ -328,6 +388,27 @@ def test_a_row_that_says_no_number_is_damage(path: Path) -> None:
 
     with Journal.open(path) as journal, pytest.raises(DamagedError, match="writer"):
         journal.resolve(outcome)
+
+
+def test_a_copy_says_nothing_of_commits(path: Path, tmp_path: Path) -> None:
+    """What was committed after it was made is not in it, and is not rejected for that."""
+    with Journal.open(path) as journal:
+        journal.append_events([activated(ONE)])
+        token, number = journal._appender.attempt(Appended(1, 1))[2:]
+        shipped = journal.ship(tmp_path / "shipped.db").path
+        assert rows(shipped) == []
+        shutil.copy(path, tmp_path / "damaged.db")
+        shutil.copy(f"{path}-wal", tmp_path / "damaged.db-wal")
+        recovered = recover(tmp_path / "damaged.db", tmp_path / "recovered.db").path
+        assert rows(recovered) == []
+        journal.append_events([activated(TWO)])  # the copies know nothing of it
+    later = Outcome("unknown", Appended(2, 2), token, (number or 0) + 1)
+    with contextlib.closing(apsw.Connection(str(shipped))) as file:  # as earlier versions made it
+        file.execute("INSERT INTO writer VALUES (1, ?, ?, 1)", (token, number))
+
+    for name, copy in (("one.db", shipped), ("two.db", recovered)):
+        with Journal.open(continue_copy(copy, tmp_path / name).path) as journal:
+            assert journal.resolve(later) == later
 
 
 # Interrupts

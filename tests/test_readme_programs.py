@@ -1,5 +1,6 @@
 """The programs of the README's "In your application" run as they stand."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import apsw
 import pytest
 import support
 from support import activated, names_in
@@ -70,10 +72,15 @@ def test_the_service_runs(tmp_path: Path) -> None:
             key = {"Idempotency-Key": "k"}
             assert asked(f"{url}/events", lines.encode(), **key) == (200, {"first": 1, "last": 3})
         assert asked(f"{url}/events", b"{}", **key)[0] == 400
+        assert asked(f"{url}/events", lines[: lines.index("\n")].encode(), **key)[0] == 400
+        assert asked(f"{url}/events", b"", **{"Idempotency-Key": ""})[0] == 400
         assert asked(f"{url}/events", b"")[1] == {"first": None, "last": None}
         expected = {"state": "Active", "events": 3}
         assert asked(f"{url}/sessions/{session}") == (200, expected)
         assert asked(f"{url}/sessions/{SessionId.new()}")[0] == 404
+        with contextlib.closing(apsw.Connection(str(tmp_path / "service.db"))) as damaging:
+            damaging.execute("UPDATE append_key SET digest = 'damaged'")
+        assert asked(f"{url}/events", lines.encode(), **key)[0] == 500  # no fault of the client
         service.send_signal(signal.SIGTERM)
         assert service.wait(support.TIMEOUT_S) == 0
     finally:

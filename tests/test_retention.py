@@ -10,8 +10,10 @@ import pytest
 from disks import Disk, io_error
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
 from support import NOON, activated, lines_of, numbered, texts
+from test_shared_commits import held_up, poison, results, wait_for
 
 from journal import (
+    DamagedError,
     Journal,
     Projection,
     Retention,
@@ -223,6 +225,22 @@ def test_threads_that_share_commits_are_pruned_after_them(path: Path) -> None:
         assert journal.event_count() < 100 + 3 * BLOCK
         assert journal.rebuild(check=True)[0].change_count == 0
     check_closed(path)
+
+
+def test_a_batch_that_falls_apart_is_pruned_after_as_well(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(path, durability="normal", retention=Retention(keep_events=100)) as journal:
+        journal.append_events(EVENTS[:10])
+        told: list[int] = []
+        monkeypatch.setattr(journal._commits, "after_commit", told.append)
+        bad = SessionId.new()
+        with held_up(journal):
+            tickets = [journal.submit(EVENTS[:10]), journal.submit(numbered(bad, [1, 2]))]
+            poison(monkeypatch, bad)
+        assert results(tickets) == [(11, 20), DamagedError]
+        wait_for(lambda: not journal._commits._committing)
+        assert told == [10]
 
 
 # What goes wrong

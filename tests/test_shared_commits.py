@@ -2,6 +2,7 @@
 append were alone."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ from journal import (
 )
 from journal.events import AnyEvent
 from journal.events.codecs import Record
-from journal.file import appending, connections
+from journal.file import appending, connections, lock_waits
 from journal.live import Ticket, shared_commits
 from journal.store import Appended, Outcome
 from journal.testing import FaultVFS
@@ -364,6 +365,31 @@ def test_after_a_commit_that_failed_nothing_is_repeated_and_all_hear_the_same(
         assert results([refused]) == [ConcurrencyError]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_conflicts_with_what_a_commit_that_failed_has_not_written(path: Path) -> None:
+    with FaultVFS() as disk, Journal.open(path) as journal:
+        journal.append_events([activated(ONE)], key="old")
+        with held_up(journal):
+            tickets = [
+                journal.submit([activated(TWO)], expected_versions={TWO: 0}, key="new"),
+                journal.submit([activated(TWO)], expected_versions={TWO: 0}),
+                journal.submit([activated(ONE)], key="new"),
+                journal.submit([activated(TWO)], key="old"),
+                journal.submit([], expected_versions={ONE: 5}),
+            ]
+            disk.fail("commit")
+
+        genuine = [KeyConflictError, ConcurrencyError]
+        assert results(tickets) == [CommitFailedError] * 3 + genuine
+        states = [ticket.outcome and ticket.outcome.state for ticket in tickets]
+        assert states == ["unknown"] + ["rejected"] * 4
+        with pytest.raises(CommitFailedError) as caught:
+            tickets[1].wait()
+        assert caught.value.outcome == tickets[1].outcome
+        again = journal.submit([activated(TWO)], expected_versions={TWO: 0})
+        assert again.wait() == Appended(2, 2)
+
+
 def test_a_disk_that_is_full_rejects_all_of_a_batch(path: Path) -> None:
     with FaultVFS() as disk, Journal.open(path) as journal:
         journal.append_events([activated(ONE)])
@@ -469,6 +495,54 @@ def test_a_limit_is_a_number_of_appends(path: Path, waiting_max: int) -> None:
     assert not path.exists()
 
 
+# The journal's own thread
+
+
+def write_until_told(channel: Channel, path: Path) -> None:
+    with Journal.open(path) as journal, journal._database.write():
+        channel.meet()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no such locks here")
+def test_what_the_thread_calls_may_not_wait_for_it(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of logging is called in that thread, while it waits for another process."""
+    monkeypatch.setattr(lock_waits, "_SAID_AFTER_SECONDS", 0.0)
+    found: list[str] = []
+
+    class Journalling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert "waiting for another process" in record.getMessage()
+            handed_in = journal.submit([activated(TWO)])
+            for use in (lambda: journal.append_events([activated(TWO)]), handed_in.wait, close):
+                try:
+                    use()
+                except BusyError as error:
+                    found.append(error.reason)
+
+    close = journal.close
+    handler = Journalling()
+    logger = logging.getLogger("journal")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        with support.Child(write_until_told, path) as other:
+            assert other.receive() == "ready"
+            ticket = journal.submit([activated(ONE)])
+            wait_for(lambda: len(found) == 3)
+            other.send("go")
+            other.receive()
+        assert ticket.wait() == Appended(2, 2)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    assert [reason.partition(" by ")[2] for reason in found] == ["what it has called itself"] * 3
+    wait_for(lambda: journal.version(TWO) == 1)
+
+
 # Closing
 
 
@@ -491,6 +565,32 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later(path: Path) -> 
         journal.submit([activated(TWO)])
     journal.close()
     assert len(check_file(path, closed=True)) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+def test_an_interrupt_while_it_is_closed_drops_nothing_that_waits(journal: Journal) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with held_up(journal):
+            tickets = [journal.submit([activated(ONE)]) for _ in range(3)]
+
+            def interrupt() -> None:
+                wait_for(lambda: journal._commits._is_closed)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                journal.close()
+            thread.join()
+            with pytest.raises(ClosedError):
+                journal.append_events([activated(TWO)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    journal.close()
+
+    assert results(tickets) == [(2, 2), (3, 3), (4, 4)]
+    assert len(check_file(journal.path, closed=True)) == 4
 
 
 def run_program(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -712,6 +812,71 @@ def test_who_is_interrupted_while_it_waits_is_taken_out(journal: Journal) -> Non
 
     assert journal.append_events([activated(ONE)]) == Appended(3, 3)
     assert journal.get_events_for_session(TWO) == []
+
+
+@pytest.mark.parametrize("where", ["make_ready", "append_in", "commit", "settle", "each alone"])
+def test_where_callers_commit_an_interrupt_is_for_one_of_them_only(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    commits = journal._commits
+    monkeypatch.setattr(commits, "_running", lambda: None)  # no thread can be started
+    commits._have_met = True
+    is_over = threading.Event()
+    commit_batch = commits._commit_batch
+
+    def after_the_other() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert is_over.wait(support.TIMEOUT_S)
+        commit_batch()
+
+    def interrupt_after(owner: Any, name: str) -> None:
+        act = getattr(owner, name)
+
+        def interrupted(*arguments: Any) -> None:
+            monkeypatch.setattr(owner, name, act)
+            act(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    found: list[Any] = []
+
+    def append() -> None:
+        try:
+            found.append(journal.append_events([activated(TWO)], expected_versions={TWO: 0}))
+        except BaseException as error:
+            found.append(error)
+
+    monkeypatch.setattr(commits, "_commit_batch", after_the_other)
+    neighbour = threading.Thread(target=append)
+    neighbour.start()
+    wait_for(lambda: commits._queue)
+    (waiting,) = commits._queue
+    if where == "settle":
+        interrupt_after(waiting, "_commit")
+    elif where == "each alone":
+        commits._appender.make_ready()
+        insert = appending._Tip.insert
+
+        def fails(*arguments: Any) -> None:
+            monkeypatch.setattr(appending._Tip, "insert", insert)
+            raise LookupError
+
+        monkeypatch.setattr(appending._Tip, "insert", fails)
+        interrupt_after(journal._database, "_commit")
+    else:
+        owner: Any = journal._database if where == "commit" else journal._appender
+        interrupt_after(owner, "_commit" if where == "commit" else where)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        journal.append_events([activated(ONE)])
+    is_over.set()
+    neighbour.join(support.TIMEOUT_S)
+
+    assert found == [Appended(2, 2)]
+    is_committed = where in ("commit", "settle")
+    outcome = Outcome("committed", Appended(3, 3)) if is_committed else Outcome("rejected")
+    assert caught.value.outcome == outcome  # type: ignore[attr-defined]
+    assert journal.last_position == 2 + is_committed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")

@@ -13,6 +13,7 @@ from journal.errors import (
     CommitFailedError,
     ConcurrencyError,
     DamagedError,
+    InvalidEventError,
     JournalError,
     KeyConflictError,
     StorageFullError,
@@ -58,6 +59,14 @@ class Append(NamedTuple):
         return not self.records and not self.expected_versions and self.key is None
 
 
+class Refused(NamedTuple):
+    """An append whose condition is not met."""
+
+    error: JournalError
+    rests_on_others: bool
+    """Whether what comes before it in the same transaction, not in the file, is in its way."""
+
+
 NOTHING = Appended(None, None)
 
 
@@ -70,7 +79,11 @@ def append_of(
         InvalidEventError, TypeError, ValueError: as `EventStore.append_events`.
     """
     check_arguments(expected_versions, key)
-    records = encode(events)
+    try:
+        records = encode(events)
+    except InvalidEventError as error:
+        note_outcome(error, REJECTED)
+        raise
     expected_versions = expected_versions and dict(expected_versions)
     return Append(records, expected_versions, key, "" if key is None else content_digest(records))
 
@@ -87,7 +100,7 @@ class Appender:
         self._is_ready = False
         self._is_in_doubt = False
         self._failures = 0
-        self._unknown: set[str] = set()
+        self._unknown: set[Outcome] = set()
         if not database.read_only:
             with database.undisturbed() as connection:
                 check_open_block(connection)
@@ -104,8 +117,8 @@ class Appender:
             self.make_ready()
             with self._database.write() as connection:
                 (result,) = self.append_in(connection, (append,))
-                if isinstance(result, JournalError):
-                    raise result  # noqa: TRY301 (it has to end the transaction)
+                if isinstance(result, Refused):
+                    raise result.error  # noqa: TRY301 (it has to end the transaction)
                 attempt = self.attempt(result)
         except BaseException as error:
             note_outcome(error, self.outcome_after(error, attempt))
@@ -136,7 +149,7 @@ class Appender:
 
     def append_in(
         self, connection: apsw.Connection, appends: Sequence[Append]
-    ) -> list[Appended | JournalError]:
+    ) -> list[Appended | Refused]:
         """Append several, as if one came after the other, in a transaction of `Database.write`.
 
         All conditions are looked at before anything is written. One that is not met is the result
@@ -151,7 +164,7 @@ class Appender:
         accepted: list[Sequence[Record]] = []
         new_keys: dict[str, tuple[Appended, str]] = {}
         conditions: _Conditions | None = None
-        results: list[Appended | JournalError] = []
+        results: list[Appended | Refused] = []
         for append in appends:
             records, expected_versions, key, digest = append
             if key is not None or expected_versions:
@@ -193,7 +206,7 @@ class Appender:
         if not isinstance(error, CommitFailedError):  # an interrupt, before or after the commit
             with suppress(Exception), self._database.read() as connection:
                 return _decided(attempt, committed_number(connection, str(attempt.token)))
-        self._unknown.add(str(attempt.token))
+        self._unknown.add(attempt)
         return attempt
 
     def resolve(self, outcome: Outcome) -> Outcome:
@@ -205,7 +218,10 @@ class Appender:
         if outcome.state != "unknown" or outcome.token is None:
             return outcome
         with self._database.settled() as connection:
-            return _decided(outcome, committed_number(connection, outcome.token))
+            decided = _decided(outcome, committed_number(connection, outcome.token))
+        if decided.state != "unknown":
+            self._unknown.discard(outcome)
+        return decided
 
     def _write(
         self,
@@ -235,7 +251,7 @@ class Appender:
         with self._database.write() as connection:
             tip = self._current_tip(connection)
             tip.tail.write_open(connection, tip.position)
-            self._writer.remove(connection, self._unknown)
+            self._writer.remove(connection, {str(each.token) for each in self._unknown})
 
     def seal_block(self, connection: apsw.Connection) -> None:
         """Seal the block at the end, in a transaction in which all of it is to be pruned."""
@@ -300,15 +316,19 @@ class _Conditions:
         self._counted = 0
         self._counts: dict[SessionId, int] = {}
 
-    def look_at(self, append: Append) -> Appended | JournalError | None:
+    def look_at(self, append: Append) -> Appended | Refused | None:
         """Return the result of an append that is not to be written, None for one that is."""
         try:
             if append.key is not None and (appended := self._appended_before(append)):
                 return appended
             if append.expected_versions:
                 self._check_versions(append.expected_versions)
+        except KeyConflictError as error:
+            return Refused(error, append.key in self._new_keys)
+        except ConcurrencyError as error:
+            return Refused(error, error.session_id in self._counts)
         except JournalError as error:
-            return error
+            return Refused(error, rests_on_others=False)
         return None
 
     def _appended_before(self, append: Append) -> Appended | None:

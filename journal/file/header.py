@@ -14,6 +14,7 @@ from journal.file.paths import read_at
 SETTINGS = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA page_size = 4096"
 """What must be said before anything is in a file."""
 
+_SECTOR_BYTES = 512
 _MODE = slice(18, 20)
 _WAL = b"\2\2"
 
@@ -24,14 +25,14 @@ def is_in_wal_mode(descriptor: int) -> bool:
 
 
 def begin_file(descriptor: int) -> bool:
-    """Write a first page with nothing in it, in WAL mode, if the file is empty; tell whether so.
+    """Write a first page with nothing in it, in WAL mode, if the file has none; tell whether so.
 
     SQLite would switch an empty file to WAL in a transaction with a -journal, and have it for
     itself meanwhile. Another library in this process does not see that lock, so it would roll
     back the -journal. Where the disk does not take the page, SQLite may say so.
     """
     page = _blank_page()
-    if os.fstat(descriptor).st_size:
+    if not _is_empty(read_at(descriptor, len(page) + 1, 0), page):
         return False
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -42,6 +43,15 @@ def begin_file(descriptor: int) -> bool:
             os.ftruncate(descriptor, 0)
         return False
     return True
+
+
+def _is_empty(found: bytes, page: bytes) -> bool:
+    """Tell whether a file has nothing, or less of its first page than was to be written.
+
+    A power cut leaves some sectors of it. Nothing follows before all of it is on the disk.
+    """
+    is_torn = found != page and len(found) % _SECTOR_BYTES == 0 and len(found) <= len(page)
+    return is_torn and all(one in (0, other) for one, other in zip(found, page, strict=False))
 
 
 @cache

@@ -71,6 +71,12 @@ class Writer:
         connection.executemany("DELETE FROM writer WHERE id = ? AND token = ?", rows)
 
 
+def forget_writers(connection: apsw.Connection) -> None:
+    """Have a copy say nothing of commits: those after it are not in it, and may have taken."""
+    if connection.table_exists("main", "writer"):
+        connection.execute("DELETE FROM writer")
+
+
 def committed_number(connection: apsw.Connection, token: str) -> int | None:
     """Return the number of the latest attempt of an opening that took; None where no row says.
 

@@ -1,6 +1,7 @@
 """A journal for programs that use asyncio: the loop waits for no disk and no lock."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -55,6 +56,7 @@ class AsyncJournal:
         self._path = absolute(path)
         self._journal: Journal | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
         self._waker: _Waker | None = None
 
     @classmethod
@@ -69,6 +71,7 @@ class AsyncJournal:
     ) -> Self:
         """Return a journal that `async with` opens and closes; see `Journal.open`.
 
+        There is no `retention`: prune with `asyncio.to_thread(journal.journal.prune, ...)`.
         Tasks need no buffer. Where there is to be one all the same, for fewer syncs, the
         `append_events` of a `BufferedJournal` may be called in the loop: with `when_full="raise"`,
         it waits for nothing.
@@ -94,6 +97,7 @@ class AsyncJournal:
 
     async def __aenter__(self) -> Self:
         """Open it."""
+        self._pid = os.getpid()
         threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="journal reads")
         opening = threads.submit(self._opening)
         try:
@@ -129,21 +133,30 @@ class AsyncJournal:
         if journal is None or threads is None:
             return
         self._journal = None
+        if os.getpid() != self._pid:  # the threads are in the parent
+            journal.close()
+            return
+        last = ThreadPoolExecutor(1, thread_name_prefix="journal closes")
         try:
-            await _to_the_end(asyncio.wrap_future(threads.submit(journal.close)))
+            await _to_the_end(asyncio.wrap_future(last.submit(_close, journal, threads)))
         finally:
-            threads.shutdown(wait=False)
+            last.shutdown(wait=False)
 
     @property
     def journal(self) -> Journal:
         """The journal under it.
 
         Raises:
-            ClosedError: it is not open.
+            ClosedError: it is not open, or was opened before the process was forked.
         """
-        if self._journal is None:
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[Journal, ThreadPoolExecutor]:
+        if self._journal is None or self._threads is None:
             raise ClosedError(self._path, "the journal is not open")
-        return self._journal
+        if os.getpid() != self._pid:  # the threads are in the parent
+            raise ClosedError(self._path, "was opened before this process was forked")
+        return self._journal, self._threads
 
     async def append_events(
         self,
@@ -179,7 +192,11 @@ class AsyncJournal:
             ReadOnlyError: as it says.
             OverloadedError: more appends wait than `waiting_max` of `open` allows.
         """
-        commits = self.journal._commits
+        try:
+            commits = self.journal._commits
+        except ClosedError as error:
+            note_outcome(error, REJECTED)
+            raise
         loop = asyncio.get_running_loop()
         waker = self._waker
         if waker is None or waker.loop is not loop:
@@ -261,9 +278,8 @@ class AsyncJournal:
 
     async def _call(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
         """Call a function in a thread."""
-        if self._journal is None or self._threads is None:
-            raise ClosedError(self._path, "the journal is not open")
-        return await asyncio.wrap_future(self._threads.submit(function, *arguments, **named))
+        _, threads = self._opened()
+        return await asyncio.wrap_future(threads.submit(function, *arguments, **named))
 
 
 class AsyncTicket:
@@ -272,7 +288,7 @@ class AsyncTicket:
     def __init__(self, ticket: Ticket, commits: SharedCommits, waker: "_Waker") -> None:
         self._ticket = ticket
         self._commits = commits
-        self._waker = waker
+        self._wakers = [waker]
 
     async def wait(self) -> Appended:
         """Wait until the append is committed, and return the positions of its events.
@@ -286,19 +302,30 @@ class AsyncTicket:
         Raises:
             JournalError: what `append_events` would raise; each call raises one of its own.
         """
-        ticket, waker = self._ticket, self._waker
-        if waker.loop is not asyncio.get_running_loop():
-            waker = self._waker = ticket._notify = _Waker(asyncio.get_running_loop())
+        ticket, waker = self._ticket, self._waker_here()
+        ticket._check_may_wait()
         future = waker.future_of(ticket)
         try:
             await future
         except asyncio.CancelledError as error:
             if not self._commits.take_out(ticket):
                 await waker.wait_for(ticket)
-            waker.wake((ticket,))
+            for each in self._wakers:
+                each((ticket,))
             note_outcome(error, ticket.outcome or REJECTED)
             raise
         return ticket.wait()
+
+    def _waker_here(self) -> "_Waker":
+        """Return what wakes the tasks of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        for waker in self._wakers:
+            if waker.loop is loop:
+                return waker
+        waker = _Waker(loop)
+        self._wakers.append(waker)
+        self._ticket._notify.append(waker)
+        return waker
 
     @property
     def positions(self) -> Appended | None:
@@ -343,6 +370,12 @@ class _Waker:
             for future in self._futures.pop(ticket, ()):
                 if not future.done():
                     future.set_result(None)
+
+
+def _close(journal: Journal, threads: ThreadPoolExecutor) -> None:
+    """Close a journal once nothing is read from it any more."""
+    threads.shutdown(wait=True)
+    journal.close()
 
 
 async def _to_the_end(future: "asyncio.Future[T]") -> T:

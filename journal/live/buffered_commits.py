@@ -8,14 +8,13 @@ are committed before they return, since it may wait no more.
 
 import atexit
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Literal, NamedTuple, get_args
 from weakref import WeakSet
 
-from journal.errors import BusyError, ClosedError, FlushFailedError, JournalError, OverloadedError
+from journal.errors import ClosedError, FlushFailedError, JournalError, OverloadedError
 from journal.file.appending import NOTHING, Append, Appender, note_outcome
 from journal.file.connections import Database
 from journal.live.shared_commits import SharedCommits
@@ -108,9 +107,9 @@ class BufferedCommits(SharedCommits):
             OverloadedError: the buffer is full.
             JournalError: those of `Database.check_may_write`.
         """
-        self._check_may_call("appended to")
         ticket = _BufferedTicket(self, append)
         try:
+            self._check_may_call("appended to")
             self.raise_failure()
             if append.is_nothing:
                 ticket._commit(NOTHING)
@@ -120,22 +119,20 @@ class BufferedCommits(SharedCommits):
             note_outcome(error, REJECTED)
             raise
         except BaseException as error:
-            if not self.take_out(ticket):
-                ticket._wait()
-            note_outcome(error, ticket.outcome or REJECTED)
+            self._note_fate(error, ticket)
             raise
         return ticket
 
-    def append(self, append: Append) -> Appended:
+    def _append(self, append: Append) -> Appended:
         """Append, and return when it is committed, and with it what was buffered before.
 
         Raises:
             FlushFailedError: earlier ones could not be written; this one was not tried.
-            JournalError: those of `SharedCommits.append`.
+            JournalError: those of `SharedCommits._append`.
         """
         self._check_may_call("appended to")
         self.raise_failure()
-        return super().append(append)
+        return super()._append(append)
 
     def flush(self) -> None:
         """Return when all that was buffered before is settled.
@@ -146,7 +143,7 @@ class BufferedCommits(SharedCommits):
         """
         self._check_may_call("flushed")
         if self._queue or self._committing:
-            last = Ticket(Append(()), self._database.path)
+            last = Ticket(Append(()), self._database.path, self._own_thread)
             self._hand_in(last)
             last._wait()
         self.raise_failure()
@@ -163,21 +160,6 @@ class BufferedCommits(SharedCommits):
             failed, self._failed = self._failed, []
         if failed:
             raise self._error_of(failed)
-
-    def close(self) -> None:
-        """Commit what is buffered, and refuse whatever comes later.
-
-        Raises:
-            BusyError: what the thread that commits has called closes it.
-        """
-        if threading.current_thread() is self._thread:
-            raise BusyError(self._database.path, "cannot be closed by what it has called itself")
-        super().close()
-
-    def _check_may_call(self, what: str) -> None:
-        self._database.check_may_write()
-        if self._is_held_up() or threading.current_thread() is self._thread:
-            raise BusyError(self._database.path, f"cannot be {what} by what it has called itself")
 
     def _hand_in_when_there_is_room(self, ticket: Ticket) -> None:
         while True:
@@ -238,9 +220,9 @@ class BufferedCommits(SharedCommits):
             return super()._pause_seconds()
         return max(0.0, min(self._seconds_left(), _SLICE_SECONDS))
 
-    def _take(self) -> list[Ticket]:
+    def _take(self, batch: list[Ticket]) -> list[Ticket]:
         with self._lock:
-            batch = super()._take()
+            super()._take(batch)
             self._taken = batch[0] if batch else None
             if not self._queue:
                 self._is_urgent = False
@@ -281,7 +263,7 @@ class _BufferedTicket(Ticket):
     """An append whose caller may not look at what becomes of it."""
 
     def __init__(self, commits: BufferedCommits, append: Append) -> None:
-        super().__init__(append, commits._database.path)
+        super().__init__(append, commits._database.path, commits._own_thread)
         self._commits = commits
         self._is_counted = False
 

@@ -17,10 +17,16 @@ from contextlib import suppress
 
 import apsw
 
-from journal.errors import BusyError, ClosedError, JournalError, OverloadedError
-from journal.file.appending import NOTHING, Append, Appender, note_outcome
+from journal.errors import (
+    BusyError,
+    ClosedError,
+    CommitFailedError,
+    JournalError,
+    OverloadedError,
+)
+from journal.file.appending import NOTHING, Append, Appender, Refused, note_outcome
 from journal.file.connections import Database
-from journal.live.tickets import Notify, Ticket
+from journal.live.tickets import Notify, OwnThread, Ticket
 from journal.store import REJECTED, Appended, Outcome
 
 BATCH_EVENTS_MAX = 1_000
@@ -53,6 +59,7 @@ class SharedCommits:
         self._changed = threading.Condition(self._lock)
         self._queue: deque[Ticket] = deque()
         self._thread: threading.Thread | None = None
+        self._own_thread = OwnThread()
         self._is_closed = False
         # What tells a caller whether it meets anybody. Where an interrupt leaves one of these
         # behind, callers are committed by the thread, which is right, too.
@@ -67,7 +74,16 @@ class SharedCommits:
 
         Raises:
             OverloadedError: too many wait.
+            BusyError: what the thread that commits has called appends.
         """
+        try:
+            return self._append(append)
+        except JournalError as error:
+            if error.outcome is None:  # it was refused
+                note_outcome(error, REJECTED)
+            raise
+
+    def _append(self, append: Append) -> Appended:
         self._database.check_open()
         if append.is_nothing:
             return NOTHING
@@ -83,17 +99,13 @@ class SharedCommits:
                     note_outcome(error, Outcome("committed", appended))
                     raise
             return appended
-        self._database.check_may_write()
-        if self._is_held_up():
-            raise BusyError(self._database.path, "is being written by this very thread")
-        ticket = Ticket(append, self._database.path)
+        self._check_may_call("appended to")
+        ticket = Ticket(append, self._database.path, self._own_thread)
         try:
             self._hand_in(ticket)
             return ticket.wait()
         except BaseException as error:
-            if not self.take_out(ticket):
-                ticket._wait()
-            note_outcome(error, ticket.outcome or REJECTED)
+            self._note_fate(error, ticket)
             raise
 
     def _append_alone(self, append: Append) -> Appended | None:
@@ -120,10 +132,23 @@ class SharedCommits:
             OverloadedError: too many wait.
             JournalError: those of `Database.check_may_write`.
         """
-        self._database.check_may_write()
-        ticket = Ticket(append, self._database.path, notify)
-        self._hand_in(ticket)
-        return ticket
+        ticket = Ticket(append, self._database.path, self._own_thread, notify)
+        try:
+            self._database.check_may_write()
+            self._hand_in(ticket)
+            return ticket  # noqa: TRY300 (an interrupt may come here, too)
+        except JournalError as error:  # it was not handed in
+            note_outcome(error, REJECTED)
+            raise
+        except BaseException as error:
+            self._note_fate(error, ticket)
+            raise
+
+    def _note_fate(self, error: BaseException, ticket: Ticket) -> None:
+        """Have what ended a handing in, or a wait, say what has become of the append."""
+        if not self.take_out(ticket):
+            ticket._wait()
+        note_outcome(error, ticket.outcome or REJECTED)
 
     def take_out(self, ticket: Ticket) -> bool:
         """Take an append out that nobody has begun to commit; False where it is too late."""
@@ -137,9 +162,15 @@ class SharedCommits:
             return True
 
     def close(self) -> None:
-        """Commit what waits, and refuse whatever comes later."""
+        """Commit what waits, and refuse whatever comes later.
+
+        Raises:
+            BusyError: what the thread that commits has called closes it.
+        """
         if os.getpid() != self._pid:
             return
+        if self._own_thread.is_this:
+            raise BusyError(self._database.path, "cannot be closed by what it has called itself")
         with self._lock:
             self._is_closed = True
             self._changed.notify_all()
@@ -157,6 +188,17 @@ class SharedCommits:
         """Tell whether a caller meets nobody now, and the one before met nobody."""
         is_anybody_here = self._alone is not None or self._committing or self._queue
         return not (is_anybody_here or self._have_met or self._is_closed)
+
+    def _check_may_call(self, what: str) -> None:
+        """Make sure that this thread may wait for what it hands in.
+
+        Raises:
+            BusyError: it is the one that would have to commit it.
+            JournalError: those of `Database.check_may_write`.
+        """
+        self._database.check_may_write()
+        if self._is_held_up() or self._own_thread.is_this:
+            raise BusyError(self._database.path, f"cannot be {what} by what it has called itself")
 
     def _is_held_up(self) -> bool:
         """Tell whether a signal's handler asks, which has interrupted its thread in here."""
@@ -211,6 +253,7 @@ class SharedCommits:
         return thread
 
     def _run(self) -> None:
+        self._own_thread.is_this = True
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
@@ -233,8 +276,8 @@ class SharedCommits:
         while ticket.outcome is None:
             if self._queue:
                 self._commit_batch()
-            else:  # another thread has begun to commit it
-                ticket._wait()
+            else:  # another thread has begun to commit it, and may have to put it back
+                ticket._wait_a_moment()
 
     def _commit_all(self) -> None:
         while self._queue:
@@ -252,52 +295,94 @@ class SharedCommits:
     def _commit_some(self) -> None:
         """Commit a batch of what waits."""
         batch: list[Ticket] = []
-        results: list[Outcome | JournalError] = []
+        results: list[Outcome | Refused] = []
         began = time.monotonic()
         waited = 0.0
         try:
             self._appender.make_ready()
             with self._database.write() as connection:
                 waited = time.monotonic() - began
-                batch = self._take()
+                self._take(batch)
                 results = self._append_in(connection, batch)
-        except BaseException as error:  # noqa: BLE001 (it is raised in those who wait)
+        except BaseException as error:
+            if self._is_for_one(error):
+                attempt = next((it for it in results if isinstance(it, Outcome)), None)
+                outcome = self._appender.outcome_after(error, attempt)
+                self._leave_to_others(batch, results, outcome)
+                raise
             if results:  # the commit failed: nothing is tried again
                 self._settle(batch, results, error)
             elif batch:
                 self._commit_each(batch)
+                self._committed(batch)
             else:
                 late = isinstance(error, BusyError)
-                batch = self._take_those_before(began) if late else self._take()
+                batch = self._take_those_before(began) if late else self._take([])
                 self._settle(batch, [error] * len(batch))
         else:
-            self._settle(batch, results)
-            if self.after_commit is not None:
-                self.after_commit(sum(ticket._event_count for ticket in batch))
+            try:
+                self._settle(batch, results)
+            except BaseException:  # an interrupt: the others are to hear of it all the same
+                self._settle(batch, results)
+                raise
+            self._committed(batch)
         self._have_met = len(batch) > 1
         if waited > _LONG_WAIT_SECONDS:
             time.sleep(_PAUSE_SECONDS)
 
+    def _committed(self, batch: list[Ticket]) -> None:
+        """Tell `after_commit` how many events of a batch were committed."""
+        if self.after_commit is not None:
+            self.after_commit(sum(it._event_count for it in batch if it.positions is not None))
+
+    def _is_for_one(self, error: BaseException) -> bool:
+        """Tell whether it is an interrupt of a caller that commits for others, too."""
+        return not (isinstance(error, Exception) or self._own_thread.is_this)
+
+    def _leave_to_others(
+        self, batch: list[Ticket], results: Sequence[Outcome | Refused], outcome: Outcome
+    ) -> None:
+        """Put back what an interrupt has kept from being written; else the file has said it."""
+        if outcome.state == "committed":
+            self._settle(batch, results)
+        elif outcome.state == "unknown":
+            reason = "a commit was interrupted, and the file does not say whether it took"
+            self._settle(batch, results, CommitFailedError(self._database.path, reason))
+        else:
+            self._put_back(batch)
+
+    def _put_back(self, batch: list[Ticket]) -> None:
+        with self._lock:
+            for ticket in reversed(batch):
+                ticket._has_begun = False
+                if ticket not in self._queue:
+                    self._queue.appendleft(ticket)
+
     def _append_in(
         self, connection: apsw.Connection, batch: list[Ticket]
-    ) -> list[Outcome | JournalError]:
+    ) -> list[Outcome | Refused]:
         """Append a batch; return what is to be said of each append if the commit fails."""
         results = self._appender.append_in(connection, [ticket._append for ticket in batch])
         attempt = self._appender.attempt
-        return [it if isinstance(it, JournalError) else attempt(it) for it in results]
+        return [it if isinstance(it, Refused) else attempt(it) for it in results]
 
     def _commit_each(self, batch: list[Ticket]) -> None:
         """Commit each append alone: one of them cannot be written."""
-        for ticket in batch:
+        for number, ticket in enumerate(batch):
             try:
                 ticket._commit(self._appender.append(ticket._append))
-            except BaseException as error:  # noqa: BLE001 (the same)
-                ticket._fail(error, getattr(error, "outcome", None) or REJECTED)
+            except BaseException as error:
+                outcome = getattr(error, "outcome", None) or REJECTED
+                if self._is_for_one(error):
+                    self._put_back(batch[number + 1 :])
+                    self._leave_to_others([ticket], [outcome], outcome)
+                    self._tell(batch[:number])
+                    raise
+                ticket._fail(error, outcome)
         self._tell(batch)
 
-    def _take(self) -> list[Ticket]:
-        """Take what goes into a batch out of the queue; what is too large is a batch by itself."""
-        batch: list[Ticket] = []
+    def _take(self, batch: list[Ticket]) -> list[Ticket]:
+        """Move what goes into a batch there; what is too large is a batch by itself."""
         events = size = 0
         with self._lock:
             while self._queue:
@@ -307,7 +392,8 @@ class SharedCommits:
                 if batch and (events > BATCH_EVENTS_MAX or size > BATCH_SIZE_MAX):
                     break
                 ticket._has_begun = True
-                batch.append(self._queue.popleft())
+                batch.append(ticket)  # first: no interrupt may come between and lose it
+                self._queue.popleft()
         return batch
 
     def _take_those_before(self, instant: float) -> list[Ticket]:
@@ -320,13 +406,20 @@ class SharedCommits:
     def _settle(
         self,
         batch: list[Ticket],
-        results: Sequence[Outcome | BaseException],
+        results: Sequence[Outcome | Refused | BaseException],
         error: BaseException | None = None,
     ) -> None:
         """Tell what has become of appends; `error` is that of a commit in which they were."""
         for ticket, result in zip(batch, results, strict=True):
+            if ticket.outcome is not None:  # an interrupt came before: this is a repetition
+                continue
             if isinstance(result, BaseException):
                 ticket._fail(result, REJECTED)
+            elif isinstance(result, Refused):
+                why: BaseException = result.error
+                if error is not None and result.rests_on_others:  # which may not be written
+                    why = error
+                ticket._fail(why, REJECTED)
             elif error is not None:
                 ticket._fail(error, self._appender.outcome_after(error, result))
             else:
@@ -335,9 +428,8 @@ class SharedCommits:
 
     def _tell(self, batch: list[Ticket]) -> None:
         """Tell those who asked for it that a batch is settled."""
-        for notify in {ticket._notify for ticket in batch}:
-            if notify is not None:
-                notify([ticket for ticket in batch if ticket._notify is notify])
+        for notify in {each for ticket in batch for each in ticket._notify}:
+            notify([ticket for ticket in batch if notify in ticket._notify])
 
 
 _is_over = not threading.main_thread().is_alive()  # for who opens the first journal at the very end

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 
-from journal.errors import ClosedError, JournalError
+from journal.errors import BusyError, ClosedError, JournalError
 from journal.file.appending import Append, note_outcome
 from journal.store import Appended, Outcome
 
@@ -17,12 +17,24 @@ Notify = Callable[[Iterable["Ticket"]], None]
 """Is told of tickets of its own that are settled, those of a batch at once."""
 
 
+class OwnThread(local):
+    """Tells a thread whether it is the journal's own, which commits: it must not wait for itself.
+
+    It runs code of the program, too, such as a handler of logging, or a projection's fold.
+    """
+
+    is_this = False
+
+
 class Ticket:
     """An append that was handed in with `Journal.submit`."""
 
-    def __init__(self, append: Append, path: Path, notify: Notify | None = None) -> None:
+    def __init__(
+        self, append: Append, path: Path, own_thread: OwnThread, notify: Notify | None = None
+    ) -> None:
         self._append = append
-        self._notify = notify
+        self._own_thread = own_thread
+        self._notify = [] if notify is None else [notify]
         self._event_count = len(append.records)
         self._size = sum(len(record[4]) for record in append.records if record[4])
         self._path = path
@@ -44,7 +56,10 @@ class Ticket:
 
         Raises:
             JournalError: what `append_events` would raise; each call raises one of its own.
+            BusyError: the thread that commits it has called this, in a handler of logging, say.
         """
+        if self._own_thread.is_this and not self._is_known:
+            raise BusyError(self._path, "cannot be waited for by what it has called itself")
         self._wait()
         if self._error is not None:
             raise self._own(self._error)
@@ -61,13 +76,19 @@ class Ticket:
         """What has become of the append; None while that is not known."""
         return self._outcome if self._is_known else None
 
-    def _wait(self) -> None:
+    def _check_may_wait(self) -> None:
         if not self._is_known and os.getpid() != self._pid:  # what would commit it is in the parent
             raise ClosedError(self._path, "this append was handed in before the process was forked")
+
+    def _wait(self) -> None:
+        self._check_may_wait()
         # No Event: who settles it would wait for a thread that a signal's handler holds up in it.
         while not self._is_known:
-            if self._wake_up.acquire(timeout=_SLICE_SECONDS):
-                self._wake_up.release()  # for the next one who waits
+            self._wait_a_moment()
+
+    def _wait_a_moment(self) -> None:
+        if self._wake_up.acquire(timeout=_SLICE_SECONDS):
+            self._wake_up.release()  # for the next one who waits
 
     def _own(self, error: BaseException) -> BaseException:
         """Return an error to raise in this thread, which no other thread raises, too."""

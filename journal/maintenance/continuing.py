@@ -25,6 +25,7 @@ from journal.file.opening import open_copy
 from journal.file.origins import Origin, has_origins, read_origins, write_origin
 from journal.file.paths import absolute, check_readable
 from journal.file.schema import events_view_sql
+from journal.file.writers import forget_writers
 from journal.maintenance.block_check import Progress
 from journal.maintenance.copying import copy_moment
 from journal.maintenance.keeping import keep_own
@@ -198,6 +199,7 @@ def _become_new(connection: apsw.Connection, label: str | None) -> None:
         )
         write_origin(connection, origin)
     connection.execute("DELETE FROM meta WHERE key IN ('closed', 'wal_id', 'wal_follows')")
+    forget_writers(connection)
     set_meta(connection, "journal_id", str(uuid4()))
     set_meta(connection, "created_at", text_from_epoch_ns(time.time_ns()))
     set_meta(connection, "library_version", VERSION)

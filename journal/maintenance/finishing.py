@@ -21,6 +21,7 @@ from journal.file.opening import open_reader
 from journal.file.origins import has_origins
 from journal.file.paths import uri_of
 from journal.file.schema import events_view_sql, flat_events_view_sql
+from journal.file.writers import forget_writers
 from journal.maintenance.block_check import Progress, Proof, check_blocks
 from journal.maintenance.file_check import check_sqlite
 from journal.maintenance.findings import Findings
@@ -155,6 +156,7 @@ def close_for_good(
         if meta(connection, "closed") is None:  # what closed it before says more
             set_meta(connection, "closed", closed_by)
         connection.execute("DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')")
+        forget_writers(connection)
         _make_tables(connection)
         _make_views(connection, flat=indexes)
     _make_indexes(connection, wanted=indexes, report=report)

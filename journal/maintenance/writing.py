@@ -19,6 +19,7 @@ from journal.file.extent import read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
 from journal.file.origins import origins_in, write_origin
 from journal.file.schema import schema_sql
+from journal.file.writers import forget_writers
 from journal.maintenance.findings import Findings
 from journal.maintenance.finishing import fold
 from journal.maintenance.key_check import wrong_keys
@@ -379,6 +380,7 @@ def close_copy(new: Path) -> None:
         connection.execute("BEGIN")
         set_meta(connection, "closed", "recover")
         connection.execute(_WITHOUT_WAL_SQL)
+        forget_writers(connection)
         if connection.table_exists("main", "recovered"):
             has_ranges = connection.execute(
                 "SELECT count(*) FROM recovered WHERE what IN ('unproven', 'lost')"

@@ -15,6 +15,7 @@ Fault = Literal["commit", "sync", "write", "read", "open", "delete", "truncate"]
 written, which a commit waits for with durability "full". The others are what SQLite asks of files.
 """
 
+_MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 24  # of a frame in the -wal; where a commit ends, the file's size is in it
 
 CODES = {
@@ -65,6 +66,7 @@ class FaultVFS(apsw.VFS):
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
         self._failed_syncs: dict[str, int] = {}
+        self._begun: set[str] = set()
         self._os = os.write, os.fsync
         self._base = apsw.vfs_names()[0]
         super().__init__("journal-faults", self._base, makedefault=True)
@@ -151,13 +153,17 @@ class FaultVFS(apsw.VFS):
 
     def _write(self, descriptor: int, data: bytes) -> int:
         file = _file_of(descriptor)
-        if file.endswith("-wal"):
+        is_first_page = data[: len(_MAGIC)] == _MAGIC
+        if is_first_page and file not in self._begun:
+            self._begun.add(file)
+            self._about_to(file, "open")
+        if is_first_page or file.endswith("-wal"):
             self._about_to(file, "write", data, os.lseek(descriptor, 0, os.SEEK_CUR))
         return self._os[0](descriptor, data)
 
     def _fsync(self, descriptor: int) -> None:
         file = _file_of(descriptor)
-        if file.endswith("-wal"):
+        if file.endswith("-wal") or file in self._begun:
             self._about_to(file, "sync")
         else:
             self._os[1](descriptor)

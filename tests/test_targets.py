@@ -179,6 +179,7 @@ def make_interrupted(target: Path, call: int) -> bool:
     return True
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in pathlib itself
 def test_an_interrupt_at_any_call_leaves_no_folder(tmp_path: Path) -> None:
     """Such as one that comes while the folder is made, or removed."""
     for call in itertools.count(1):

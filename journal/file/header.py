@@ -31,12 +31,11 @@ def begin_file(descriptor: int) -> bool:
     itself meanwhile. Another library in this process does not see that lock, so it would roll
     back the -journal. Where the disk does not take the page, SQLite may say so.
     """
-    page = _blank_page()
-    if not _is_empty(read_at(descriptor, len(page) + 1, 0), page):
+    if not lacks_first_page(descriptor):
         return False
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, page)
+        os.write(descriptor, _blank_page())
         os.fsync(descriptor)
     except OSError:
         with suppress(OSError):
@@ -45,11 +44,13 @@ def begin_file(descriptor: int) -> bool:
     return True
 
 
-def _is_empty(found: bytes, page: bytes) -> bool:
+def lacks_first_page(descriptor: int) -> bool:
     """Tell whether a file has nothing, or less of its first page than was to be written.
 
     A power cut leaves some sectors of it. Nothing follows before all of it is on the disk.
     """
+    page = _blank_page()
+    found = read_at(descriptor, len(page) + 1, 0)
     is_torn = found != page and len(found) % _SECTOR_BYTES == 0 and len(found) <= len(page)
     return is_torn and all(one in (0, other) for one, other in zip(found, page, strict=False))
 

@@ -25,7 +25,7 @@ import apsw
 from journal import errors
 from journal.file import forking, ofd_locks
 from journal.file.companions import Companions, Key, check_is_at, key_of
-from journal.file.header import begin_file, is_in_wal_mode
+from journal.file.header import begin_file, is_in_wal_mode, lacks_first_page
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, Wait
 from journal.file.other_libraries import has_posix_locks, is_open_again
 from journal.file.paths import COMPANIONS, beside, resolved
@@ -40,7 +40,7 @@ from journal.file.wal_index import (
 _POLL_SECONDS = 0.0005
 _SLOW_POLL_SECONDS = 0.01  # after a second
 _PATIENCE_SECONDS = 0.005
-_CLOSING_SECONDS = 2.0  # others who close wait for each other: for milliseconds
+_OTHERS_SECONDS = 2.0  # what others look at or close they have locked for milliseconds
 _SLICE_SECONDS = 0.05  # on Windows no Ctrl-C ends a wait for another thread
 
 _registry_lock = threading.Lock()
@@ -165,11 +165,16 @@ class Holding:
 
     def begin(self) -> bool:
         """Write the first page of an empty file, while nobody else writes; tell whether so."""
-        if self._main is None or _has_rollback_journal(self.path):
+        if self._main is None or not lacks_first_page(self._main):
             return False
-        if not ofd_locks.try_lock(self._main, "exclusive", ofd_locks.MAIN):
-            return False  # another library is about to write to it
+        deadline = time.monotonic() + _OTHERS_SECONDS
+        while not ofd_locks.try_lock(self._main, "exclusive", ofd_locks.MAIN):
+            if time.monotonic() >= deadline:  # another library is about to write to it
+                return False
+            time.sleep(_POLL_SECONDS)
         try:
+            if _has_rollback_journal(self.path):
+                return False
             return begin_file(self._main)
         finally:
             ofd_locks.try_lock(self._main, "none", ofd_locks.MAIN)
@@ -389,7 +394,7 @@ class Holding:
 
         It could come between this question and closing our descriptors, which drops its locks.
         """
-        deadline = time.monotonic() + _CLOSING_SECONDS
+        deadline = time.monotonic() + _OTHERS_SECONDS
         while self.is_writable:  # else it can lock nobody out
             if ofd_locks.try_lock(main, "exclusive", ofd_locks.PENDING):
                 break

@@ -32,7 +32,14 @@ from support import (
     numbered,
 )
 
-from journal import BusyError, Journal, SessionId, StaleWalError, StorageFullError
+from journal import (
+    BusyError,
+    Journal,
+    SessionId,
+    StaleWalError,
+    StorageError,
+    StorageFullError,
+)
 from journal.file import connections, ofd_locks, process_locks
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there a close drops no locks")
@@ -146,8 +153,10 @@ def write_and_be_looked_at(channel: Channel, path: Path, seconds: float) -> int:
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
-            with Journal.open(path, durability="normal") as journal:
-                count += append(journal, 3)
+            # Seldom, SQLite reads while its mark is gone: that is told, and nothing is lost.
+            with suppress(StorageError, BusyError), Journal.open(path, durability="normal") as it:
+                for _ in range(3):
+                    count += append(it, 1)
     finally:
         stop.set()
         looking.join()
@@ -175,7 +184,7 @@ def test_writing_processes_in_which_another_library_looks_destroy_nothing(
 
     with closing(apsw.Connection(str(path))) as file:
         assert file.pragma("integrity_check") == "ok"
-    assert len(check_file(path)) == count
+    assert len(check_file(path)) == count > 0
 
 
 def open_slowly(channel: Channel, path: Path, read_only: bool) -> int:

@@ -90,8 +90,7 @@ class Holding:
         """Begin with what was kept for another library: what is beside the file may be new."""
         self.path = path
         self._is_shared, self._companions = False, None
-        if self._main is not None and self.is_writable:
-            ofd_locks.try_lock(self._main, "none", ofd_locks.PENDING)  # after an interrupt
+        self._let_in()  # after an interrupt
 
     @contextmanager
     def writing(self, wait_ms: int, path: Path) -> Iterator[None]:

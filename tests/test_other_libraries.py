@@ -40,7 +40,7 @@ from journal import (
     StorageError,
     StorageFullError,
 )
-from journal.file import connections, ofd_locks, process_locks
+from journal.file import connections, ofd_locks, opening, process_locks
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there a close drops no locks")
 
@@ -153,8 +153,8 @@ def write_and_be_looked_at(channel: Channel, path: Path, seconds: float) -> int:
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
-            # Seldom, SQLite reads while its mark is gone: that is told, and nothing is lost.
-            with suppress(StorageError, BusyError), Journal.open(path, durability="normal") as it:
+            # What was overwritten while it was read is to be read again: nothing is lost.
+            with suppress(BusyError), Journal.open(path, durability="normal") as it:
                 for _ in range(3):
                     count += append(it, 1)
     finally:
@@ -275,6 +275,54 @@ def test_a_reader_whose_mark_is_gone_is_told_to_read_again(tmp_path: Path) -> No
         with pytest.raises(BusyError, match="read it again"):
             read_while_another_appends(journal, path)
         assert sum(1 for _ in journal.read()) == 25_000
+
+
+def fail_at_first(monkeypatch: pytest.MonkeyPatch, code: int) -> list[apsw.Connection]:
+    """Have the first look into a file fail; return a list that gets the connections that look."""
+    check_identity = opening.check_identity
+    seen: list[apsw.Connection] = []
+
+    def look(connection: apsw.Connection, path: Path) -> None:
+        seen.append(connection)
+        if len(seen) == 1:
+            error = apsw.IOError("disk I/O error")
+            error.extendedresult = code
+            raise error
+        check_identity(connection, path)
+
+    monkeypatch.setattr(opening, "check_identity", look)
+    return seen
+
+
+to_write_and_to_read = pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+
+
+@to_write_and_to_read
+def test_what_was_cut_off_while_sqlite_opened_it_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    """It looks for a page in a -wal that was emptied just then, once in some thousand openings."""
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+    seen = fail_at_first(monkeypatch, apsw.SQLITE_IOERR_SHORT_READ)
+
+    with Journal.open(path, read_only=read_only) as journal:
+        assert journal.event_count() == 0
+        with pytest.raises(apsw.ConnectionClosedError):
+            seen[0].execute("SELECT 1")
+
+
+@to_write_and_to_read
+def test_a_disk_that_cannot_be_read_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    path = tmp_path / "a.db"
+    Journal.open(path).close()
+    seen = fail_at_first(monkeypatch, apsw.SQLITE_IOERR_READ)
+
+    with pytest.raises(StorageError, match="disk I/O error"):
+        Journal.open(path, read_only=read_only)
+    assert len(seen) == 1
 
 
 def hold_the_lock(channel: Channel, path: Path) -> None:

@@ -4,6 +4,7 @@ What is at the path, what the file says that it is, making a new one and the -wa
 modules beside this one.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,11 @@ _CACHE_KIB = 16 * 1024
 _VALUE_BYTES_MAX = 5 * DATA_SIZE_MAX  # in UTF-8, with room for the record around it
 _STEPS_BETWEEN_SIGNALS = 200_000  # of SQLite's machine: some hundredths of a second
 
+# SQLite's mark of a reader is a lock that another library in the process drops. What is read just
+# then may be overwritten, or cut off, so it does not say yet that the file is damaged.
+_ATTEMPTS = 3
+_OVERWRITTEN = apsw.SQLITE_CORRUPT, apsw.SQLITE_NOTADB, apsw.SQLITE_IOERR_SHORT_READ
+
 # `Database` lends a connection to one thread at a time, so SQLite need not lock it in every call.
 # That saves a quarter of the time of reading a row.
 _UNSHARED = apsw.SQLITE_OPEN_NOMUTEX
@@ -44,6 +50,10 @@ def open_writer(path: Path, durability: Durability) -> apsw.Connection:
     Raises:
         JournalError: one of those listed under "opening" in `errors`, or apsw.Error.
     """
+    return _in_some_attempt(lambda: _open_writer(path, durability))
+
+
+def _open_writer(path: Path, durability: Durability) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | _UNSHARED
     connection = opened(apsw.Connection(str(resolved(path)), flags=flags))
     try:
@@ -96,6 +106,10 @@ def open_reader(target: str, path: Path) -> apsw.Connection:
     Raises:
         JournalError: one of those listed under "opening" in `errors`, or apsw.Error.
     """
+    return _in_some_attempt(lambda: _open_reader(target, path))
+
+
+def _open_reader(target: str, path: Path) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | _UNSHARED
     connection = opened(apsw.Connection(target, flags=flags))
     try:
@@ -108,6 +122,16 @@ def open_reader(target: str, path: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def _in_some_attempt(open_it: Callable[[], apsw.Connection]) -> apsw.Connection:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return open_it()
+        except apsw.Error as error:
+            if getattr(error, "extendedresult", None) not in _OVERWRITTEN:
+                raise
+    return open_it()
 
 
 def open_copy(path: Path) -> apsw.Connection:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from journal.errors import OverloadedError as OverloadedError
     from journal.errors import PathIsDirectoryError as PathIsDirectoryError
     from journal.errors import PrunedError as PrunedError
+    from journal.errors import PrunedFleetError as PrunedFleetError
     from journal.errors import ReadOnlyError as ReadOnlyError
     from journal.errors import StaleWalError as StaleWalError
     from journal.errors import StorageError as StorageError
@@ -114,6 +115,7 @@ _HOMES = {
     "OverloadedError": "errors",
     "PathIsDirectoryError": "errors",
     "PrunedError": "errors",
+    "PrunedFleetError": "errors",
     "ReadOnlyError": "errors",
     "StaleWalError": "errors",
     "StorageError": "errors",

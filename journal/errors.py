@@ -9,7 +9,7 @@
                  OverloadedError, FlushFailedError
       projecting FoldError, UnknownProjectionError
       reading    PrunedError
-      files      TargetExistsError, WrongTargetError, OtherHistoryError
+      files      TargetExistsError, WrongTargetError, OtherHistoryError, PrunedFleetError
       any time   ClosedError, BusyError, StorageFullError, StorageError, DamagedError
 
 Each is also a subclass of the built-in exception that fits, and keeps what its message says as
@@ -395,6 +395,10 @@ class OtherHistoryError(PathError, ValueError):
 
 
 # Any time
+
+
+class PrunedFleetError(PathError, ValueError):
+    """A merged journal was pruned, and not made anew: that would lose what pruning kept."""
 
 
 class ClosedError(PathError, ValueError):

@@ -10,10 +10,11 @@ from typing import Any
 import apsw
 import pytest
 from commands_support import run_here
-from support import activated, lines_of, numbered
+from support import activated, lines_of, names_in, numbered
 
 import journal
 from journal import Journal, SessionId, limits, merge, verify
+from journal.errors import PrunedFleetError
 from journal.maintenance import Merged, placement
 
 LINES = lines_of("mixed/events.ndjson")
@@ -472,10 +473,10 @@ def test_making_a_pruned_file_anew_brings_back_what_sources_have(
     assert len(lines(fleet)) == 117 - 40
 
 
-def test_making_a_pruned_file_anew_without_what_was_pruned_loses_what_pruning_kept(
+def test_a_pruned_file_is_not_made_anew_without_what_was_pruned(
     tmp_path: Path, fleet: Path, pump: Path, fan: Path
 ) -> None:
-    """States are of what is left, and a journal of which nothing is left is not known any more."""
+    """States and versions would be of what is left, and a journal without events not known."""
     session = session_of(7)
     own = tmp_path / "own.db"
     with Journal.open(own, label="own") as opened:
@@ -485,18 +486,24 @@ def test_making_a_pruned_file_anew_without_what_was_pruned_loses_what_pruning_ke
     merge(fleet, pruned(fan, tmp_path / "late.db", 21))
     with Journal.open(fleet) as opened:
         assert opened.prune(before=91).event_count == 90
-        assert opened.version(session) == 20
+    before = fleet.read_bytes()
 
-    done = merge(fleet, fan, rewrite=True)
+    with pytest.raises(PrunedFleetError, match="No source has positions ") as caught:
+        merge(fleet, fan, rewrite=True)
 
-    assert (done.rewritten, done.complete) == (True, True)
-    assert shown(done) == [("own", False, 14, ((1, 6),), ()), ("fan", False, 33, (), ())]
-    check(fleet)
+    assert str(caught.value).endswith("1 to 84 of pump; 1 to 6 of own")
+    with pytest.raises(PrunedFleetError, match=r"positions 1 to 6 of own$"):
+        merge(fleet, fan, pump, rewrite=True)
+    result = run_here("merge", fleet, fan, "--rewrite")
+    assert (result.code, result.out) == (1, b"")
+    assert "was pruned, and was not made anew" in result.err
+    assert fleet.read_bytes() == before
+    assert names_in(tmp_path) == ["fan.db", "fleet", "late.db", "own.db", "pump.db"]
     with Journal.open(fleet, read_only=True) as opened:
-        assert opened.version(session) == 14
-    again = merge(fleet, own, pump)
-    assert again.added_count == 84
-    assert [(it.label, it.positions) for it in again.waiting] == [("own", ((1, 6),))]
+        assert opened.version(session) == 20
+    done = merge(fleet, fan, own, pump, rewrite=True)
+    assert (done.rewritten, done.complete, done.added_count) == (True, True, 90 + 20)
+    check(fleet)
 
 
 # Two histories

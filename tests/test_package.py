@@ -63,6 +63,7 @@ PUBLIC = [
     "PriorityThresholdAdjusted",
     "Projection",
     "PrunedError",
+    "PrunedFleetError",
     "ReadOnlyError",
     "Recovery",
     "Retention",

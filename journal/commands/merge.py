@@ -55,9 +55,9 @@ def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool
     their place; it gets other positions, and so an id of its own. Two histories of one journal, as
     of a device that was set back to an older state, are both kept, the later one as a branch.
 
-    In a FLEET that is made anew, subscriptions begin anew. What was pruned from the old one comes
-    back where a SOURCE still has it; where none has, the states, versions and counts that pruning
-    kept are lost: those in the new one are of the events that are left.
+    In a FLEET that is made anew, subscriptions begin anew, and what was pruned from the old one is
+    back. So the SOURCEs have to have all of that: else it is not made anew, since the states,
+    versions and counts that pruning kept would be lost.
     """
     output = Output()
     progress = CountProgress()

@@ -94,10 +94,8 @@ def merge(
         rewrite: where something waits that the sources have, make the merged journal anew with it,
             in order. It gets other positions, and so an id of its own; its label stays, and its
             idempotency keys stand for the same events. Checkpoints of subscriptions are not taken
-            over: they begin anew. What was pruned from the merged journal comes back from a source
-            that still has it; where none has, what pruning kept of it is lost: states, versions
-            and counts are those of the events that are left, and a journal without any is not
-            known any more. Nobody else may have it open.
+            over: they begin anew. What was pruned from the merged journal comes back, so the
+            sources have to have all of it. Nobody else may have it open.
         progress: is called with the number of events done and the number to do; each counts twice
             or more, as they are checked before anything is written.
 
@@ -109,6 +107,8 @@ def merge(
             journal is not.
         ClosedCopyError: the merged journal is a shipped or recovered file.
         FileReplacedError: a source was changed meanwhile.
+        PrunedFleetError: of what was pruned from the merged journal, `rewrite` found something in
+            no source: states, versions and counts would be lost. It was not made anew.
         StorageFullError, StorageError, BusyError: the merged journal cannot be written. What was
             placed before is there, and merging again goes on.
     """

@@ -17,7 +17,14 @@ from journal.file.identity import meta
 from journal.file.opening import open_copy
 from journal.file.paths import beside
 from journal.file.process_locks import hold, let_go
-from journal.maintenance.histories import History, own_id
+from journal.maintenance.histories import (
+    History,
+    Interval,
+    branches_of,
+    histories_of,
+    minus,
+    own_id,
+)
 from journal.maintenance.keeping import Keys
 from journal.maintenance.placement import Merging
 from journal.maintenance.sources import Part, Report, Source, inspected, opened, stamp_of
@@ -36,6 +43,7 @@ def rewrite(path: Path, sources: list[Source], report: Report) -> tuple[int, lis
 
     Raises:
         BusyError: somebody has it open, or wrote to it meanwhile. Nothing was changed.
+        PrunedFleetError: of what was pruned from it, the sources lack something. The same.
         StorageFullError, AccessDeniedError, StorageError: the new file cannot be made.
         DamagedError: the merged journal is.
     """
@@ -55,6 +63,7 @@ def rewrite(path: Path, sources: list[Source], report: Report) -> tuple[int, lis
                 merging = Merging(into, [old, *others], report.take, old=path)
                 merging.run()
                 with opened(path) as before:
+                    _check_nothing_is_lost(path, before, into)
                     _take_over(before, into)
             finally:
                 into.close()
@@ -63,6 +72,28 @@ def rewrite(path: Path, sources: list[Source], report: Report) -> tuple[int, lis
         _put_in_its_place(made, target, old.stamp)
     added_count = merging.added_count - old.event_count
     return added_count, [part for source in others for part in source.parts]
+
+
+def _check_nothing_is_lost(path: Path, before: apsw.Connection, into: Database) -> None:
+    """Make sure that all events are back whose states, versions and counts pruning has kept.
+
+    Raises:
+        PrunedFleetError: some are not.
+    """
+    lost = []
+    with into.read() as connection:
+        for old in histories_of(before):
+            gone = minus(old.known(), old.held())
+            lost_before = [Interval(*gap[:2]) for gap in old.declared() if gap.reason != "pruned"]
+            branches = branches_of(connection, old.key[0])
+            held = [part for branch in branches for part in branch.held()]
+            if missing := minus(gone, sorted((*held, *lost_before))):
+                ranges = ", ".join(f"{first} to {last}" for first, last in missing)
+                lost.append(f"{ranges} of {old.label() or old.key[0]}")
+    if lost:
+        reason = "was pruned, and was not made anew: the states, versions and counts that pruning "
+        reason += f"kept would be lost. No source has positions {'; '.join(lost)}"
+        raise errors.PrunedFleetError(path, reason)
 
 
 def _take_over(before: apsw.Connection, into: Database) -> None:

@@ -40,7 +40,7 @@ from journal import (
     StorageError,
     StorageFullError,
 )
-from journal.file import connections, ofd_locks, opening, process_locks
+from journal.file import connections, holding, ofd_locks, opening
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there a close drops no locks")
 
@@ -653,7 +653,7 @@ def test_a_full_disk_leaves_no_lock_on_the_shm(
     def fail(_shm: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(process_locks, "forget_wal_index", fail)
+    monkeypatch.setattr(holding, "forget_wal_index", fail)
     with Journal.open(path) as journal:
         append(journal, 1)
         with Child(open_and_close, path) as child:

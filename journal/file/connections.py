@@ -16,11 +16,12 @@ import apsw
 from journal import errors
 from journal.file import forking
 from journal.file.companions import check_is_at, key_of
+from journal.file.holding import Holding
 from journal.file.identity import check_format, check_label, check_sqlite, meta, set_meta
 from journal.file.lock_waits import BUSY_TIMEOUT_MS, wait_for_locks
 from journal.file.opening import Durability, open_reader, open_writer
 from journal.file.paths import create_file, remove_if_empty, resolved, uri_of
-from journal.file.process_locks import Holding, hold, let_go
+from journal.file.process_locks import hold, let_go
 from journal.file.read_only import read_only_target
 from journal.file.stale_wal import check_wal, has_wal
 from journal.file.wal import (
@@ -43,7 +44,7 @@ _READERS_PAUSE_SECONDS = 0.005
 class Database:
     """The connections to one journal file. Threads may share it.
 
-    Writers queue at the locks of `process_locks`, and at SQLite's. Readers never wait, and never
+    Writers queue at the locks of `holding`, and at SQLite's. Readers never wait, and never
     see half a transaction.
 
     `generation` changes whenever something that was read or written through `write` may no longer

@@ -16,7 +16,7 @@ from journal.file.paths import beside
 from journal.file.syncing import sync
 
 if TYPE_CHECKING:
-    from journal.file.process_locks import Holding
+    from journal.file.holding import Holding
 
 # A commit that makes the -wal longer costs the disk more than one that overwrites what was there,
 # so it should begin anew early (one event each, durability full: 288 us while it grows, 164 us with

@@ -134,7 +134,7 @@ def _lag(
     events_per_append: int,
 ) -> Figure:
     events = settings.size(10_000, 400)
-    lines = workload_lines("steady", events, settings.seed)
+    lines = workload_lines("many", events, settings.seed)  # more sessions than a page has
     batches = batched_events(lines, events_per_append)
     numbers = count()
     lags: dict[str, list[float]] = {"idle": [], "direct": [], "async": []}
@@ -205,10 +205,12 @@ async def _append_on_schedule(
 async def _read_until(
     journal: AsyncJournal, session: SessionId, ended: asyncio.Task[float]
 ) -> None:
-    """Look at a session and two pages of events, again and again."""
+    """Look at a session, two pages of events and two of sessions, again and again."""
     while not ended.done():
         await journal.session(session)
         async for _ in journal.read(limit=400):
+            pass
+        async for _ in journal.iter_sessions(limit=400):
             pass
         await asyncio.sleep(0.01)
 

@@ -4,7 +4,7 @@ import asyncio
 import multiprocessing
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from multiprocessing.synchronize import Event
@@ -15,7 +15,7 @@ from time import perf_counter
 from benchmarks.appending import batched_events
 from benchmarks.measure import Figure, Settings, in_turns
 from benchmarks.workload import remove, workload_lines
-from journal import AsyncJournal, DomainEvent, Journal
+from journal import AsyncJournal, DomainEvent, Journal, SessionId
 from journal.live import shared_commits
 from journal.testing import FaultVFS
 
@@ -119,49 +119,55 @@ def fairness(settings: Settings) -> list[Figure]:
 
 def lag(settings: Settings) -> list[Figure]:
     """Find how late a loop is while 20 tasks append 2,000 events a second, against an idle one."""
+    slow_disk = partial(FaultVFS, sync_seconds=_SLOW_SYNC_SECONDS)
     return [
-        _lag(settings, "lag", 0.0, is_real=True),
-        _lag(settings, "lag-slow-sync", _SLOW_SYNC_SECONDS, is_real=False),
+        # So many events an append that direct calls, which wait for each sync, keep up, too.
+        _lag(settings, "lag", nullcontext, 20),
+        _lag(settings, "lag-slow-sync", slow_disk, 100),
     ]
 
 
-def _lag(settings: Settings, name: str, sync_seconds: float, *, is_real: bool) -> Figure:
-    seconds = settings.size(5, 1) / (1 if not settings.small else 5)
-    lines = workload_lines("steady", round(seconds * _EVENTS_A_SECOND), settings.seed)
-    events = [event for (event,) in batched_events(lines, 1)]
+def _lag(
+    settings: Settings,
+    name: str,
+    disk: Callable[[], AbstractContextManager[object]],
+    events_per_append: int,
+) -> Figure:
+    events = settings.size(10_000, 400)
+    lines = workload_lines("many", events, settings.seed)  # more sessions than a page has
+    batches = batched_events(lines, events_per_append)
     numbers = count()
-    seen: dict[str, list[float]] = {"async": [], "idle": [], "direct": []}
+    lags: dict[str, list[float]] = {"idle": [], "direct": [], "async": []}
+    rates: dict[str, list[float]] = {what: [] for what in lags}
 
-    async def main(what: str) -> None:
-        path = settings.folder / f"{name}-{next(numbers)}.journal"
-        parts = [events[first::_LAG_TASKS] for first in range(_LAG_TASKS)]
-        async with AsyncJournal.open(path) as journal, _lags(seen[what]):
+    async def events_per_s(what: str, path: Path) -> float:
+        async with AsyncJournal.open(path) as journal, _lags(lags[what]):
             if what == "idle":
-                await asyncio.sleep(seconds)
-            elif what == "direct":
-                inner = journal.journal
-                few = [part[: len(part) // 10 or 1] for part in parts]
-                await asyncio.gather(*(_paced(lambda e: inner.append_events([e]), p) for p in few))
-            else:
-                session = events[0].session_id
-                tasks = [_paced(lambda e: journal.append_events([e]), part) for part in parts]
-                appending = asyncio.gather(*tasks)
-                while not appending.done():
-                    await journal.session(session)
-                    async for _ in journal.read(limit=400):
-                        pass
-                    await asyncio.sleep(0.01)
-                await appending
-        remove(path)
+                await asyncio.sleep(events / _EVENTS_A_SECOND)
+                return 0.0
+            append = (journal if what == "async" else journal.journal).append_events
+            appending = asyncio.create_task(_append_on_schedule(append, batches))
+            await _read_until(journal, batches[0][0].session_id, appending)
+            return events / await appending
 
     def p99_ms(what: str) -> float:
-        before = len(seen[what])
-        with nullcontext() if is_real else FaultVFS(sync_seconds=sync_seconds):
-            asyncio.run(main(what))
-        return 1000 * _cuts(seen[what][before:])[1]
+        path = settings.folder / f"{name}-{next(numbers)}.journal"
+        before = len(lags[what])
+        with disk():
+            rates[what].append(asyncio.run(events_per_s(what, path)))
+            with Journal.open(path, read_only=True) as journal:
+                assert journal.event_count() == (0 if what == "idle" else events)
+        remove(path)
+        return 1000 * _cuts(lags[what][before:])[1]
 
     ours, idle = in_turns(settings.repeat, partial(p99_ms, "async"), partial(p99_ms, "idle"))
-    p99_ms("direct")
+    for _ in range(settings.repeat):
+        p99_ms("direct")
+    details = {}
+    for what, seen in lags.items():
+        for cut, value in zip(("p50", "p99", "max"), _cuts(seen), strict=True):
+            details[f"{what}_{cut}_ms"] = 1000 * value
+        details[f"{what}_events_per_s"] = min(rates[what])
     return Figure(
         name=name,
         peer_name=f"an idle loop and {_ALLOWED_LAG_MS:.0f} ms",
@@ -170,23 +176,43 @@ def _lag(settings: Settings, name: str, sync_seconds: float, *, is_real: bool) -
         peer=[each + _ALLOWED_LAG_MS for each in idle],
         required=1.0,
         sense="at most",
-        details={
-            f"{what}_{cut}_ms": 1000 * value
-            for what, lags in seen.items()
-            for cut, value in zip(("p50", "p99", "max"), _cuts(lags), strict=True)
-        },
+        details=details,
     )
 
 
-async def _paced(append: Callable[[DomainEvent], object], part: list[DomainEvent]) -> None:
-    """Append events one by one, as many a second as is the share of one task."""
+async def _append_on_schedule(
+    append: Callable[[list[DomainEvent]], object], batches: list[list[DomainEvent]]
+) -> float:
+    """Append from 20 tasks in turn, 2,000 events a second, and return the seconds it took.
+
+    When each batch is due does not depend on how long those before took: who is late catches up.
+    """
     began = perf_counter()
-    for number, event in enumerate(part, 1):
-        done = append(event)
-        if asyncio.iscoroutine(done):
-            await done
-        due = began + number * _LAG_TASKS / _EVENTS_A_SECOND
-        await asyncio.sleep(max(0.0, due - perf_counter()))
+    seconds_per_append = len(batches[0]) / _EVENTS_A_SECOND
+
+    async def append_share(first: int) -> None:
+        for number in range(first, len(batches), _LAG_TASKS):
+            due = began + (number + 1) * seconds_per_append
+            await asyncio.sleep(max(0.0, due - perf_counter()))
+            done = append(batches[number])
+            if asyncio.iscoroutine(done):
+                await done
+
+    await asyncio.gather(*(append_share(first) for first in range(_LAG_TASKS)))
+    return perf_counter() - began
+
+
+async def _read_until(
+    journal: AsyncJournal, session: SessionId, ended: asyncio.Task[float]
+) -> None:
+    """Look at a session, two pages of events and two of sessions, again and again."""
+    while not ended.done():
+        await journal.session(session)
+        async for _ in journal.read(limit=400):
+            pass
+        async for _ in journal.iter_sessions(limit=400):
+            pass
+        await asyncio.sleep(0.01)
 
 
 def _cuts(lags: list[float]) -> tuple[float, float, float]:

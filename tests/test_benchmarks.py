@@ -157,6 +157,12 @@ def test_every_scenario_runs_and_verifies_what_it_wrote(tmp_path, monkeypatch):
         assert len(figure["ours"]) == len(figure["peer"]) >= 1
         assert all(value > 0 for value in figure["ours"] + figure["peer"])
         assert figure["name"] in printed
+        if figure["name"].startswith("lag"):
+            assert figure["details"].keys() == {
+                f"{what}_{value}"
+                for what in ("idle", "direct", "async")
+                for value in ("p50_ms", "p99_ms", "max_ms", "events_per_s")
+            }
 
     assert HAS_PEER or "not installed" in printed
     before = kept.read_bytes()

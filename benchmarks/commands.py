@@ -1,13 +1,17 @@
 """The commands on a large file, each as a process of its own: first line, total time, memory."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
+
+import apsw
 
 from benchmarks.measure import Figure, Settings
 from benchmarks.workload import mixed_lines
@@ -37,6 +41,7 @@ def commands(settings: Settings) -> list[Figure]:
     run("info", path)  # so that everything is compiled and the file is in the system's cache
     long = settings.folder / "long.journal"
     found = _commands(path, count)
+    found |= _folded_beside(path, settings.folder / "unfolded.journal")
     found |= _of_one_session(long, settings.size(1_000_000, 6_000), settings.seed)
     figures = [_figure(name, run(*given)) for name, given in found.items()]
     heads = [run("sessions", path, lines_max=3) for _ in range(settings.repeat)]
@@ -85,18 +90,31 @@ def _of_one_session(path: Path, count: int, seed: int) -> dict[str, tuple[object
     }
 
 
+def _folded_beside(path: Path, unfolded: Path) -> dict[str, tuple[object, ...]]:
+    """Copy a file without what was folded, and return commands that may not write to the copy."""
+    shutil.copyfile(path, unfolded)
+    with closing(apsw.Connection(str(unfolded))) as connection:
+        connection.execute("DELETE FROM checkpoint")
+    return {
+        f"{noun}-beside": (noun, unfolded, "--read-only", "--last", 20)
+        for noun in ("sessions", "streams")
+    }
+
+
 def _commands(path: Path, count: int) -> dict[str, tuple[object, ...]]:
     """Return the commands, with filters that fit events in the middle of the file."""
     with Journal.open(path, read_only=True) as journal:
         some = next(it.event for it in journal.read(count // 2, kinds=["patch_frames_generated"]))
         times = sorted(event.timestamp for _, event in islice(journal.read(), 5_000))
     since = ("--since", times[4_950].rfc3339())
+    until = ("--until", times[50].rfc3339())
     session, stream = ("--session", some.session_id), ("--stream", some.stream_id)
     failed = ("--type", "stream_failed")
     filters: dict[str, tuple[object, ...]] = {
         "events": (),
         "events-json": ("--json",),
         "events-since": since,
+        "events-until": until,
         "events-type": failed,
         "events-type-none": ("--type", "session_expired"),  # known, and there is none
         "events-session": session,
@@ -107,6 +125,10 @@ def _commands(path: Path, count: int) -> dict[str, tuple[object, ...]]:
         "events-session-stream": (*session, *stream),
         "events-stream-since": (*stream, *since),
         "events-stream-type": (*stream, *failed),
+        "events-session-stream-type": (*session, *stream, *failed),
+        "events-session-stream-since": (*session, *stream, *since),
+        "events-session-type-since": (*session, *failed, *since),
+        "events-stream-type-since": (*stream, *failed, *since),
         "events-all-filters": (*session, *stream, *failed, *since),
         "events-after": ("--after", count - 1_000),
         "events-type-limit": (*failed, "--limit", 10),

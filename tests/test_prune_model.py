@@ -21,13 +21,31 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from prune_support import check_closed
 from test_model import SESSIONS, SMALL_LIMITS, STREAMS, batches, events
 
-from journal import Journal, Projection, PrunedError, UnknownEvent, limits
+from journal import (
+    Journal,
+    KeyConflictError,
+    Projection,
+    PrunedError,
+    Retention,
+    UnknownEvent,
+    limits,
+)
 from journal.events import AnyEvent
 from journal.projections import lifecycle_states
+from journal.store import Appended
 
 ENDED_SESSION = ("Completed", "Failed")
 ENDED_STREAM = ("Completed", "Failed", "Cancelled")
 NAMES = ["reader", "other"]
+KEYS = ["first", "second"]
+RETENTIONS = [
+    None,
+    Retention(keep_events=6),
+    Retention(keep_events=2, give_up=("reader",), forget_keys_older_than=timedelta(0)),
+    Retention(keep_events=9, keep_open=True),
+    Retention(keep_age=timedelta(days=2)),
+    Retention(keep_bytes=150_000),
+]
 SMALL = [
     *(limit for limit in SMALL_LIMITS if limit[1] != "BLOCK_EVENTS_MAX"),
     (limits, "BLOCK_EVENTS_MAX", 4),
@@ -67,10 +85,11 @@ class PruneMachine(RuleBasedStateMachine):
         self.forgotten: set[Any] = set()
         self.owner: dict[Any, Any] = {}
         self.last: dict[Any, int] = {}
-        self.counts_have_base = False
+        self.keys: dict[str, tuple[list[AnyEvent], Appended]] = {}
+        self.shipped: list[tuple[Path, Path, int]] = []
 
-    def opened(self) -> Journal:
-        return Journal.open(self.path, durability="normal")
+    def opened(self, retention: Retention | None = None) -> Journal:
+        return Journal.open(self.path, durability="normal", retention=retention)
 
     # The model
 
@@ -93,16 +112,27 @@ class PruneMachine(RuleBasedStateMachine):
             changes["stream_id"] = self.back.get(key(status.stream_id), status.stream_id)
         return status.model_copy(update=changes)
 
-    def append(self, journal: Journal, batch: list[AnyEvent]) -> None:
+    def append(self, journal: Journal, batch: list[AnyEvent], name: str | None = None) -> None:
         first = self.whole.last_position + 1
         for position, event in enumerate(batch, first):
             for an_id in (event.session_id, event.stream_id):
                 if an_id is not None:
                     self.last[key(self.to_model(an_id))] = position
         self.whole.append_events([self.modelled(event) for event in batch])
-        assert journal.append_events(batch) == (
-            (first, first + len(batch) - 1) if batch else (None, None)
-        )
+        expected = Appended(first, first + len(batch) - 1) if batch else Appended(None, None)
+        assert journal.append_events(batch, key=name) == expected
+        if name is not None:
+            self.keys[name] = batch, expected
+        assert journal.retention_failure is None
+        self.notice_retention()
+
+    def notice_retention(self) -> None:
+        cut = self.first() - 1
+        if cut > self.cut:
+            self.note_cut(cut)
+        left = {name for (name,) in self.rows("SELECT key FROM append_key")}
+        for name in self.keys.keys() - left:
+            assert (self.keys.pop(name)[1].last or 0) <= cut
 
     def note_cut(self, cut: int) -> tuple[dict[str, int], dict[str, int]]:
         """Find out by the model what a cut forgets."""
@@ -161,12 +191,59 @@ class PruneMachine(RuleBasedStateMachine):
 
     @rule(
         handle=st.integers(0, 1),
+        name=st.sampled_from(KEYS),
+        batch=batches,
+        is_retry=st.booleans(),
+    )
+    def append_with_a_key(
+        self, handle: int, name: str, batch: list[AnyEvent], is_retry: bool
+    ) -> None:
+        journal = self.journals[handle]
+        if name not in self.keys:
+            self.append(journal, batch, name)
+        elif is_retry or batch == self.keys[name][0]:
+            first_batch, positions = self.keys[name]
+            assert journal.append_events(first_batch, key=name) == positions
+            self.notice_retention()
+        else:
+            with pytest.raises(KeyConflictError):
+                journal.append_events(batch, key=name)
+
+    @precondition(lambda self: len(self.shipped) < 3)
+    @rule(handle=st.integers(0, 1))
+    def ship(self, handle: int) -> None:
+        journal = self.journals[handle]
+        dest = self.folder / f"shipped-{len(self.shipped)}.db"
+        shipment = journal.ship(dest, manifest=True, force=True)
+        with Journal.open(dest, read_only=True) as copy:
+            assert list(copy.read()) == list(journal.read())
+            assert copy.sessions() == journal.sessions()
+            assert copy.streams() == journal.streams()
+            assert [copy.version(one) for one in SESSIONS] == [
+                journal.version(one) for one in SESSIONS
+            ]
+        if shipment.manifest_path is not None and shipment.event_count:
+            self.shipped.append((dest, shipment.manifest_path, self.whole.last_position))
+
+    @rule(
+        handle=st.integers(0, 1),
         share=st.floats(0, 1.2),
-        how=st.sampled_from(["before", "keep_events", "dry", "time", "age", "bytes"]),
+        how=st.sampled_from(
+            ["before", "keep_events", "dry", "time", "age", "bytes", "shipped", "file"]
+        ),
         keep_open=st.booleans(),
         give_up=st.booleans(),
+        forget_keys=st.booleans(),
     )
-    def prune(self, handle: int, share: float, how: str, keep_open: bool, give_up: bool) -> None:
+    def prune(
+        self,
+        handle: int,
+        share: float,
+        how: str,
+        keep_open: bool,
+        give_up: bool,
+        forget_keys: bool,
+    ) -> None:
         journal = self.journals[handle]
         last = self.whole.last_position
         position = round(share * last)
@@ -179,9 +256,15 @@ class PruneMachine(RuleBasedStateMachine):
             options = {"keep_age": timedelta(days=round(share * 10))}
         elif how == "bytes":
             options = {"keep_bytes": round(share * 200_000)}
+        elif how in {"shipped", "file"} and self.shipped:
+            number = min(int(share * len(self.shipped)), len(self.shipped) - 1)
+            dest, manifest, last = self.shipped[number]
+            options = {how: manifest if how == "shipped" else dest}
         if give_up:
             names = {row[0] for row in self.rows("SELECT name FROM checkpoint")}
             options["give_up"] = sorted(names - {"sessions", "streams"})
+        if forget_keys:
+            options["forget_keys_older_than"] = timedelta(0)
         if how not in {"bytes", "dry"}:
             planned = journal.prune(**options, keep_open=keep_open, dry_run=True)
         report = journal.prune(**options, keep_open=keep_open, dry_run=how == "dry")
@@ -192,6 +275,13 @@ class PruneMachine(RuleBasedStateMachine):
         cut = report.first_position - 1
         assert report.event_count == cut - self.cut
         self.check_how_far(cut, options, how, keep_open, bool(report.held_by))
+        assert cut <= max(last, self.cut)
+        before = len(self.keys)
+        if forget_keys:
+            self.keys = {
+                name: it for name, it in self.keys.items() if it[1].last and it[1].last > cut
+            }
+        assert report.keys_forgotten == before - len(self.keys)
         sessions, streams = self.note_cut(cut)
         assert report.sessions_forgotten == sessions
         assert report.streams_forgotten == streams
@@ -201,6 +291,7 @@ class PruneMachine(RuleBasedStateMachine):
                 "counts_by_kind",
                 "sessions_forgotten",
                 "streams_forgotten",
+                "keys_forgotten",
             ):
                 assert getattr(planned, name) == getattr(report, name), name
             for name in ("first_position", "events_left", "sessions_left", "streams_left"):
@@ -272,10 +363,10 @@ class PruneMachine(RuleBasedStateMachine):
             self.journals[handle].register(counting(1))
         self.journals[handle].states("counts")
 
-    @rule(handle=st.integers(0, 1))
-    def reopen(self, handle: int) -> None:
+    @rule(handle=st.integers(0, 1), retention=st.sampled_from(RETENTIONS))
+    def reopen(self, handle: int, retention: Retention | None) -> None:
         self.journals[handle].close()
-        self.journals[handle] = self.opened()
+        self.journals[handle] = self.opened(retention)
 
     @rule(handle=st.integers(0, 1))
     def a_cut_overtakes_a_reader(self, handle: int) -> None:

@@ -403,7 +403,7 @@ class Database:
     def _transaction(
         self, writer: apsw.Connection, holding: Holding, wait_ms: int
     ) -> Iterator[apsw.Connection]:
-        with self._inside():
+        with forking.inside_sqlite():  # and not `_inside`: one more generator takes a microsecond
             try:
                 self._begin(writer, wait_ms)
                 if writer is self._writer:
@@ -419,12 +419,13 @@ class Database:
                 if begins_wal:
                     holding.has_foreign_writes()  # has a look, to know this -wal from the last one
             except BaseException as error:
-                self._was_interrupted |= not isinstance(error, Exception)
-                self.failures += 1
+                self.failures += 1  # first: another interrupt may come after any call
                 self.generation += 1
-                if writer.in_transaction:  # SQLite has ended it itself after some errors
-                    writer.execute("ROLLBACK")
-                raise
+                with translated(self.path):
+                    self._was_interrupted |= not isinstance(error, Exception)
+                    if writer.in_transaction:  # SQLite has ended it itself after some errors
+                        writer.execute("ROLLBACK")
+                    raise
 
     def connection(self) -> apsw.Connection:
         """Return a new connection for reading, which is closed with the others."""

@@ -112,8 +112,10 @@ class Holding:
                     self._owner = None
                     self._unlock_for_others()
             finally:
-                with suppress(RuntimeError):  # not held: the wait for it failed
+                try:  # noqa: SIM105 (every append is here, and `suppress` takes a microsecond)
                     self._lock.release()
+                except RuntimeError:  # not held: the wait for it failed
+                    pass
 
     def _unlock_for_others(self) -> None:
         if self._main is not None:

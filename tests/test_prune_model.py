@@ -31,6 +31,7 @@ from journal import (
     limits,
 )
 from journal.events import AnyEvent
+from journal.maintenance import retention
 from journal.projections import lifecycle_states
 from journal.store import Appended
 
@@ -51,6 +52,7 @@ SMALL = [
     (limits, "BLOCK_EVENTS_MAX", 4),
     (limits, "FOLD_EVENTS_MAX", 9),
     (lifecycle_states, "_ENDED_IN_MEMORY_MAX", 2),
+    (retention, "_STEPS_SECONDS", 0.0),  # what it does must not depend on how quick it is
 ]
 
 
@@ -88,8 +90,8 @@ class PruneMachine(RuleBasedStateMachine):
         self.keys: dict[str, tuple[list[AnyEvent], Appended]] = {}
         self.shipped: list[tuple[Path, Path, int]] = []
 
-    def opened(self, retention: Retention | None = None) -> Journal:
-        return Journal.open(self.path, durability="normal", retention=retention)
+    def opened(self, kept: Retention | None = None) -> Journal:
+        return Journal.open(self.path, durability="normal", retention=kept)
 
     # The model
 
@@ -363,10 +365,10 @@ class PruneMachine(RuleBasedStateMachine):
             self.journals[handle].register(counting(1))
         self.journals[handle].states("counts")
 
-    @rule(handle=st.integers(0, 1), retention=st.sampled_from(RETENTIONS))
-    def reopen(self, handle: int, retention: Retention | None) -> None:
+    @rule(handle=st.integers(0, 1), kept=st.sampled_from(RETENTIONS))
+    def reopen(self, handle: int, kept: Retention | None) -> None:
         self.journals[handle].close()
-        self.journals[handle] = self.opened(retention)
+        self.journals[handle] = self.opened(kept)
 
     @rule(handle=st.integers(0, 1))
     def a_cut_overtakes_a_reader(self, handle: int) -> None:

@@ -5,6 +5,7 @@ from support import activated
 
 from journal import Journal, SessionId
 from journal.commands.console.output import Output
+from journal.file import names
 
 FRAME_BYTES = 24 + 4_096
 
@@ -111,3 +112,11 @@ def test_the_label_is_found_without_counting_the_events(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Journal, "info", None)  # which counts them
     assert run_here("label", path).out == b"pump 8\n"
+
+
+def test_what_a_file_says_of_a_kind_is_parsed_once(tmp_path):
+    with Journal.open(tmp_path / "a.journal") as journal, journal._database.read() as connection:
+        first = names.kinds_of(connection)
+        misses = names._kind.cache_info().misses
+        assert names.kinds_of(connection) == first
+    assert names._kind.cache_info().misses == misses

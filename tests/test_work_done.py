@@ -1,9 +1,9 @@
 """What appending and listing cost, counted in what they do, never in time."""
 
 from commands_support import run_here
-from support import activated
+from support import activated, started
 
-from journal import Journal, SessionId
+from journal import Journal, SessionId, StreamId
 from journal.commands.console.output import Output
 from journal.file import names
 
@@ -112,6 +112,17 @@ def test_the_label_is_found_without_counting_the_events(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Journal, "info", None)  # which counts them
     assert run_here("label", path).out == b"pump 8\n"
+
+
+def test_the_states_that_new_events_are_about_are_read_in_two_statements(tmp_path):
+    ids = [(SessionId.new(), StreamId.new()) for _ in range(50)]
+    with Journal.open(tmp_path / "a.journal", durability="normal") as journal:
+        for second in range(2):
+            journal.append_events([started(*each, second) for each in ids])
+            statements = statements_of(journal, journal.sessions)
+
+    assert sum(sql.startswith("SELECT session, state") for sql in statements) == 1
+    assert sum(sql.startswith("SELECT stream, session, state") for sql in statements) == 1
 
 
 def test_what_a_file_says_of_a_kind_is_parsed_once(tmp_path):

@@ -1,10 +1,11 @@
 """What appending and listing cost, counted in what they do, never in time."""
 
 from commands_support import run_here
-from support import activated
+from support import activated, started
 
-from journal import Journal, SessionId
+from journal import Journal, SessionId, StreamId
 from journal.commands.console.output import Output
+from journal.file import names
 
 FRAME_BYTES = 24 + 4_096
 
@@ -111,3 +112,22 @@ def test_the_label_is_found_without_counting_the_events(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Journal, "info", None)  # which counts them
     assert run_here("label", path).out == b"pump 8\n"
+
+
+def test_the_states_that_new_events_are_about_are_read_in_two_statements(tmp_path):
+    ids = [(SessionId.new(), StreamId.new()) for _ in range(50)]
+    with Journal.open(tmp_path / "a.journal", durability="normal") as journal:
+        for second in range(2):
+            journal.append_events([started(*each, second) for each in ids])
+            statements = statements_of(journal, journal.sessions)
+
+    assert sum(sql.startswith("SELECT session, state") for sql in statements) == 1
+    assert sum(sql.startswith("SELECT stream, session, state") for sql in statements) == 1
+
+
+def test_what_a_file_says_of_a_kind_is_parsed_once(tmp_path):
+    with Journal.open(tmp_path / "a.journal") as journal, journal._database.read() as connection:
+        first = names.kinds_of(connection)
+        misses = names._kind.cache_info().misses
+        assert names.kinds_of(connection) == first
+    assert names._kind.cache_info().misses == misses

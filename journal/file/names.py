@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,13 +55,18 @@ def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
     found = {}
     for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
         try:
-            kind = FileKind(_name(name), None if fields is None else _field_names(fields))
-            blueprint(*kind)
+            found[code] = _kind(name, fields)
         except NOT_DECODED as error:
             what = f"is damaged: kind {code}: {sentence(error)}"
             raise DamagedError(connection.filename, what) from error
-        found[code] = kind
     return found
+
+
+@lru_cache(maxsize=64)
+def _kind(name: object, fields: str | None) -> FileKind:
+    kind = FileKind(_name(name), None if fields is None else _field_names(fields))
+    blueprint(*kind)
+    return kind
 
 
 def _field_names(fields: str) -> tuple[str, ...]:

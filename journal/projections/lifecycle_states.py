@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import apsw
@@ -87,6 +88,10 @@ class LifecycleStates:
 
     def fold(self, rows: Iterable[StoredEvent]) -> None:
         """Fold the events of these rows, which follow `position`."""
+        if self._schema == "main" and not self.lifecycle.sessions:
+            rows = list(rows)
+            with suppress(ValueError, TypeError):  # the fold meets it, and says at which event
+                self._take_stored(rows)
         if self._kept_whole:
             rows = map(self._of_its_kind, rows)
         try:
@@ -95,6 +100,21 @@ class LifecycleStates:
             reason = f"the event at position {error.position} is damaged, or the state before it"
             what = f"{reason}: {error}"
             raise DamagedError(self._connection.filename, what, error.position) from error
+
+    def _take_stored(self, rows: list[StoredEvent]) -> None:
+        """Have in memory what is stored of everything that some events are about.
+
+        Asked for one at a time, it takes longer than to fold them.
+        """
+        sessions = to_json(sorted({row[2] for row in rows})).decode()
+        streams = to_json(sorted({row[3] for row in rows if row[3] is not None})).decode()
+        where = "WHERE {} IN (SELECT value FROM json_each(?))"
+        for row in self._read(
+            "projection_session", SESSION_COLUMNS, where.format("session"), sessions
+        ):
+            self.lifecycle.sessions[row[0]] = session_of_row(row)
+        for row in self._read("projection_stream", STREAM_COLUMNS, where.format("stream"), streams):
+            self.lifecycle.streams[row[0]] = list(row)
 
     def _of_its_kind(self, row: StoredEvent) -> StoredEvent:
         """Return an event that was kept whole as if it had been known, if it is known by now.
@@ -175,7 +195,7 @@ class LifecycleStates:
         return [*(AnomalyFound(*row) for row in rows), *self.lifecycle.anomalies]
 
     def _read(
-        self, table: str, columns: tuple[str, ...], rest: str = "", *parameters: int
+        self, table: str, columns: tuple[str, ...], rest: str = "", *parameters: int | str
     ) -> Iterator[Any]:
         source = self._source(table)
         if source is None:

@@ -17,11 +17,12 @@ from journal import Journal
 REPOSITORY = Path(__file__).parent.parent
 
 EVENT_FILTERS = (
-    *("", "-json", "-since", "-type", "-type-none", "-session", "-stream", "-since-type"),
-    *("-session-since", "-session-type", "-session-stream", "-stream-since", "-stream-type"),
-    *("-all-filters", "-after", "-type-limit"),
+    *("", "-json", "-since", "-until", "-type", "-type-none", "-session", "-stream"),
+    *("-since-type", "-session-since", "-session-type", "-session-stream"),
+    *("-stream-since", "-stream-type", "-session-stream-type", "-session-stream-since"),
+    *("-session-type-since", "-stream-type-since", "-all-filters", "-after", "-type-limit"),
 )
-LISTED = ("", "-json", "-failed", "-sort", "-sort-limit", "-last")
+LISTED = ("", "-json", "-failed", "-sort", "-sort-limit", "-last", "-beside")
 
 REQUIRED = {
     "append-many": 0.40,

@@ -49,6 +49,7 @@ EXAMPLES: list[JournalError] = [
     errors.TargetExistsError(PATH),
     errors.WrongTargetError(PATH, "is the very file that is read"),
     errors.OtherHistoryError(PATH, "ends at position 7, and 8 is later"),
+    errors.PrunedFleetError(PATH, "was pruned, and was not made anew"),
     errors.ClosedError(PATH, "the journal is closed"),
     errors.BusyError(PATH, "is locked by another process"),
     errors.StorageFullError(PATH, "the disk is full"),

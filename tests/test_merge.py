@@ -488,7 +488,7 @@ def test_a_pruned_file_is_not_made_anew_without_what_was_pruned(
         assert opened.prune(before=91).event_count == 90
     before = fleet.read_bytes()
 
-    with pytest.raises(PrunedFleetError, match="No source has positions ") as caught:
+    with pytest.raises(PrunedFleetError, match="No source has, unredacted, positions ") as caught:
         merge(fleet, fan, rewrite=True)
 
     assert str(caught.value).endswith("1 to 84 of pump; 1 to 6 of own")
@@ -503,6 +503,49 @@ def test_a_pruned_file_is_not_made_anew_without_what_was_pruned(
         assert opened.version(session) == 20
     done = merge(fleet, fan, own, pump, rewrite=True)
     assert (done.rewritten, done.complete, done.added_count) == (True, True, 90 + 20)
+    check(fleet)
+
+
+def test_a_pruned_branch_is_not_taken_for_another_one(
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+) -> None:
+    """Both have events at the same positions, of different sessions."""
+    other, session = tmp_path / "other.db", session_of(8)
+    shutil.copy(pump, other)
+    append(pump, 85, 94)
+    with Journal.open(other) as opened:
+        opened.append_events(numbered(session, range(10)))
+    for source in (pump, other, pruned(fan, tmp_path / "late.db", 21)):
+        merge(fleet, source)
+    with Journal.open(fleet) as opened:
+        opened.prune(before=105)
+        assert opened.version(session) == 10
+
+    with pytest.raises(PrunedFleetError, match=r"positions 85 to 94 of pump$"):
+        merge(fleet, fan, pump, rewrite=True)
+
+    with Journal.open(fleet, read_only=True) as opened:
+        assert opened.version(session) == 10
+    assert merge(fleet, fan, pump, other, rewrite=True).rewritten
+    with Journal.open(fleet, read_only=True) as opened:
+        assert opened.version(session) == 10
+    check(fleet)
+
+
+def test_redacted_events_are_not_those_that_were_pruned(tmp_path: Path, fleet: Path) -> None:
+    """The text of an error is in the state that pruning keeps."""
+    path = tmp_path / "a.db"
+    failing(path, 33, "a")
+    append(tmp_path / "fan.db", 1, 33, "fan")
+    merge(fleet, path)
+    merge(fleet, pruned(tmp_path / "fan.db", tmp_path / "late.db", 21))
+    with Journal.open(fleet) as opened:
+        opened.prune(before=21)
+    shipped = redacted(path, tmp_path / "redacted.db")
+
+    with pytest.raises(PrunedFleetError, match="unredacted, positions 1 to 20 of"):
+        merge(fleet, tmp_path / "fan.db", shipped, rewrite=True)
+    assert merge(fleet, tmp_path / "fan.db", path, rewrite=True).rewritten
     check(fleet)
 
 

@@ -6,6 +6,7 @@ in it, so it is another journal: what the old one appended itself is of one of i
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,44 @@ def _check_nothing_is_lost(path: Path, before: apsw.Connection, into: Database) 
         for old in histories_of(before):
             gone = minus(old.known(), old.held())
             lost_before = [Interval(*gap[:2]) for gap in old.declared() if gap.reason != "pruned"]
-            branches = branches_of(connection, old.key[0])
-            held = [part for branch in branches for part in branch.held()]
+            held = _held_as_before(connection, old) if gone else ()
             if missing := minus(gone, sorted((*held, *lost_before))):
                 ranges = ", ".join(f"{first} to {last}" for first, last in missing)
                 lost.append(f"{ranges} of {old.label() or old.key[0]}")
     if lost:
         reason = "was pruned, and was not made anew: the states, versions and counts that pruning "
-        reason += f"kept would be lost. No source has positions {'; '.join(lost)}"
+        reason += f"kept would be lost. No source has, unredacted, positions {'; '.join(lost)}"
         raise errors.PrunedFleetError(path, reason)
+
+
+def _held_as_before(connection: apsw.Connection, old: History) -> Iterator[Interval]:
+    """Yield at which positions of a history there are its events again, and not redacted since."""
+    for new in branches_of(connection, old.key[0]):
+        same_up_to = _same_up_to(new, old)
+        redacted = [
+            Interval(block.first, block.last)
+            for block in new.blocks()
+            if block.salt is None and not _was_redacted(old, block.first)
+        ]
+        for first, last in minus(new.held(), redacted):
+            if first <= same_up_to:
+                yield Interval(first, min(last, same_up_to))
+
+
+def _same_up_to(new: History, old: History) -> int:
+    """Return up to where a branch is the same as another one, which may have no events left.
+
+    Where no digest tells, it is if it has the same name.
+    """
+    up_to = min(new.last, old.last)
+    digests = new.digest_at(up_to), old.digest_at(up_to)
+    is_same = new.key == old.key if None in digests else digests[0] == digests[1]
+    return up_to if is_same else 0
+
+
+def _was_redacted(history: History, first: int) -> bool:
+    block = history.block_at(first)
+    return block is not None and block.first == first and block.salt is None
 
 
 def _take_over(before: apsw.Connection, into: Database) -> None:

@@ -17,7 +17,13 @@ import pytest
 import support
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from prune_support import check_closed
 from test_model import SESSIONS, SMALL_LIMITS, STREAMS, batches, events
 
@@ -92,6 +98,11 @@ class PruneMachine(RuleBasedStateMachine):
 
     def opened(self, kept: Retention | None = None) -> Journal:
         return Journal.open(self.path, durability="normal", retention=kept)
+
+    @initialize(steps=st.sampled_from([0, 7]))
+    def choose_pace(self, steps: int) -> None:
+        """Have retention spread its steps over appends, or make them all after each."""
+        self.patch.setattr(retention, "_STEPS_A_BLOCK", steps)
 
     # The model
 
@@ -350,8 +361,10 @@ class PruneMachine(RuleBasedStateMachine):
     @rule(handle=st.integers(0, 1))
     def check_rebuild(self, handle: int) -> None:
         for report in self.journals[handle].rebuild(check=True):
+            if report.projections == ("counts",) and report.since > 1:
+                continue  # a handle that does not know it has cut: what it was there is gone
             assert report.change_count == 0, report.changes
-            assert "counts" in report.projections or report.since == 1
+            assert report.since == 1
 
     @rule()
     def lose_the_projections(self) -> None:

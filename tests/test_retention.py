@@ -45,11 +45,6 @@ def without_late_ones(lines: list[str]) -> list[AnyEvent]:
 
 EVENTS = without_late_ones(LINES)[:1_500]
 
-STEPS = 8
-"""So many it takes, where a block is small: one to fold it, and one to cut. Between these, one to
-read its events, one to fold those that go on, and two each to read and to make the rows of its
-sessions and of its streams."""
-
 
 @pytest.fixture(autouse=True)
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +132,11 @@ def test_one_step_takes_no_more_than_some_blocks(
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
     with Journal.open(path, retention=Retention(keep_events=100)) as journal:
-        for number in range(1, 3 * STEPS + 1):
+        for number in range(1, 13):  # one to fold a block, two to make its cut ready, one to cut
             journal.append_events(EVENTS[:1])
-            assert cut_of(journal) == number // STEPS * BLOCK
+            assert cut_of(journal) == number // 4 * BLOCK
         journal.append_events(EVENTS[:220])
-        assert 10 * BLOCK <= cut_of(journal) <= 20 * BLOCK  # in proportion
+        assert cut_of(journal) == (3 + 7) * BLOCK  # in proportion
     check_closed(path)
 
 
@@ -399,7 +394,7 @@ def test_a_file_that_is_large_already_is_brought_down_to_its_size(
         journal.append_events(events)
     wanted = path.stat().st_size // 4
     with Journal.open(path, durability="normal", retention=Retention(keep_bytes=wanted)) as journal:
-        for _ in range(1_000 // BLOCK * STEPS + pages_of(journal.connection()).page_count // 3):
+        for _ in range(1_000 // BLOCK * 4 + pages_of(journal.connection()).page_count // 3):
             journal.append_events(events[:1])
             assert journal.retention_failure is None
         assert pages_of(journal.connection()).file_bytes <= wanted * 1.1

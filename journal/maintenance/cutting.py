@@ -1,6 +1,6 @@
 """One cut: sealed blocks at the beginning of a file go, in a transaction complete in itself."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -51,10 +51,9 @@ class Cutter:
         self.lifecycle = lifecycle
         self._own_cut = -1
         self._ahead: Move | None = None
-        self._pieces: Iterator[bool] = iter(())
 
     def do_ahead(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
-        """Do ahead a piece of what a cut up to the end of a block takes most of its time for.
+        """Do ahead a part of what a cut up to the end of a block takes most of its time for.
 
         Args:
             connection: in a transaction for writing, as for the cut; nothing is written.
@@ -62,13 +61,19 @@ class Cutter:
             up_to: the last position to go.
 
         Returns:
-            whether there was a piece left to do.
+            whether there was a part left to do.
         """
-        if self._ahead is None or not self._ahead.is_of(connection, extent, up_to):
-            figures = figures_of(connection, extent.first, up_to)
-            self._ahead = Move(connection, extent, up_to, self.lifecycle)
-            self._pieces = self._ahead.ahead(figures, check=extent.cut != self._own_cut)
-        return next(self._pieces, False)
+        # Where anything ends this half-way, it has to begin anew.
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.is_of(connection, extent, up_to):
+            is_left = ahead.digest_ahead()
+        else:
+            self._check_bases(connection, extent, [self.lifecycle])
+            ahead = Move(connection, extent, up_to, self.lifecycle)
+            ahead.fold_ahead(figures_of(connection, extent.first, up_to))
+            is_left = True
+        self._ahead = ahead
+        return is_left
 
     def _check_bases(
         self, connection: apsw.Connection, extent: Extent, folds: Iterable[LifecycleFold | OwnFold]
@@ -97,11 +102,10 @@ class Cutter:
             now_ns: the time, nanoseconds since 1970.
         """
         folds: list[LifecycleFold | OwnFold] = [self.lifecycle, *own_folds]
+        self._check_bases(connection, extent, folds)
         ahead, self._ahead = self._ahead, None
         if ahead is not None and not ahead.is_of(connection, extent, up_to):
             ahead = None
-        is_checked = ahead is not None and ahead.is_checked
-        self._check_bases(connection, extent, own_folds if is_checked else folds)
         if up_to == extent.last:
             self._appender.seal_block(connection)
         figures = figures_of(connection, extent.first, up_to)

@@ -25,7 +25,6 @@ from journal.maintenance.cutting import (
     held_by_session,
     last_within,
 )
-from journal.maintenance.pace import Pace
 from journal.maintenance.prune_rules import Rule, ends_due
 from journal.maintenance.shipped import Shipped, check_shipped
 from journal.maintenance.space import (
@@ -44,15 +43,7 @@ from journal.projections.registry import Projections
 
 _KEYS_AT_ONCE = 1_000
 _NS_MIN = -(2**63)  # of SQLite's integers; spans may be longer
-
-_FOLDED_AT_ONCE = 250
-_OWN_FOLDED_AT_ONCE = 2_000
-"""So many events are folded in one transaction where nobody asked for it; the latter by an
-application's fold, which takes as long as it takes."""
-
-_FOLD_STEPS = 2
-_CUT_STEPS = 5
-"""As many other steps take as long as folding so many events, or as a cut."""
+_FOLDED_BY_ITSELF_MAX = 2_000
 
 _COUNTS_SQL = """
 SELECT name, count(*) FROM event JOIN kind ON code = kind WHERE seq > ? AND seq <= ? GROUP BY 1
@@ -255,7 +246,7 @@ class Pruner:
         *,
         events_max: int | None = None,
         wait_ms: int = BUSY_TIMEOUT_MS,
-        pace: Pace | None = None,
+        by_itself: bool = False,
     ) -> "Step":
         """Prune what may go, as far as one transaction should.
 
@@ -264,17 +255,14 @@ class Pruner:
             now_ns: the time.
             events_max: how many events at most, though a block at least; None: as in folding.
             wait_ms: how long to wait for other writers.
-            pace: nobody asked for it just now, and that much is to be done. It prunes no block that
-                is still open, and folds nothing anew that another version made.
+            by_itself: nobody asked for it just now. It prunes no block that is still open, folds
+                no more than that many events, and nothing anew that another version made.
         """
         own_folds = [fold for fold in self._own_folds() if fold.names[0] not in wanted.give_up]
         if wanted.rule.keep_bytes is not None:
             events_max = 0
         choice = _Choice(
-            wanted,
-            now_ns,
-            limits.FOLD_EVENTS_MAX if events_max is None else events_max,
-            pace is not None,
+            wanted, now_ns, limits.FOLD_EVENTS_MAX if events_max is None else events_max, by_itself
         )
         names = {fold.names[0] for fold in own_folds}
         with self._database.read() as connection:
@@ -286,9 +274,7 @@ class Pruner:
         folds: list[LifecycleFold | OwnFold] = [self._lifecycle, *own_folds]
         for fold in folds:
             with suppress(FoldError):  # an application's: where it has come to holds the rest back
-                if not self._brought_up(fold, last, wait_ms, by_itself=pace is not None):
-                    if pace is not None:
-                        pace.steps_made += _FOLD_STEPS
+                if not self._brought_up(fold, last, wait_ms, by_itself=by_itself):
                     return Step(None, None, is_more=True)
         with self._database.write(wait_ms) as connection:
             extent = read_extent(connection)
@@ -299,23 +285,10 @@ class Pruner:
                     end, held = choice.end(connection, extent, at_most=session)
             if end is None:
                 return Step(None, held, is_more=False)
-            if pace is not None and not self._is_ready(connection, extent, end, pace):
+            if by_itself and self._cutter.do_ahead(connection, extent, end):
                 return Step(None, held, is_more=True)
             cut = self._cutter.cut(connection, extent, end, own_folds, now_ns)
         return Step(cut, held, is_more=True)
-
-    def _is_ready(
-        self, connection: apsw.Connection, extent: Extent, up_to: int, pace: Pace
-    ) -> bool:
-        """Make a cut ready, as far as the pace allows; tell whether it is to be made now."""
-        while self._cutter.do_ahead(connection, extent, up_to):
-            pace.steps_made += 1
-            if not pace.goes_on:
-                return False
-        if not pace.has_room_for(_CUT_STEPS):
-            return False
-        pace.steps_made += _CUT_STEPS
-        return True
 
     def give_back_some(self, wait_ms: int) -> bool:
         """Give back a few pages, if there are many to give back; tell whether there still are."""
@@ -368,10 +341,7 @@ class Pruner:
             if not by_itself:
                 rebuild_one(self._database, fold)
             return True
-        events_max = None
-        if by_itself:
-            is_own = isinstance(fold, OwnFold)
-            events_max = _OWN_FOLDED_AT_ONCE if is_own else _FOLDED_AT_ONCE
+        events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None
         return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
 
     def _check(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:

@@ -9,17 +9,15 @@ from typing import Final
 from journal import limits
 from journal.errors import BusyError
 from journal.file.appending import Appender
-from journal.maintenance.pace import Pace
 from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
 
 _STEPS_SECONDS: Final = 0.005
-"""After so long, no further step is made unless the events of the append themselves ask for it."""
+"""After so long, no further step is made unless the append itself sealed several blocks."""
 
-_STEPS_A_BLOCK: Final = 40
-"""So many a block takes at most, if each event is of another session and another stream: eight to
-fold it, two for an application's projection, twenty-one to make its cut ready and five to make it.
-Some are left over where the cut is put off to the next append, and make up for others."""
+_STEPS_A_BLOCK: Final = 7
+"""It takes four steps to fold a block, to make its cut ready in two and to make it, and one for an
+application's projection; and two more, so that what was left behind is made up for."""
 
 _WAIT_MS: Final = 10
 """How long to wait for other writers: the next append tries again."""
@@ -76,7 +74,6 @@ class Retainer:
         self._lock = threading.Lock()
         self._is_due = True
         self._open_block = 0
-        self._owed = 0.0
 
     def after_append(self, event_count: int) -> None:
         """Prune what is due, if the append has sealed a block or there was more to do before.
@@ -89,9 +86,7 @@ class Retainer:
         try:
             self._open_block = self._appender.open_block
             self._is_due = False
-            steps = _STEPS_A_BLOCK * event_count / limits.BLOCK_EVENTS_MAX
-            self._owed = min(self._owed, 1) + steps  # a part of one may be left from before
-            self._make_steps(Pace(max(1, int(self._owed)), _STEPS_SECONDS))
+            self._make_steps(1 + _STEPS_A_BLOCK * event_count // limits.BLOCK_EVENTS_MAX)
             self.failure = None
         except BusyError as error:
             self.failure = error
@@ -104,18 +99,19 @@ class Retainer:
         finally:
             self._lock.release()
 
-    def _make_steps(self, pace: Pace) -> None:
-        now_ns = time.time_ns()
+    def _make_steps(self, count_min: int) -> None:
+        began, now_ns = time.monotonic(), time.time_ns()
+        count = 0
         is_more = True
-        while is_more and pace.goes_on:
+        while is_more and (count < count_min or time.monotonic() < began + _STEPS_SECONDS):
             step = self._pruner.cut_once(
-                self._wanted, now_ns, events_max=0, wait_ms=_WAIT_MS, pace=pace
+                self._wanted, now_ns, events_max=0, wait_ms=_WAIT_MS, by_itself=True
             )
             is_more = step.is_more
-        self._owed = max(0, self._owed - pace.steps_made) if is_more else 0
+            count += 1
         is_too_large = self._pruner.give_back_some(_WAIT_MS)
         is_bounded = self._wanted.rule.keep_bytes is not None
-        while is_bounded and is_too_large and pace.has_time:
+        while is_bounded and is_too_large and time.monotonic() < began + _STEPS_SECONDS:
             is_too_large = self._pruner.give_back_some(_WAIT_MS)
         self._is_due = is_more or (is_bounded and is_too_large)
         if self._wanted.forget_keys_ns is not None:

@@ -6,11 +6,9 @@ more, and its number is never given again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from itertools import islice
-from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import apsw
 from pydantic_core import from_json, to_json
@@ -22,13 +20,7 @@ from journal.file.extent import Extent
 from journal.file.identity import meta, set_meta
 from journal.file.reading import rows_between
 from journal.file.selecting import COLUMNS
-from journal.projections.checkpoints import (
-    check_base,
-    combined,
-    is_stale,
-    row_digest,
-    stored_checkpoint,
-)
+from journal.projections.checkpoints import combined, is_stale, row_digest, stored_checkpoint
 from journal.projections.lifecycle import (
     ENDED_STATES,
     LIVE_STATES,
@@ -85,18 +77,15 @@ _HEADS_SQL = {
     "stream": "SELECT id, uuid, last_seq FROM stream WHERE id",
 }
 _OLD_SQL = {
-    "session": "SELECT session, events_before, state FROM base_session WHERE session",
+    "session": "SELECT session, events_before, NULL, state FROM base_session WHERE session",
     "stream": "SELECT stream, events_before, session, state FROM base_stream WHERE stream",
 }
 
-_COUNTERS = {"session": ("batched_frames",), "stream": ("frames", "bytes")}
+_COUNTERS = "frames", "bytes", "batched_frames"
 """What is added up from events, and may go beyond SQLite's integers."""
 
-_COLUMNS = {"session": SESSION_COLUMNS[1:], "stream": STREAM_COLUMNS[2:]}
-_VALUES = {table: itemgetter(*columns) for table, columns in _COLUMNS.items()}
-"""Take from the object that a base has of a state all but the keys."""
-
-T = TypeVar("T")
+_BASE_SESSION_COLUMNS = SESSION_COLUMNS[1:]
+_BASE_STREAM_COLUMNS = STREAM_COLUMNS[2:]
 
 
 class Forgotten(NamedTuple):
@@ -149,7 +138,7 @@ def move_bases(
     for fold in sorted(folds, key=lambda fold: isinstance(fold, LifecycleFold)):
         if isinstance(fold, LifecycleFold):
             move = ahead or Move(connection, extent, up_to, fold)
-            forgotten = move.made(figures, with_uuids=with_uuids)
+            forgotten = move.made(extent, figures, with_uuids=with_uuids)
             kept.update(fold.names)
         elif has_base(connection, fold.names[0], fold.version, extent):
             with suppress(FoldError):  # it is folded from the cut on, when it can be
@@ -183,12 +172,12 @@ def _move_own(
 
 
 def _write_base(
-    connection: apsw.Connection, name: str, version: int, position: int, digests: Iterable[int]
+    connection: apsw.Connection, name: str, version: int, position: int, digests: Iterable[str]
 ) -> None:
     """Write that a base is at a position; `digests` are those of its rows as they were and are."""
     sql = "SELECT check_digest FROM base WHERE projection = ?"
     before: Any = connection.execute(sql, (name,)).get
-    known = [int(before, 16)] if isinstance(before, str) else []
+    known = [before] if isinstance(before, str) else []
     connection.execute(
         "INSERT OR REPLACE INTO base (projection, version, position, check_digest)"
         " VALUES (?, ?, ?, ?)",
@@ -202,32 +191,20 @@ many, and making a tuple with names takes as long as reading it."""
 
 _UUID, _LAST = 1, 2
 
-_Row = tuple[Any, ...]
-"""A row of `base_session` or `base_stream`, its columns in their order: the key comes first and the
-state last."""
 
-_BEFORE, _OWNER, _STATE = 1, 2, -1
+class _Old(NamedTuple):
+    """A row of `base_session` or `base_stream`."""
 
-_Selection = tuple[str, dict[str, Any]]
-"""A condition for the events that are to be folded, and its values."""
-
-_READ_AT_ONCE: Final = 500
-_MADE_AT_ONCE: Final = 150
-"""So many states or events are read or folded, or rows of states made, in one piece: it takes some
-three milliseconds."""
-
-_ATTEMPTS: Final = 3
-"""So often a move is made ready, if it has to be again; after that, it is made as it is."""
+    events_before: int
+    session: int | None
+    state: str | None
 
 
 class Move:
     """One move of the base of the built-in projections, from the cut to a later position.
 
     Where many sessions go on over the cut, it takes some hundredths of a second to fold them and to
-    make the rows of their states. That can be done ahead, piece by piece, in earlier transactions.
-
-    Attributes:
-        is_checked: whether the base at the cut was made sure of ahead.
+    write their states as JSON. That can be done ahead, in earlier transactions.
     """
 
     def __init__(
@@ -241,15 +218,12 @@ class Move:
         self._has_base = all(
             has_base(connection, name, fold.version, extent) for name in fold.names
         )
-        self.is_checked = False
-        self._selection: _Selection | None = None
-        self._states: LifecycleStates
-        self._events: list[StoredEvent] = []
-        self._counts: dict[str, Counter[int]] = {}
-        self._old_rows: dict[str, dict[int, _Row | None]] = {"session": {}, "stream": {}}
-        self._new_rows: dict[str, dict[int, _Row]] = {"session": {}, "stream": {}}
-        self._may_go: dict[str, dict[int, State | None]] = {"session": {}, "stream": {}}
-        self._changes = {"session": 0, "stream": 0}
+        self._digests: dict[str, list[str]] = {"session": [], "stream": []}
+        self._rows_of: dict[str, dict[int, _Old]] = {"session": {}, "stream": {}}
+        self._asked_for: dict[str, set[int]] = {"session": set(), "stream": set()}
+        self._texts: dict[str, dict[int, str | None]] = {"session": {}, "stream": {}}
+        self._known_digests: dict[tuple[Any, ...], str] = {}
+        self._folded: tuple[LifecycleStates, list[StoredEvent]] | None = None
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
     def is_of(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
@@ -257,94 +231,77 @@ class Move:
         is_same = connection is self._connection and extent.cut == self._extent.cut
         return is_same and up_to == self._up_to
 
-    def ahead(self, figures: list[Figures], *, check: bool) -> Iterator[bool]:
-        """Do what can be done before the move, a piece with each step; nothing is written.
+    def fold_ahead(self, figures: list[Figures]) -> None:
+        """Fold ahead; nothing is written.
 
         It counts if by the move itself the same events are to be folded: those of sessions that are
-        not over, as far as can be told by now. What comes late for one that was over makes it begin
-        anew, a few times at most.
-
-        Args:
-            figures: those of the events from the cut to there.
-            check: whether to make sure of the base at the cut.
-
-        Yields:
-            True, after each piece.
-
-        Raises:
-            DamagedError: as `move_bases` does, and where the base is not what it was.
+        not over, as far as can be told by now.
         """
         if self._has_base:
-            if check:
-                yield from check_base(self._connection, self._fold, self._extent)
-                self.is_checked = True
-            for _ in range(_ATTEMPTS):
-                selection = self._of_others(figures)
-                if self._selection == selection:
-                    return
-                yield from self._prepare(selection)
+            condition, values = self._of_others(figures)
+            self._states_at(self._rows(condition, values))
 
-    def made(self, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
+    def digest_ahead(self) -> bool:
+        """Make JSON of the states that were folded ahead, and the digests of old and new rows.
+
+        Returns:
+            whether it was done now; else it had been, or there is nothing to do.
+        """
+        if self._folded is None or self._known_digests:
+            return False
+        states, rows = self._folded
+        lifecycle = states.lifecycle
+        for table, collection, column in (
+            ("session", lifecycle.sessions, 2),
+            ("stream", lifecycle.streams, 3),
+        ):
+            counts = Counter([row[column] for row in rows])
+            for key, state in collection.items():
+                old = self._rows_of[table].get(key)
+                owner = () if table == "session" else (state[T_SESSION],)
+                before = 0 if old is None else old.events_before
+                self._digest(key, before + counts[key], *owner, self._text(table, state))
+            for key, row in self._rows_of[table].items():
+                self._digest(*_columns(table, key, row))
+        return bool(self._known_digests)
+
+    def made(self, extent: Extent, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""
+        self._extent = extent  # events may have come, and been folded, since it was begun
         self._with_uuids = with_uuids
         if not self._has_base:
             for table in ("session", "stream"):
                 sql = f"UPDATE base_{table} SET state = NULL WHERE state IS NOT NULL"
                 self._connection.execute(sql)
-        selection = self._of_others(figures)
-        if "kept" in selection[1]:
-            self._forget_what_is_over(selection[1])
-        if self._selection != selection:
-            for _ in self._prepare(selection):
-                pass
-        self._move_streams()
-        self._move_sessions()
+        condition, values = self._of_others(figures)
+        if "kept" in values:
+            self._forget_what_is_over(values)
+        states, rows = self._states_at(self._rows(condition, values))
+        owners = self._move_streams(states, rows)
+        self._move_sessions(states, rows, owners)
         sql = "DELETE FROM projection_anomaly WHERE position <= ?"
         self._connection.execute(sql, (self._up_to,))
         for name in self._fold.names:
             if self._has_base:
-                changes = [self._changes[name.removesuffix("s")]]
-                _write_base(self._connection, name, self._fold.version, self._up_to, changes)
+                digests = self._digests[name.removesuffix("s")]
+                _write_base(self._connection, name, self._fold.version, self._up_to, digests)
             else:
                 self._connection.execute("DELETE FROM base WHERE projection = ?", (name,))
         return self._forgotten
 
-    def _prepare(self, selection: _Selection) -> Iterator[bool]:
-        """Fold the selected events from the base on, and make the rows of what they are about.
+    def _states_at(self, rows: list[StoredEvent]) -> tuple[LifecycleStates, list[StoredEvent]]:
+        """Return the states of what some events are about, after them, and these events."""
+        if self._folded is None or self._folded[1] != rows:
+            for texts in self._texts.values():
+                texts.clear()
+            states = self._fold.states(self._connection, "base", self._extent.cut)
+            self._take_states(states, rows)
+            states.fold(rows)
+            self._folded = states, rows
+        return self._folded
 
-        It is done a piece with each step. Events up to a cut that is to be made, and the base, stay
-        as they are until then, so it need not be done again for the same selection.
-        """
-        self._selection = None
-        self._changes = {"session": 0, "stream": 0}
-        self._states = self._fold.states(self._connection, "base", self._extent.cut)
-        self._events = self._selected(selection)
-        yield True
-        for table, column in (("session", 2), ("stream", 3)):
-            keys: list[Any] = [row[column] for row in self._events if row[column] is not None]
-            self._counts[table] = Counter(keys)
-            for some in _pieces(self._counts[table], _READ_AT_ONCE):
-                self._take_states(table, some)
-                yield True
-        for events in _pieces(self._events, _READ_AT_ONCE):
-            self._states.fold(events)
-            yield True
-        for table in ("session", "stream"):
-            self._new_rows[table].clear()
-            self._may_go[table].clear()
-            touched = self._counts[table].keys() | self._states_of(table).keys()
-            for some in _pieces(sorted(touched), _MADE_AT_ONCE):
-                self._make_rows(table, some)
-                yield True
-        self._selection = selection
-
-    def _states_of(self, table: str) -> dict[int, State]:
-        """Return the states after the events that were folded, of what they are about."""
-        lifecycle = self._states.lifecycle
-        return lifecycle.sessions if table == "session" else lifecycle.streams
-
-    def _of_others(self, figures: list[Figures]) -> _Selection:
-        """Return which events are to be folded.
+    def _of_others(self, figures: list[Figures]) -> tuple[str, dict[str, Any]]:
+        """Return the condition for the events that are to be folded, and its values.
 
         All but those of sessions of which it is known without folding that they are over. These
         began after the last cut and have ended, and nothing follows of them and of their
@@ -363,7 +320,7 @@ class Move:
         kept = {key for (key,) in self._connection.execute(_KEPT_SQL, values)}
         for pair in self._connection.execute(_SHARED_SQL, values):
             kept.update(key for key in pair if key is not None)
-        values["kept"] = _json(key for key in kept if key > values["old_session"])
+        values["kept"] = _json(kept)
         among_kept = "session IN (SELECT value FROM json_each(:kept))"
         return f"(session <= :old_session OR {among_kept})", values
 
@@ -384,94 +341,86 @@ class Move:
             self._connection.execute(f"DELETE {rows}", values)
             self._connection.execute(f"DELETE FROM {over}", values)
 
-    def _selected(self, selection: _Selection) -> list[StoredEvent]:
-        condition, values = selection
+    def _rows(self, condition: str, values: dict[str, Any]) -> list[StoredEvent]:
         sql = f"SELECT {COLUMNS} FROM event WHERE seq > :after AND seq <= :up_to"
         rows: list[Any] = self._connection.execute(
             f"{sql} AND {condition} ORDER BY seq", values
         ).fetchall()
         return rows
 
-    def _take_states(self, table: str, keys: list[int]) -> None:
-        """Have ready what the base says of some sessions or streams.
+    def _take_states(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
+        """Have ready what the base says of everything that some events are about.
 
         Asked for one at a time, it takes most of the time of a cut where many sessions are open.
         """
-        values_of, states = _VALUES[table], self._states_of(table)
+        sessions = self._old("session", {row[2] for row in rows})
+        streams = self._old("stream", {row[3] for row in rows if row[3] is not None})
+        lifecycle = states.lifecycle
         try:
-            for key, row in self._old(table, keys).items():
-                if row[_STATE] is None:
-                    continue
-                values = values_of(from_json(row[_STATE]))
-                if table == "session":
-                    states[key] = session_of_row((key, *values))
-                else:
-                    states[key] = [key, row[_OWNER], *values]
+            for key, old in sessions.items():
+                if old.state is not None:
+                    values = from_json(old.state)
+                    row = [key, *(values[name] for name in _BASE_SESSION_COLUMNS)]
+                    lifecycle.sessions[key] = session_of_row(row)
+            for key, old in streams.items():
+                if old.state is not None:
+                    values = from_json(old.state)
+                    row = [key, old.session, *(values[name] for name in _BASE_STREAM_COLUMNS)]
+                    lifecycle.streams[key] = row
         except (ValueError, TypeError, LookupError) as error:
             what = f"is damaged: its base at position {self._extent.cut}"
             raise DamagedError(self._connection.filename, what, self._extent.cut) from error
 
-    def _make_rows(self, table: str, keys: list[int]) -> None:
-        """Make the rows of sessions or streams after the move, but of those that may be forgotten.
-
-        What may not by now may not later: it goes on, or has events left.
-        """
-        self._old(table, keys)
-        heads, states = self._heads(table, keys), self._states_of(table)
-        for key in keys:
-            state = states.get(key)
-            if heads[key][_LAST] <= self._up_to and _is_over(table, state):
-                self._may_go[table][key] = state
-            else:
-                self._make_row(table, key, state)
-
-    def _make_row(self, table: str, key: int, state: State | None) -> None:
-        old = self._old_rows[table][key]
-        before = self._counts[table][key] + (0 if old is None else old[_BEFORE])
-        text = None if state is None else self._text(table, state)
-        if table == "session":
-            row: _Row = (key, before, text)
-        elif state is not None:
-            row = (key, before, state[T_SESSION], text)
-        elif old is not None:
-            row = (key, before, old[_OWNER], text)
-        else:
-            first = next(event for event in self._events if event[3] == key)
-            row = (key, before, first[2], text)
-        self._new_rows[table][key] = row
-        self._changes[table] ^= row_digest(*row)
-        if old is not None:
-            self._changes[table] ^= row_digest(*old)
-
-    def _move_streams(self) -> None:
-        """Move the streams that something happened to."""
-        may_go = self._may_go["stream"]
-        heads = self._heads("stream", may_go)
+    def _move_streams(self, states: LifecycleStates, rows: list[StoredEvent]) -> set[int]:
+        """Move the streams that something happened to; return the sessions that they belong to."""
+        counts = Counter([row[3] for row in rows if row[3] is not None])
+        first_of = {row[3]: row[2] for row in reversed(rows) if row[3] is not None}
+        keys = counts.keys() | states.lifecycle.streams.keys()
+        heads, old = self._heads("stream", keys), self._old("stream", keys)
+        written: list[tuple[Any, ...]] = []
         gone: dict[int, str | None] = {}
-        for key, state in may_go.items():
-            if heads[key][_LAST] > self._up_to:
-                self._make_row("stream", key, state)
-            else:
+        owners: set[int] = set()
+        for key in sorted(keys):
+            state = states.lifecycle.streams.get(key)
+            if state is None and key in old:
+                state = states.stream(key)
+            before, owner, _ = old.get(key, _Old(0, first_of.get(key), None))
+            if state is not None:
+                owner = state[T_SESSION]
+                owners.add(state[T_SESSION])
+            is_over = state is None or state[T_STATE] not in LIVE_STATES
+            if heads[key][_LAST] <= self._up_to and is_over:
                 gone[key] = None if state is None else state[T_STATE]
-        self._write("stream")
+                continue
+            text = None if state is None else self._text("stream", state)
+            written.append((key, before + counts[key], owner, text))
+        self._write("stream", written, old)
         self._forget("stream", gone, heads)
+        return owners
 
-    def _move_sessions(self) -> None:
+    def _move_sessions(
+        self, states: LifecycleStates, rows: list[StoredEvent], owners: set[int]
+    ) -> None:
         """Move the sessions that something happened to, or to a stream of theirs."""
-        states, may_go = self._states, self._may_go["session"]
-        owners = {stream[T_SESSION] for stream in states.lifecycle.streams.values()}
-        owners -= self._new_rows["session"].keys()  # they go on
-        heads = self._heads("session", may_go.keys() | owners)
-        in_use = self._with_streams_left(key for key in heads if heads[key][_LAST] <= self._up_to)
+        counts = Counter([row[2] for row in rows])
+        keys = counts.keys() | states.lifecycle.sessions.keys() | owners
+        heads, old = self._heads("session", keys), self._old("session", keys)
+        in_use = self._with_streams_left(key for key in keys if heads[key][_LAST] <= self._up_to)
+        written: list[tuple[Any, ...]] = []
         gone: dict[int, str | None] = {}
-        for key in heads:
+        for key in sorted(keys):
+            state = states.lifecycle.sessions.get(key)
+            is_touched = state is not None or key in counts
             is_empty = heads[key][_LAST] <= self._up_to and key not in in_use
-            state = may_go[key] if key in may_go else states.session(key) if is_empty else None
+            if state is None and (is_empty or is_touched) and key in old:
+                state = states.session(key)
             if is_empty and state is not None and state[STATE] in ENDED_STATES:
                 gone[key] = state[STATE]
-            elif key in may_go:
-                self._make_row("session", key, state)
-        self._write("session")
+            elif is_touched:
+                before = old[key].events_before if key in old else 0
+                text = None if state is None else self._text("session", state)
+                written.append((key, before + counts[key], text))
+        self._write("session", written, old)
         left = self._keys_of_streams(gone)
         if left:  # they had not ended
             live = self._heads("stream", left)
@@ -503,14 +452,18 @@ class Move:
         )
         return {key for (key,) in rows}
 
-    def _write(self, table: str) -> None:
-        """Write the rows that were made, in place of old ones."""
+    def _write(self, table: str, rows: list[tuple[Any, ...]], old: dict[int, _Old]) -> None:
+        """Write rows of a base, in place of old ones."""
+        replaced = {key: old[key] for key, *_ in rows if key in old}
+        self._digests[table] += self._digests_of(table, replaced)
+        self._digests[table] += [self._digest(*row) for row in rows]
         marks = "?, ?, ?" if table == "session" else "?, ?, ?, ?"
         columns = "" if table == "session" else "session, "
         sql = f"INSERT OR REPLACE INTO base_{table} ({table}, events_before, {columns}state)"
-        rows = self._new_rows[table]
-        self._connection.executemany(f"{sql} VALUES ({marks})", rows.values())
-        self._old_rows[table].update(rows)
+        self._connection.executemany(f"{sql} VALUES ({marks})", rows)
+        for key, before, *owner, text in rows:
+            self._rows_of[table][key] = _Old(before, owner[0] if owner else None, text)
+            self._asked_for[table].add(key)
 
     def _forget(
         self, table: str, gone: Mapping[int, str | None], heads: Mapping[int, _Head]
@@ -522,8 +475,7 @@ class Move:
         self._forgotten.states[f"{table}s"].update(state or NOT_FOLDED for state in gone.values())
         self._write_mark(table)
         old = self._old(table, gone)
-        for row in old.values():
-            self._changes[table] ^= row_digest(*row)
+        self._digests[table] += self._digests_of(table, old)
         for each, column, keys in (
             (f"base_{table}", table, old),
             (f"projection_{table}", table, gone),
@@ -533,7 +485,7 @@ class Move:
                 sql = f"DELETE FROM {each} WHERE {column} IN (SELECT value FROM json_each(?))"
                 self._connection.execute(sql, (_json(keys),))
         for key in old:
-            self._old_rows[table][key] = None
+            del self._rows_of[table][key]
 
     def _uuids(self, table: str) -> list[bytes]:
         return self._forgotten.sessions if table == "session" else self._forgotten.streams
@@ -559,45 +511,54 @@ class Move:
             raise DamagedError(self._connection.filename, what)
         return heads
 
-    def _old(self, table: str, keys: Iterable[int]) -> dict[int, _Row]:
+    def _old(self, table: str, keys: Iterable[int]) -> dict[int, _Old]:
         """Return the rows of a base that some sessions or streams have."""
-        old_rows = self._old_rows[table]
+        rows_of, asked_for = self._rows_of[table], self._asked_for[table]
         wanted = set(keys)
-        missing = wanted - old_rows.keys()
+        missing = wanted - asked_for
         if missing:
-            old_rows.update(dict.fromkeys(missing))
+            asked_for |= missing
             largest: int = self._connection.execute(
                 f"SELECT ifnull(max({table}), 0) FROM base_{table}"
             ).get
             known = [key for key in missing if key <= largest]  # most are newer than what has one
             sql = f"{_OLD_SQL[table]} IN (SELECT value FROM json_each(?))"
             rows: Any = self._connection.execute(sql, (_json(known),)) if known else ()
-            old_rows.update((row[0], row) for row in rows)
-        return {key: row for key in wanted if (row := old_rows[key]) is not None}
+            rows_of.update((key, _Old(*row)) for key, *row in rows)
+        return {key: rows_of[key] for key in wanted if key in rows_of}
 
     def _text(self, table: str, state: State) -> str | None:
         """Return a state as a base has it; None where there is no base to go on from."""
         if not self._has_base:
             return None
-        values = row_of_session(state)[1:] if table == "session" else state[2:]
-        state_of = dict(zip(_COLUMNS[table], values, strict=True))
-        for name in _COUNTERS[table]:
-            state_of[name] = storable(state_of[name])
-        return to_json(state_of).decode()
+        texts, key = self._texts[table], state[0]
+        if key not in texts:
+            if table == "session":
+                values = dict(zip(SESSION_COLUMNS, row_of_session(state), strict=True))
+            else:
+                values = dict(zip(STREAM_COLUMNS, state, strict=True))
+                del values["session"]
+            del values[table]
+            for name in _COUNTERS:
+                if name in values:
+                    values[name] = storable(values[name])
+            texts[key] = to_json(values).decode()
+        return texts[key]
+
+    def _digests_of(self, table: str, old: Mapping[int, _Old]) -> list[str]:
+        """Return the digests of rows as they are."""
+        return [self._digest(*_columns(table, key, row)) for key, row in old.items()]
+
+    def _digest(self, *columns: int | str | None) -> str:
+        digest = self._known_digests.get(columns)
+        if digest is None:
+            digest = self._known_digests[columns] = row_digest(*columns)
+        return digest
 
 
-def _is_over(table: str, state: State | None) -> bool:
-    """Tell whether a session or a stream of this state is over; None: it has none."""
-    if table == "session":
-        return state is not None and state[STATE] in ENDED_STATES
-    return state is None or state[T_STATE] not in LIVE_STATES
-
-
-def _pieces(values: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Yield so many values at a time, in order."""
-    remaining = iter(values)
-    while some := list(islice(remaining, count)):
-        yield some
+def _columns(table: str, key: int, row: _Old) -> tuple[int | str | None, ...]:
+    """Return the columns of a row of a base, with its key."""
+    return (key, *row) if table == "stream" else (key, row.events_before, row.state)
 
 
 def _json(keys: Iterable[int]) -> str:

@@ -6,7 +6,7 @@ this fold, or another version made it, the states count the events since the cut
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import reduce
 from operator import xor
 from typing import Any, NamedTuple
@@ -21,13 +21,10 @@ from journal.file.names import has_unfolded_kinds
 from journal.projections.tables import AnyFold, Schema
 
 _ROWS_SQL = {
-    "sessions": "SELECT session, json_array(session, events_before, state) FROM base_session",
-    "streams": "SELECT stream, json_array(stream, events_before, session, state) FROM base_stream",
+    "sessions": "SELECT json_array(session, events_before, state) FROM base_session",
+    "streams": "SELECT json_array(stream, events_before, session, state) FROM base_stream",
 }
-_OWN_ROWS_SQL = "SELECT key, json_array(key, state) FROM base_state WHERE projection = ?"
-
-_CHECKED_AT_ONCE = 500
-"""So many rows are held against their digest in one piece: it takes some three milliseconds."""
+_OWN_ROWS_SQL = "SELECT json_array(key, state) FROM base_state WHERE projection = ?"
 
 
 class Beginning(NamedTuple):
@@ -56,69 +53,29 @@ def beginning_of(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> 
         if row is None or row[:2] != (fold.version, extent.cut):
             return Beginning(extent.cut, extent.first, None)
         if row[2] != base_digest(connection, name):
-            raise _changed(connection, extent, name)
+            what = f"is damaged: the base of the projection {name!r} is not what it was"
+            raise DamagedError(connection.filename, what, extent.cut)
     return Beginning(extent.cut, 1, "base")
-
-
-def check_base(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> Iterator[bool]:
-    """Make sure that the base at a cut is what it was, a piece of it with each step.
-
-    It stays as it is until the next cut, so the steps need not be in one transaction.
-
-    Args:
-        connection: to the file.
-        fold: the built-in projections, which have a base there, or need none.
-        extent: where the events begin and end.
-
-    Yields:
-        True, after each piece.
-
-    Raises:
-        DamagedError: it is not.
-    """
-    for name in fold.names if extent.cut else ():
-        key = name.removesuffix("s")
-        sql = f"{_ROWS_SQL[name]} WHERE {key} > ? ORDER BY {key} LIMIT ?"
-        digest = 0
-        rows: Any = connection.execute(sql, (0, _CHECKED_AT_ONCE)).fetchall()
-        while rows:
-            digest = reduce(xor, (_sha256(text.encode()) for _, text in rows), digest)
-            yield True
-            rows = connection.execute(sql, (rows[-1][0], _CHECKED_AT_ONCE)).fetchall()
-        stated = connection.execute(
-            "SELECT check_digest FROM base WHERE projection = ?", (name,)
-        ).get
-        if stated != combined([digest]):
-            raise _changed(connection, extent, name)
-
-
-def _changed(connection: apsw.Connection, extent: Extent, name: str) -> DamagedError:
-    what = f"is damaged: the base of the projection {name!r} is not what it was"
-    return DamagedError(connection.filename, what, extent.cut)
 
 
 def base_digest(connection: apsw.Connection, name: str) -> str:
     """Return the digest of the rows of a projection's base; FORMAT.md specifies it."""
     sql = _ROWS_SQL.get(name)
     rows: Any = connection.execute(sql or _OWN_ROWS_SQL, None if sql else (name,))
-    return combined(_sha256(text.encode()) for _, text in rows)
+    return combined(hashlib.sha256(text.encode()).hexdigest() for (text,) in rows)
 
 
-def row_digest(*columns: int | str | None) -> int:
+def row_digest(*columns: int | str | None) -> str:
     """Return the SHA-256 of the text of a row of a base, as SQLite writes it."""
-    return _sha256(to_json(columns))
+    return hashlib.sha256(to_json(columns)).hexdigest()
 
 
-def _sha256(text: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(text).digest(), "big")
-
-
-def combined(digests: Iterable[int]) -> str:
+def combined(digests: Iterable[str]) -> str:
     """Return digests combined by exclusive or: the same one twice is none.
 
     So what a base has can be changed row by row, without reading the others.
     """
-    return f"{reduce(xor, digests, 0):064x}"
+    return f"{reduce(xor, (int(digest, 16) for digest in digests), 0):064x}"
 
 
 def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:

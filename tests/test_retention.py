@@ -23,6 +23,7 @@ from journal import (
     parse_event,
 )
 from journal.events import AnyEvent
+from journal.events.records import encode
 from journal.maintenance import retention, space
 from journal.maintenance.pruning import Pruner
 from journal.maintenance.space import pages_of
@@ -232,15 +233,16 @@ def test_a_batch_that_falls_apart_is_pruned_after_as_well(
 ) -> None:
     with Journal.open(path, durability="normal", retention=Retention(keep_events=100)) as journal:
         journal.append_events(EVENTS[:10])
-        told: list[int] = []
-        monkeypatch.setattr(journal._commits, "after_commit", told.append)
+        told: list[tuple[int, int]] = []
+        monkeypatch.setattr(journal._commits, "after_commit", lambda *it: told.append(it))
         bad = SessionId.new()
         with held_up(journal):
             tickets = [journal.submit(EVENTS[:10]), journal.submit(numbered(bad, [1, 2]))]
             poison(monkeypatch, bad)
         assert results(tickets) == [(11, 20), DamagedError]
         wait_for(lambda: not journal._commits._committing)
-        assert told == [10]
+        size = sum(len(record[4] or "") for record in encode(EVENTS[:10]))
+        assert told == [(10, size)]
 
 
 # What goes wrong
@@ -319,9 +321,8 @@ def test_an_operation_of_the_disk_that_fails_while_it_prunes_fails_no_append(
         with Disk() as disk:
             journal = Journal.open(path, retention=Retention(keep_events=50))
             journal.append_events(EVENTS[:40])
-            retainer = journal._retainer
-            assert retainer is not None
-            after_append = retainer.after_append
+            after_append = journal._commits.after_commit
+            assert after_append is not None
             count = [0]
 
             def fail_once(what: str, *_: Any) -> None:
@@ -329,20 +330,44 @@ def test_an_operation_of_the_disk_that_fails_while_it_prunes_fails_no_append(
                 if count[0] == number:
                     raise io_error(what)
 
-            def watched(event_count: int) -> None:
+            def watched(event_count: int, data_size: int) -> None:
                 disk.before = fail_once
                 try:
-                    after_append(event_count)
+                    after_append(event_count, data_size)
                 finally:
                     disk.before = lambda *_: None
 
-            retainer.after_append = watched  # type: ignore[method-assign]
+            journal._commits.after_commit = watched
             for first in range(40, 400, 60):
                 expected = (first + 1, first + 60)
                 assert journal.append_events(EVENTS[first : first + 60]) == expected
             journal.close()
+        assert count[0] >= number
         check_closed(path)
         assert len(rows(path, "SELECT seq FROM event")) < 200
+
+
+def test_large_events_are_pruned_as_fast_as_they_come(tmp_path: Path) -> None:
+    """A block that is full by the size of its data takes as many steps as one of many events."""
+    session = SessionId.new()
+    text = "x" * 100_000
+    for name, keeping, most in (
+        ("bytes", Retention(keep_bytes=5_000_000), 60),
+        ("events", Retention(keep_events=20), 50),
+    ):
+        path = tmp_path / name
+        with Journal.open(path, durability="normal", retention=keeping) as journal:
+            for _ in range(30):
+                failed = [
+                    StreamFailed(
+                        session_id=session, stream_id=StreamId.new(), timestamp=NOON, error=text
+                    )
+                    for _ in range(10)
+                ]
+                journal.append_events(failed)
+                assert journal.retention_failure is None
+            assert journal.event_count() <= most
+        check_closed(path)
 
 
 @pytest.mark.parametrize("names", ["reader", 7, (7,), ("reader", None)])

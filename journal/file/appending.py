@@ -54,6 +54,11 @@ class Append(NamedTuple):
     """Of the records, where there is a key."""
 
     @property
+    def size(self) -> int:
+        """The characters of data that the records have."""
+        return sum(len(record[4]) for record in self.records if record[4])
+
+    @property
     def is_nothing(self) -> bool:
         """Whether there is nothing to write and nothing to look at."""
         return not self.records and not self.expected_versions and self.key is None

@@ -52,8 +52,9 @@ class SharedCommits:
         self._database = database
         self._appender = appender
         self._waiting_max = waiting_max
-        self.after_commit: Callable[[int], None] | None = None
-        """Is told how many events were committed, once those who waited for it know."""
+        self.after_commit: Callable[[int, int], None] | None = None
+        """Is told how many events were committed, and how many characters of data they have, once
+        those who waited for it know."""
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal's handler that appends may be in the same thread
         self._changed = threading.Condition(self._lock)
@@ -94,7 +95,7 @@ class SharedCommits:
         if appended is not None:
             if self.after_commit is not None:
                 try:
-                    self.after_commit(len(append.records))
+                    self.after_commit(len(append.records), append.size)
                 except BaseException as error:  # an interrupt, in what is done besides
                     note_outcome(error, Outcome("committed", appended))
                     raise
@@ -331,9 +332,10 @@ class SharedCommits:
             time.sleep(_PAUSE_SECONDS)
 
     def _committed(self, batch: list[Ticket]) -> None:
-        """Tell `after_commit` how many events of a batch were committed."""
+        """Tell `after_commit` how much of a batch was committed."""
         if self.after_commit is not None:
-            self.after_commit(sum(it._event_count for it in batch if it.positions is not None))
+            done = [it for it in batch if it.positions is not None]
+            self.after_commit(sum(it._event_count for it in done), sum(it._size for it in done))
 
     def _is_for_one(self, error: BaseException) -> bool:
         """Tell whether it is an interrupt of a caller that commits for others, too."""

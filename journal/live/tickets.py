@@ -36,7 +36,7 @@ class Ticket:
         self._own_thread = own_thread
         self._notify = [] if notify is None else [notify]
         self._event_count = len(append.records)
-        self._size = sum(len(record[4]) for record in append.records if record[4])
+        self._size = append.size
         self._path = path
         self._pid = os.getpid()
         self._handed_in_at = 0.0

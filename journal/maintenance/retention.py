@@ -75,10 +75,14 @@ class Retainer:
         self._is_due = True
         self._open_block = 0
 
-    def after_append(self, event_count: int) -> None:
+    def after_append(self, event_count: int, data_size: int) -> None:
         """Prune what is due, if the append has sealed a block or there was more to do before.
 
         Nothing that goes wrong comes out of it: the append has succeeded.
+
+        Args:
+            event_count: how many events were appended.
+            data_size: how many characters of data they have; a block is full by either.
         """
         is_sealed = self._appender.open_block != self._open_block
         if not (is_sealed or self._is_due) or not self._lock.acquire(blocking=False):
@@ -86,7 +90,8 @@ class Retainer:
         try:
             self._open_block = self._appender.open_block
             self._is_due = False
-            self._make_steps(1 + _STEPS_A_BLOCK * event_count // limits.BLOCK_EVENTS_MAX)
+            blocks = event_count / limits.BLOCK_EVENTS_MAX, data_size / limits.BLOCK_DATA_MAX
+            self._make_steps(1 + int(_STEPS_A_BLOCK * max(blocks)))
             self.failure = None
         except BusyError as error:
             self.failure = error

@@ -506,10 +506,14 @@ def test_a_pruned_file_is_not_made_anew_without_what_was_pruned(
     check(fleet)
 
 
+@pytest.mark.parametrize("_attempt", range(5))
 def test_a_pruned_branch_is_not_taken_for_another_one(
-    tmp_path: Path, fleet: Path, pump: Path, fan: Path
+    tmp_path: Path, fleet: Path, pump: Path, fan: Path, _attempt: int
 ) -> None:
-    """Both have events at the same positions, of different sessions."""
+    """Both have events at the same positions, of different sessions.
+
+    Which of them comes first, and so has the common part, is different each time.
+    """
     other, session = tmp_path / "other.db", session_of(8)
     shutil.copy(pump, other)
     append(pump, 85, 94)

@@ -151,8 +151,8 @@ class Journal:
                 more raises `OverloadedError`. None: any number.
             retention: what is kept; the rest is pruned by itself, as `prune` does it, in small
                 steps after appends that seal a block. An append waits some milliseconds for that,
-                for each thousand events that it appends. What goes wrong there fails no append:
-                `retention_failure` has it. None: everything is kept.
+                for each thousand events, or million characters of data, that it appends. What goes
+                wrong there fails no append: `retention_failure` has it. None: everything is kept.
             max_delay: only for "buffered", as what follows: for how long an event may be buffered
                 before it begins to be written, in seconds or as a timedelta. None: 0.1 s.
             max_events: how many events are buffered or being written at most; half of them begin to

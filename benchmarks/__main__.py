@@ -49,6 +49,7 @@ SCENARIOS: dict[str, Callable[[Settings], list[Figure]]] = {
     "verify": verifying.verify,
     "prune": pruning.prune,
     "merge": merging.merging,
+    "merge-large": merging.large,
     "ship": shipping.ship,
     "delta": shipping.delta,
     "large-file": reading.large_file,

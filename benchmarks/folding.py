@@ -1,7 +1,5 @@
 """Folding: a rebuild against a bare loop over the same rows, and what it holds in memory."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -9,8 +7,8 @@ from time import perf_counter
 import apsw
 
 from benchmarks.measure import Figure, Settings, in_turns
-from benchmarks.memory import Peak
-from benchmarks.workload import Workload, expected, open_lines, verify, workload_lines
+from benchmarks.peaks import memory_of
+from benchmarks.workload import Workload, expected, verify, workload_lines
 from journal import Journal
 
 
@@ -62,29 +60,3 @@ def loop_rate(path: Path, count: int) -> float:
     connection.close()
     assert found == count
     return count / seconds
-
-
-def memory_of(settings: Settings, how: str) -> Figure:
-    """Compare the memory of rebuilding many events of twenty sessions with that of a third.
-
-    Or of whatever else `how` names in `benchmarks.memory`.
-
-    Both files are larger than SQLite's page cache, which is a part of what is measured.
-    """
-    peaks = []
-    for count in (settings.size(1_200_000, 6_000), settings.size(400_000, 2_000)):
-        path = settings.folder / f"{how}-{count}.journal"
-        with Journal.open(path, durability="normal") as journal:
-            journal.append_ndjson(open_lines(count, 20, settings.seed))
-        command = [sys.executable, "-m", "benchmarks.memory", how, str(path), "0", "0"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(Peak.model_validate_json(done.stdout).peak_mb)
-    return Figure(
-        name=f"memory-{how}",
-        peer_name="a third of the events",
-        unit="MB",
-        ours=peaks[:1],
-        peer=peaks[1:],
-        required=1.1,
-        sense="at most",
-    )

@@ -1,15 +1,10 @@
 """The size of the file and of the process."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 from benchmarks.measure import Figure, Settings
-from benchmarks.memory import Peak
+from benchmarks.peaks import peak_of
 from benchmarks.workload import Expected, mixed_lines, verify
 from journal import Journal
 
-_REPOSITORY = Path(__file__).parent.parent
 _PEAK_MAX_MB = 150
 
 
@@ -49,13 +44,7 @@ def memory(settings: Settings) -> list[Figure]:
 def _memory(settings: Settings, how: str) -> Figure:
     count = settings.size(1_000_000, 20_000)
     path = settings.folder / f"memory-{how}.journal"
-    child = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", how, path, str(count), str(settings.seed)],
-        cwd=_REPOSITORY,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    peak = Peak.model_validate_json(child.stdout)
+    peak = peak_of(how, path, count, settings.seed)
     wanted = Expected()
     for line in mixed_lines(count, settings.seed):
         wanted.note(line)

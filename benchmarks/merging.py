@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import apsw
 
-from benchmarks.folding import memory_of
 from benchmarks.measure import Figure, Settings, in_turns
+from benchmarks.peaks import memory_of, peak_of
 from benchmarks.workload import mixed_lines
 from journal import Journal, merge
 from journal.file.opening import open_writer
@@ -26,6 +26,33 @@ Rows = dict[str, list[Any]]
 def merging(settings: Settings) -> list[Figure]:
     """Merge one source, the same again, and a thousand small ones; and what it holds in memory."""
     return [*_one(settings), _many(settings), memory_of(settings, "merge")]
+
+
+def large(settings: Settings) -> list[Figure]:
+    """Merge one large source in a fresh process, and again, and a tenth of it: each once."""
+    count = settings.size(settings.big_events, 20_000)
+    micros: list[float] = []
+    details: dict[str, float] = {}
+    for each in (count, count // 10):
+        source = settings.folder / f"large-{each}.journal"
+        with Journal.open(source, durability="normal") as journal:
+            journal.append_ndjson(mixed_lines(each, settings.seed))
+        for turn in ("first", "again"):
+            began = perf_counter()
+            peak_mb = peak_of("merge", source).peak_mb
+            seconds = perf_counter() - began
+            details |= {f"{turn}_{each}_s": seconds, f"{turn}_{each}_mb": peak_mb}
+        micros.append(1e6 * details[f"first_{each}_s"] / each)
+    return [
+        Figure(
+            name="merge-large",
+            peer_name="a tenth of the events",
+            unit="us/event",
+            ours=micros[:1],
+            peer=micros[1:],
+            details=details,
+        )
+    ]
 
 
 def _one(settings: Settings) -> Iterator[Figure]:

@@ -9,8 +9,8 @@ from time import perf_counter
 
 import apsw
 
-from benchmarks.folding import memory_of
 from benchmarks.measure import Figure, Settings, in_turns, percentiles_ms
+from benchmarks.peaks import memory_of
 from benchmarks.workload import Workload, mixed_lines, open_lines
 from journal import Journal, Retention, limits, parse_event
 from journal.file.opening import open_writer

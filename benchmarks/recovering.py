@@ -1,14 +1,12 @@
 """Recovering a file: an intact one against reading it, and what it holds in memory."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import journal
 from benchmarks.measure import Figure, Settings, in_turns
-from benchmarks.memory import Peak
+from benchmarks.peaks import memory_figure
 from benchmarks.workload import expected, open_lines, verify, workload_lines
 from journal import Journal
 
@@ -69,7 +67,7 @@ def _read_rate(path: Path, count: int) -> float:
 def _memory(settings: Settings, name: str, *, is_damaged: bool) -> Figure:
     """Recover a file and one of a third of its events in fresh processes."""
     count = settings.size(900_000, 6_000)
-    peaks = []
+    paths = []
     for events in (count, count // 3):
         path = settings.folder / f"{name}-{events}.journal"
         with Journal.open(path, durability="normal") as opened:
@@ -77,19 +75,5 @@ def _memory(settings: Settings, name: str, *, is_damaged: bool) -> Figure:
         if is_damaged:
             with path.open("r+b") as file:
                 file.write(bytes(_FIRST_PAGE))
-        peaks.append(_peak_mb(path))
-    return Figure(
-        name=name,
-        peer_name="a third of the events",
-        unit="MB",
-        ours=peaks[:1],
-        peer=peaks[1:],
-        required=1.1,
-        sense="at most",
-    )
-
-
-def _peak_mb(path: Path) -> float:
-    process = [sys.executable, "-m", "benchmarks.memory", "recover", str(path), "0", "0"]
-    done = subprocess.run(process, capture_output=True, check=True, text=True)
-    return Peak.model_validate_json(done.stdout).peak_mb
+        paths.append(path)
+    return memory_figure(name, "recover", *paths)

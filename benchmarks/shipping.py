@@ -3,8 +3,6 @@
 And a delta of what is new in a large file, against one in a small file.
 """
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +12,7 @@ import apsw
 import journal
 from benchmarks.commands import make_folded
 from benchmarks.measure import Figure, Settings, in_turns
-from benchmarks.memory import Peak
+from benchmarks.peaks import memory_figure
 from benchmarks.workload import expected, mixed_lines, remove, verify
 from journal import Journal
 from journal._resources import text_of
@@ -40,7 +38,7 @@ def ship(settings: Settings) -> list[Figure]:
         sense="at most",
         details={"mb": out.stat().st_size / 1e6, "live_mb": path.stat().st_size / 1e6},
     )
-    return [figure, _memory(settings, path, count)]
+    return [figure, memory_figure("memory-ship", "ship", path, _made(settings, count // 3))]
 
 
 def delta(settings: Settings) -> list[Figure]:
@@ -110,21 +108,3 @@ def _floor_seconds(path: Path, out: Path) -> float:
     seconds = perf_counter() - began
     assert found
     return seconds
-
-
-def _memory(settings: Settings, path: Path, count: int) -> Figure:
-    """Compare the memory of shipping many events with that of a third."""
-    peaks = []
-    for each in (path, _made(settings, count // 3)):
-        command = [sys.executable, "-m", "benchmarks.memory", "ship", str(each), "0", "0"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(Peak.model_validate_json(done.stdout).peak_mb)
-    return Figure(
-        name="memory-ship",
-        peer_name="a third of the events",
-        unit="MB",
-        ours=peaks[:1],
-        peer=peaks[1:],
-        required=1.1,
-        sense="at most",
-    )

@@ -7,8 +7,9 @@ from pathlib import Path
 from time import perf_counter
 
 import journal
-from benchmarks.folding import loop_rate, memory_of
+from benchmarks.folding import loop_rate
 from benchmarks.measure import Figure, Settings, in_turns
+from benchmarks.peaks import memory_of
 from benchmarks.workload import Workload, workload_lines
 from journal import Journal
 from journal.file.opening import open_reader

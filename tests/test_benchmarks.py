@@ -67,6 +67,7 @@ REQUIRED = {
     "merge-short": 0.5,
     "merge-many": None,
     "merge-overlap": None,
+    "merge-large": None,
     "memory-merge": 1.1,
     "open": 1.5,
     "open-read-only": 1.5,

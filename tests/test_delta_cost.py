@@ -68,7 +68,7 @@ def steps_of(path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch, **options:
         with Journal.open(path, read_only=True) as opened:
             shipment = opened.ship(dest, after=last - NEW, **options)
     assert shipment.event_count in range(NEW, NEW + 51)
-    assert counts["open_reader"] >= 2
+    assert counts["open_reader"] >= 1
     assert counts["_new_file"] == 1
     assert counts["steps"] > 5 * NEW
     return counts["steps"]

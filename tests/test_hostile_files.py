@@ -102,6 +102,43 @@ def test_an_index_or_a_virtual_table_that_is_not_ours_is_refused(path: Path) -> 
     refused(path)
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_with_other_columns_is_refused(path: Path, table: str) -> None:
+    with closing(apsw.Connection(str(path))) as file:
+        column = list(file.execute(f"PRAGMA table_info({table})"))[-1][1]
+    execute(path, f"ALTER TABLE {table} RENAME COLUMN {column} TO other")
+
+    refused(path)
+
+
+def test_a_table_with_a_column_that_is_computed_is_refused(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as file:
+        file.execute("ALTER TABLE session ADD COLUMN more AS (last_seq + 1)")
+
+    refused(path)
+
+
+def test_the_right_statement_beside_another_table_is_of_no_use(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as file:
+        right = file.execute("SELECT sql FROM sqlite_schema WHERE name = 'event'").get
+    execute(path, "ALTER TABLE event RENAME COLUMN data TO other")
+    quoted = right.replace("'", "''")
+    values = f"'table', 'event', 'event', 0, '{quoted}'"
+    rewrite_schema(path, f"INSERT INTO sqlite_schema VALUES ({values})")
+
+    for read_only in (True, False):
+        with pytest.raises(JournalError):
+            Journal.open(path, read_only=read_only)
+
+
+def test_a_table_that_is_written_in_other_words_is_taken(path: Path) -> None:
+    rewrite_schema(
+        path, "UPDATE sqlite_schema SET sql = replace(sql, '(', ' ( ') WHERE type = 'table'"
+    )
+    with Journal.open(path) as journal:
+        assert journal.event_count() == 50
+
+
 def test_a_definition_with_more_sql_behind_it_is_not_executed(path: Path, tmp_path: Path) -> None:
     """A rebuild once took the definition of a table from the file, and emptied another database."""
     victim = tmp_path / "victim.db"

@@ -1,9 +1,11 @@
 """What appending and listing cost, counted in what they do, never in time."""
 
+import apsw
+import pytest
 from commands_support import run_here
 from support import activated, started
 
-from journal import Journal, SessionId, StreamId
+from journal import Journal, SessionId, StreamId, merge
 from journal.commands.console.output import Output
 from journal.file import names
 
@@ -23,6 +25,51 @@ def statements_of(journal, work):
     work()
     writer.exec_trace = None
     return statements
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """Return a list that gets the statements of every new connection."""
+    statements = []
+
+    def note(_, sql, __):
+        statements.append(" ".join(sql.split()))
+        return True
+
+    def watch(connection):
+        connection.exec_trace = note
+
+    monkeypatch.setattr(apsw, "connection_hooks", [*apsw.connection_hooks, watch])
+    return statements
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_opening_asks_for_the_columns_of_no_table_that_is_as_it_was_made(
+    tmp_path, noted, read_only
+):
+    path = tmp_path / "a.journal"
+    Journal.open(path).close()
+    noted.clear()
+    Journal.open(path, read_only=read_only).close()
+
+    assert any("sqlite_schema" in sql for sql in noted)
+    assert not any(sql.startswith("SELECT name, upper(type)") for sql in noted)
+
+
+def test_a_source_that_has_nothing_new_is_opened_with_one_connection(tmp_path, noted):
+    sources = [tmp_path / "a.journal", tmp_path / "b.journal"]
+    for source in sources:
+        with Journal.open(source) as journal:
+            journal.append_events([activated(SessionId.new())])
+    fleet = tmp_path / "fleet.journal"
+    merge(fleet, sources)
+    connections = []
+    for count in (1, 2):
+        noted.clear()
+        assert merge(fleet, sources[:count]).known_count == count
+        connections.append(sum(sql.startswith("PRAGMA cell_size_check") for sql in noted))
+
+    assert connections[1] - connections[0] == 1
 
 
 def test_new_sessions_are_looked_up_a_hundred_at_once(tmp_path):

@@ -379,10 +379,15 @@ class Database:
 
     @contextmanager
     def aside_to_read(self) -> Iterator[apsw.Connection]:
-        """Lend a new connection for reading and for temporary tables of its own."""
+        """Lend a connection for reading and for temporary tables, which nobody else will have."""
         self.check_open()
+        if self._holding is not None:
+            self._holding.check_is_unchanged(self.path)
         with self._inside():
-            connection = self._new_reader()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._new_reader()
             self._given_away.add(connection)  # who lists what it has may be slow
         try:
             with translated(self.path):

@@ -68,12 +68,11 @@ def add_missing_kinds(connection: apsw.Connection) -> None:
 
 def add_missing_tables(connection: apsw.Connection) -> None:
     """Make the tables and indexes that an earlier version of this format did not have."""
-    statements = {name: table_sql(name) for name in ADDED_TABLES}
-    statements |= {name: index_sql(name) for name in ADDED_INDEXES}
-    for name, statement in statements.items():
+    added = {**dict.fromkeys(ADDED_TABLES, table_sql), **dict.fromkeys(ADDED_INDEXES, index_sql)}
+    for name, statement_of in added.items():
         sql = "SELECT count(*) FROM main.sqlite_schema WHERE name = ?"
         if not connection.execute(sql, (name,)).get:
-            words = statement.split(maxsplit=2)
+            words = statement_of(name).split(maxsplit=2)
             connection.execute(f"{words[0]} {words[1]} IF NOT EXISTS {words[2]}")
 
 

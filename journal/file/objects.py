@@ -7,7 +7,7 @@ view in the place of a table could run for ever, and a trigger do what it likes 
 
 import re
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -35,35 +35,42 @@ def check_objects(connection: apsw.Connection) -> None:
     Raises:
         DamagedError: it is so.
     """
-    types, columns, _, _ = _expected()
+    expected = _expected()
     here: dict[str, str] = {}
+    as_made: set[str] = set()
     rows: Any = connection.execute(_OBJECTS_SQL)
     for kind, name, table, sql in rows:
         if not isinstance(name, str):
             raise _refused(connection, f"{name!r} in its schema is no name")
-        if table in types or _OTHERS_TABLES.fullmatch(str(table)):
+        if table in expected.types or _OTHERS_TABLES.fullmatch(str(table)):
             _check_object(connection, kind, name, sql)
         if kind in ("table", "view"):
             here[name] = kind
-    for name, kind in types.items():
+            if expected.tables.get(name) == sql:
+                as_made.add(name)  # SQLite has its columns from that very text
+    for name, kind in expected.types.items():
         found = here.get(name, "missing")
         may_be_missing = kind == "view" or name in ADDED_TABLES  # nothing here needs the views
         if found != kind and not (may_be_missing and found == "missing"):
             raise _refused(connection, f"{name} is not a {kind}: it is {found}")
-    for name, wanted in columns.items():
-        if name not in here:
-            continue
-        found_columns: Any = connection.execute(_COLUMNS_SQL, (name, "main")).fetchall()
-        if found_columns[: len(wanted)] != wanted or any(row[4] for row in found_columns):
-            raise _refused(connection, f"the table {name} has other columns than the journal's")
+    _check_columns(connection, here.keys() - as_made)
+
+
+def _check_columns(connection: apsw.Connection, names: set[str]) -> None:
+    """Refuse tables of ours, among those of these names, that have not the columns they should."""
+    for name, wanted in _expected().columns.items():
+        if name in names:
+            found: Any = connection.execute(_COLUMNS_SQL, (name, "main")).fetchall()
+            if found[: len(wanted)] != wanted or any(row[4] for row in found):
+                raise _refused(connection, f"the table {name} has other columns than the journal's")
 
 
 def _check_object(connection: apsw.Connection, kind: str, name: str, sql: str | None) -> None:
     """Refuse a trigger, an index or a virtual table of a name or on a table of ours."""
-    _, _, triggers, indexes = _expected()
-    if kind == "trigger" and triggers.get(name) != _plain(sql):
+    expected = _expected()
+    if kind == "trigger" and expected.triggers.get(name) != _plain(sql):
         raise _refused(connection, f"the trigger {name!r} is not the journal's")
-    if kind == "index" and name not in indexes and not _KNOWN_INDEXES.fullmatch(name):
+    if kind == "index" and name not in expected.indexes and not _KNOWN_INDEXES.fullmatch(name):
         raise _refused(connection, f"the index {name!r} is not the journal's")
     if kind == "table" and not str(sql).upper().startswith("CREATE TABLE"):
         raise _refused(connection, f"{name} is not a plain table")
@@ -84,7 +91,7 @@ def check_is_table(connection: apsw.Connection, name: str) -> None:
 
 def our_columns() -> dict[str, list[str]]:
     """Return the columns of each table that the package makes; none for its views."""
-    types, columns, _, _ = _expected()
+    types, columns = _expected()[:2]
     return {name: [column[0] for column in columns.get(name, ())] for name in types}
 
 
@@ -93,9 +100,21 @@ def _refused(connection: apsw.Connection, what: str) -> DamagedError:
     return DamagedError(connection.filename, f"is damaged: {shown[:300]}")
 
 
+class _Expected(NamedTuple):
+    """What the package makes."""
+
+    types: dict[str, str]
+    """Whether a table or a view, by name."""
+    columns: dict[str, list[Any]]
+    """Those of each table."""
+    tables: dict[str, str]
+    """The statements that make them."""
+    triggers: dict[str, str]
+    indexes: frozenset[str]
+
+
 @cache
-def _expected() -> tuple[dict[str, str], dict[str, list[Any]], dict[str, str], frozenset[str]]:
-    """Return what the package makes: types by name, columns of tables, triggers, and indexes."""
+def _expected() -> _Expected:
     connection = apsw.Connection(":memory:")
     connection.execute(schema_sql())
     rows: list[Any] = connection.execute(_OBJECTS_SQL).fetchall()
@@ -105,9 +124,10 @@ def _expected() -> tuple[dict[str, str], dict[str, list[Any]], dict[str, str], f
         for name, kind in types.items()
         if kind == "table"
     }
+    tables = {name: sql for kind, name, _, sql in rows if kind == "table"}
     triggers = {name: _plain(sql) for kind, name, _, sql in rows if kind == "trigger"}
     indexes = frozenset(name for kind, name, _, _ in rows if kind == "index")
-    return types, columns, triggers, indexes
+    return _Expected(types, columns, tables, triggers, indexes)
 
 
 def _plain(sql: object) -> str:

@@ -133,11 +133,11 @@ def test_one_step_takes_no_more_than_some_blocks(
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
     with Journal.open(path, retention=Retention(keep_events=100)) as journal:
-        for number in range(1, 13):  # one to fold a block, two to make its cut ready, one to cut
+        for number in range(1, 19):  # one to fold a block, four to make its cut ready, one to cut
             journal.append_events(EVENTS[:1])
-            assert cut_of(journal) == number // 4 * BLOCK
+            assert cut_of(journal) == number // 6 * BLOCK
         journal.append_events(EVENTS[:220])
-        assert cut_of(journal) == (3 + 7) * BLOCK  # in proportion
+        assert cut_of(journal) == (3 + 6) * BLOCK  # in proportion
     check_closed(path)
 
 

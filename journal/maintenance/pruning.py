@@ -43,7 +43,8 @@ from journal.projections.registry import Projections
 
 _KEYS_AT_ONCE = 1_000
 _NS_MIN = -(2**63)  # of SQLite's integers; spans may be longer
-_FOLDED_BY_ITSELF_MAX = 2_000
+_FOLDED_BY_ITSELF_MAX = 500
+_OWN_FOLDED_BY_ITSELF_MAX = 2_000
 
 _COUNTS_SQL = """
 SELECT name, count(*) FROM event JOIN kind ON code = kind WHERE seq > ? AND seq <= ? GROUP BY 1
@@ -341,7 +342,9 @@ class Pruner:
             if not by_itself:
                 rebuild_one(self._database, fold)
             return True
-        events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None
+        is_own = isinstance(fold, OwnFold)
+        most = _OWN_FOLDED_BY_ITSELF_MAX if is_own else _FOLDED_BY_ITSELF_MAX
+        events_max = most if by_itself else None
         return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
 
     def _check(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:

@@ -15,9 +15,9 @@ from journal.maintenance.pruning import Pruner, Wanted
 _STEPS_SECONDS: Final = 0.005
 """After so long, no further step is made unless the append itself sealed several blocks."""
 
-_STEPS_A_BLOCK: Final = 7
-"""It takes four steps to fold a block, to make its cut ready in two and to make it, and one for an
-application's projection; and two more, so that what was left behind is made up for."""
+_STEPS_A_BLOCK: Final = 9
+"""It takes two steps to fold a block, four to make its cut ready, and one to make it; and two more,
+for an application's projection, or so that what was left behind is made up for."""
 
 _WAIT_MS: Final = 10
 """How long to wait for other writers: the next append tries again."""

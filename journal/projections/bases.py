@@ -6,9 +6,9 @@ more, and its number is never given again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import apsw
 from pydantic_core import from_json, to_json
@@ -172,12 +172,12 @@ def _move_own(
 
 
 def _write_base(
-    connection: apsw.Connection, name: str, version: int, position: int, digests: Iterable[str]
+    connection: apsw.Connection, name: str, version: int, position: int, digests: Iterable[int]
 ) -> None:
     """Write that a base is at a position; `digests` are those of its rows as they were and are."""
     sql = "SELECT check_digest FROM base WHERE projection = ?"
     before: Any = connection.execute(sql, (name,)).get
-    known = [before] if isinstance(before, str) else []
+    known = [int(before, 16)] if isinstance(before, str) else []
     connection.execute(
         "INSERT OR REPLACE INTO base (projection, version, position, check_digest)"
         " VALUES (?, ?, ?, ?)",
@@ -218,12 +218,13 @@ class Move:
         self._has_base = all(
             has_base(connection, name, fold.version, extent) for name in fold.names
         )
-        self._digests: dict[str, list[str]] = {"session": [], "stream": []}
+        self._digests: dict[str, list[int]] = {"session": [], "stream": []}
         self._rows_of: dict[str, dict[int, _Old]] = {"session": {}, "stream": {}}
         self._asked_for: dict[str, set[int]] = {"session": set(), "stream": set()}
         self._texts: dict[str, dict[int, str | None]] = {"session": {}, "stream": {}}
-        self._known_digests: dict[tuple[Any, ...], str] = {}
+        self._known_digests: dict[tuple[Any, ...], int] = {}
         self._folded: tuple[LifecycleStates, list[StoredEvent]] | None = None
+        self._parts: Iterator[Literal[True]] = iter(())
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
     def is_of(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
@@ -231,25 +232,29 @@ class Move:
         is_same = connection is self._connection and extent.cut == self._extent.cut
         return is_same and up_to == self._up_to
 
-    def fold_ahead(self, figures: list[Figures]) -> None:
-        """Fold ahead; nothing is written.
+    def begin_ahead(self, figures: list[Figures]) -> None:
+        """Get ready to do it ahead, part by part."""
+        self._parts = self._ahead(figures)
+
+    def go_on_ahead(self) -> bool:
+        """Do the next part ahead; nothing is written. Tell whether there was one."""
+        return next(self._parts, False)
+
+    def _ahead(self, figures: list[Figures]) -> Iterator[Literal[True]]:
+        """Fold, make JSON of the states, and the digests of old and new rows; a part at a time.
 
         It counts if by the move itself the same events are to be folded: those of sessions that are
         not over, as far as can be told by now.
         """
-        if self._has_base:
-            condition, values = self._of_others(figures)
-            self._states_at(self._rows(condition, values))
-
-    def digest_ahead(self) -> bool:
-        """Make JSON of the states that were folded ahead, and the digests of old and new rows.
-
-        Returns:
-            whether it was done now; else it had been, or there is nothing to do.
-        """
-        if self._folded is None or self._known_digests:
-            return False
-        states, rows = self._folded
+        if not self._has_base:
+            return
+        condition, values = self._of_others(figures)
+        rows = self._rows(condition, values)
+        states = self._read_states(rows)
+        yield True
+        states.fold(rows)
+        self._folded = states, rows
+        yield True
         lifecycle = states.lifecycle
         for table, collection, column in (
             ("session", lifecycle.sessions, 2),
@@ -263,7 +268,7 @@ class Move:
                 self._digest(key, before + counts[key], *owner, self._text(table, state))
             for key, row in self._rows_of[table].items():
                 self._digest(*_columns(table, key, row))
-        return bool(self._known_digests)
+            yield True
 
     def made(self, extent: Extent, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""
@@ -294,11 +299,16 @@ class Move:
         if self._folded is None or self._folded[1] != rows:
             for texts in self._texts.values():
                 texts.clear()
-            states = self._fold.states(self._connection, "base", self._extent.cut)
-            self._take_states(states, rows)
+            states = self._read_states(rows)
             states.fold(rows)
             self._folded = states, rows
         return self._folded
+
+    def _read_states(self, rows: list[StoredEvent]) -> LifecycleStates:
+        """Return the states of what some events are about, before them."""
+        states = self._fold.states(self._connection, "base", self._extent.cut)
+        self._take_states(states, rows)
+        return states
 
     def _of_others(self, figures: list[Figures]) -> tuple[str, dict[str, Any]]:
         """Return the condition for the events that are to be folded, and its values.
@@ -461,9 +471,7 @@ class Move:
         columns = "" if table == "session" else "session, "
         sql = f"INSERT OR REPLACE INTO base_{table} ({table}, events_before, {columns}state)"
         self._connection.executemany(f"{sql} VALUES ({marks})", rows)
-        for key, before, *owner, text in rows:
-            self._rows_of[table][key] = _Old(before, owner[0] if owner else None, text)
-            self._asked_for[table].add(key)
+        self._asked_for[table].difference_update(row[0] for row in rows)  # they are others now
 
     def _forget(
         self, table: str, gone: Mapping[int, str | None], heads: Mapping[int, _Head]
@@ -545,11 +553,11 @@ class Move:
             texts[key] = to_json(values).decode()
         return texts[key]
 
-    def _digests_of(self, table: str, old: Mapping[int, _Old]) -> list[str]:
+    def _digests_of(self, table: str, old: Mapping[int, _Old]) -> list[int]:
         """Return the digests of rows as they are."""
         return [self._digest(*_columns(table, key, row)) for key, row in old.items()]
 
-    def _digest(self, *columns: int | str | None) -> str:
+    def _digest(self, *columns: int | str | None) -> int:
         digest = self._known_digests.get(columns)
         if digest is None:
             digest = self._known_digests[columns] = row_digest(*columns)

@@ -62,20 +62,24 @@ def base_digest(connection: apsw.Connection, name: str) -> str:
     """Return the digest of the rows of a projection's base; FORMAT.md specifies it."""
     sql = _ROWS_SQL.get(name)
     rows: Any = connection.execute(sql or _OWN_ROWS_SQL, None if sql else (name,))
-    return combined(hashlib.sha256(text.encode()).hexdigest() for (text,) in rows)
+    return combined(_digest(text.encode()) for (text,) in rows)
 
 
-def row_digest(*columns: int | str | None) -> str:
-    """Return the SHA-256 of the text of a row of a base, as SQLite writes it."""
-    return hashlib.sha256(to_json(columns)).hexdigest()
+def row_digest(*columns: int | str | None) -> int:
+    """Return the SHA-256 of the text of a row of a base, as SQLite writes it, as a number."""
+    return _digest(to_json(columns))
 
 
-def combined(digests: Iterable[str]) -> str:
-    """Return digests combined by exclusive or: the same one twice is none.
+def _digest(text: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(text).digest(), "big")
+
+
+def combined(digests: Iterable[int]) -> str:
+    """Return digests combined by exclusive or, in hexadecimal digits: the same one twice is none.
 
     So what a base has can be changed row by row, without reading the others.
     """
-    return f"{reduce(xor, (int(digest, 16) for digest in digests), 0):064x}"
+    return f"{reduce(xor, digests, 0):064x}"
 
 
 def copy_base(connection: apsw.Connection, fold: AnyFold, schema: str) -> None:

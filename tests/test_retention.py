@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from disks import Disk, io_error
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
@@ -17,6 +19,7 @@ from journal import (
     Journal,
     Projection,
     Retention,
+    SessionClosed,
     SessionId,
     StreamFailed,
     StreamId,
@@ -61,6 +64,12 @@ def path(tmp_path: Path) -> Path:
 def whole(tmp_path: Path) -> Iterator[Journal]:
     with Journal.open(tmp_path / "whole.db", durability="normal") as journal:
         yield journal
+
+
+def begun_and_ended(session_id: SessionId, second: float) -> list[AnyEvent]:
+    """Return the events of a session that ends at once."""
+    end = SessionClosed(session_id=session_id, timestamp=NOON + timedelta(seconds=second))
+    return [activated(session_id, second), end]
 
 
 def cut_of(journal: Journal) -> int:
@@ -155,6 +164,40 @@ def test_open_sessions_and_names_hold_it_back_if_that_is_wanted(path: Path) -> N
         assert appended(journal, others[:60], 60)[-1] == 361 - 50
     with Journal.open(path, retention=Retention(keep_events=10, give_up=("reader",))) as journal:
         assert appended(journal, others, 60)[-1] < 10 + 2 * BLOCK
+    check_closed(path)
+
+
+ENDED = [begun_and_ended(SessionId.new(), number) for number in range(300)]
+
+
+def test_what_each_append_brings_does_not_put_it_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a session is open is known once all is folded, and each append brings new events."""
+    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)  # as if every step took longer
+    with Journal.open(path, retention=Retention(keep_events=100, keep_open=True)) as journal:
+        appended(journal, [event for events in ENDED for event in events], 5)
+        assert journal.event_count() < 100 + 3 * BLOCK
+    check_closed(path)
+
+
+def test_what_another_version_folded_does_not_tell_which_sessions_are_open(path: Path) -> None:
+    with Journal.open(path) as journal:
+        for events in ENDED[:150]:
+            journal.append_events(events)
+        assert len(journal.sessions()) == 150
+    with closing(apsw.Connection(str(path))) as file:
+        file.execute("UPDATE checkpoint SET version = 0 WHERE type = 'projection'")
+    is_open = [activated(SessionId.new()) for _ in range(100)]
+    with Journal.open(path) as journal:
+        journal.append_events(is_open)
+    others = numbered(SessionId.new(), range(600))
+    with Journal.open(path, retention=Retention(keep_events=10, keep_open=True)) as journal:
+        for event in others:
+            journal.append_events([event])
+            assert cut_of(journal) <= 300
+        assert cut_of(journal) == 300
+        assert sum(session.state == "Active" for session in journal.sessions()) == 101
     check_closed(path)
 
 

@@ -34,9 +34,13 @@ from journal.maintenance.space import (
     is_worth_giving_back,
     pages_of,
 )
-from journal.projections.catching_up import bring_up, bring_up_here, is_of_another_version
+from journal.projections.catching_up import (
+    begin_anew,
+    bring_up,
+    bring_up_here,
+    is_of_another_version,
+)
 from journal.projections.forgetting import forgotten_at
-from journal.projections.lifecycle_states import LifecycleFold
 from journal.projections.own_states import OwnFold
 from journal.projections.rebuilding import Progress, folded_beside, rebuild_one
 from journal.projections.registry import Projections
@@ -257,7 +261,8 @@ class Pruner:
             events_max: how many events at most, though a block at least; None: as in folding.
             wait_ms: how long to wait for other writers.
             by_itself: nobody asked for it just now. It prunes no block that is still open, folds
-                no more than that many events, and nothing anew that another version made.
+                no more than that many events, and what another version made only where it has to
+                know which sessions are open.
         """
         own_folds = [fold for fold in self._own_folds() if fold.names[0] not in wanted.give_up]
         if wanted.rule.keep_bytes is not None:
@@ -271,25 +276,33 @@ class Pruner:
             end, held = choice.end(connection, extent, names)
         if end is None:
             return Step(None, held, is_more=False)
-        last = extent.last if wanted.keep_open else end
-        folds: list[LifecycleFold | OwnFold] = [self._lifecycle, *own_folds]
-        for fold in folds:
-            with suppress(FoldError):  # an application's: where it has come to holds the rest back
-                if not self._brought_up(fold, last, wait_ms, by_itself=by_itself):
+        up_to = extent.last if wanted.keep_open else end
+        if not self._is_folded(wanted, up_to, wait_ms, by_itself=by_itself):
+            return Step(None, None, is_more=True)
+        for fold in own_folds:
+            with suppress(FoldError):  # where it has come to holds the rest back
+                if not self._is_own_folded(fold, end, wait_ms, by_itself=by_itself):
                     return Step(None, None, is_more=True)
         with self._database.write(wait_ms) as connection:
             extent = read_extent(connection)
             end, held = choice.end(connection, extent)
             if end is not None and wanted.keep_open:
-                bring_up_here(connection, self._lifecycle, extent, extent.last)
-                if session := held_by_session(connection, "main", extent, end):
-                    end, held = choice.end(connection, extent, at_most=session)
+                end, held = self._end_before_open(connection, extent, choice, end)
             if end is None:
                 return Step(None, held, is_more=False)
             if by_itself and self._cutter.do_ahead(connection, extent, end):
                 return Step(None, held, is_more=True)
             cut = self._cutter.cut(connection, extent, end, own_folds, now_ns)
         return Step(cut, held, is_more=True)
+
+    def _end_before_open(
+        self, connection: apsw.Connection, extent: Extent, choice: "_Choice", end: int
+    ) -> tuple[int | None, Held | None]:
+        """Return the end of what may go before the first event of an open session."""
+        if not bring_up_here(connection, self._lifecycle, extent, extent.last):
+            return None, None  # another version was here just now, so it is not known which are
+        session = held_by_session(connection, "main", extent, end)
+        return choice.end(connection, extent, at_most=session)
 
     def give_back_some(self, wait_ms: int) -> bool:
         """Give back a few pages, if there are many to give back; tell whether there still are."""
@@ -334,17 +347,34 @@ class Pruner:
     def _own_folds(self) -> list[OwnFold]:
         return self._projections.own_folds()
 
-    def _brought_up(
-        self, fold: LifecycleFold | OwnFold, up_to: int, wait_ms: int, *, by_itself: bool
-    ) -> bool:
-        """Fold up to a position; tell whether it has come so far, or is not to be folded here."""
+    def _is_folded(self, wanted: Wanted, up_to: int, wait_ms: int, *, by_itself: bool) -> bool:
+        """Fold up to a position; tell whether it has come so far, or near enough for a cut."""
+        fold = self._lifecycle
+        if is_of_another_version(self._database, fold):
+            if not by_itself:
+                rebuild_one(self._database, fold)
+            if not by_itself or not wanted.keep_open:
+                return True
+            begin_anew(self._database, fold, wait_ms)  # it has to be known which sessions are open
+        events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None
+        # Each append brings new events, so the last of them are folded by the cut.
+        behind_max = _FOLDED_BY_ITSELF_MAX if by_itself and wanted.keep_open else 0
+        return bring_up(
+            self._database,
+            fold,
+            up_to,
+            wait_ms=wait_ms,
+            events_max=events_max,
+            behind_max=behind_max,
+        )
+
+    def _is_own_folded(self, fold: OwnFold, up_to: int, wait_ms: int, *, by_itself: bool) -> bool:
+        """Do the same with an application's projection."""
         if is_of_another_version(self._database, fold):
             if not by_itself:
                 rebuild_one(self._database, fold)
             return True
-        is_own = isinstance(fold, OwnFold)
-        most = _OWN_FOLDED_BY_ITSELF_MAX if is_own else _FOLDED_BY_ITSELF_MAX
-        events_max = most if by_itself else None
+        events_max = _OWN_FOLDED_BY_ITSELF_MAX if by_itself else None
         return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
 
     def _check(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:

@@ -12,7 +12,7 @@ from journal.file.appending import Appender
 from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
 
-_STEPS_SECONDS: Final = 0.005
+_STEPS_SECONDS: Final = 0.002
 """After so long, no further step is made unless the append itself sealed several blocks."""
 
 _STEPS_A_BLOCK: Final = 9

@@ -75,6 +75,7 @@ def bring_up(
     *,
     wait_ms: int = BUSY_TIMEOUT_MS,
     events_max: int | None = None,
+    behind_max: int = 0,
 ) -> bool:
     """Fold up to a position at least, into rows of this version.
 
@@ -84,6 +85,7 @@ def bring_up(
         up_to: the position.
         wait_ms: how long to wait for the write lock.
         events_max: how many events to fold at most; None: any number.
+        behind_max: how many events before the position are near enough.
 
     Returns:
         whether it has come so far; with `events_max` whether it had, so that nothing was folded.
@@ -95,9 +97,23 @@ def bring_up(
     extent, stored = _progress(database, fold)
     position = extent.cut if stored is None else stored.position
     end = up_to if events_max is None else min(up_to, position + events_max)
-    if stored is None or position < end:
+    is_near = position >= up_to - behind_max
+    if stored is None or not is_near:
         _fold_live(database, fold, end, None, wait_ms)
-    return events_max is None or position >= up_to
+    return events_max is None or is_near
+
+
+def begin_anew(database: Database, fold: AnyFold, wait_ms: int) -> None:
+    """Delete the rows that another version made, or that were left behind; `bring_up` goes on.
+
+    Raises:
+        JournalError: those of `Database.write`.
+    """
+    with database.write(wait_ms) as connection:
+        extent = read_extent(connection)
+        stored = stored_checkpoint(connection, fold, extent.last)
+        if stored is not None and is_stale(stored, fold, extent):
+            _begin(connection, fold, extent)
 
 
 def is_of_another_version(database: Database, fold: AnyFold) -> bool:
@@ -106,15 +122,22 @@ def is_of_another_version(database: Database, fold: AnyFold) -> bool:
     return stored is not None and is_stale(stored, fold, extent)
 
 
-def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up_to: int) -> None:
-    """Do what `bring_up` does, for a few events, in a transaction for writing."""
+def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up_to: int) -> bool:
+    """Do what `bring_up` does, for a few events, in a transaction for writing.
+
+    Returns:
+        whether it has come so far; not so if there are no rows of this version.
+    """
     stored = stored_checkpoint(connection, fold, extent.last)
-    if stored is not None and not is_stale(stored, fold, extent) and stored.position < up_to:
+    if stored is None or is_stale(stored, fold, extent):
+        return False
+    if stored.position < up_to:
         states = fold.states(connection, "main", stored.position)
         while states.position < up_to:
             fold_next(connection, states, extent, up_to)
             states.write()
         write_checkpoints(connection, fold, up_to, stored.since)
+    return True
 
 
 def _progress(database: Database, fold: AnyFold) -> tuple[Extent, Checkpoint | None]:

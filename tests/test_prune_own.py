@@ -1,13 +1,14 @@
 """Pruning with an application's projection that has not seen the events in this process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prune_support import small_blocks
 from support import lines_of
 from verify_support import COUNTING
 
-from journal import Journal
+from journal import Journal, Projection, Retention
 
 LINES = lines_of("mixed/events.ndjson")[:400]
 
@@ -31,3 +32,61 @@ def test_a_projection_is_folded_before_what_it_names_is_forgotten(
         assert [it.change_count for it in opened.rebuild(check=True)] == [0, 0]
         opened.rebuild(["count"])
         assert opened.states("count") == expected
+
+
+def number_of_events(version: int) -> Projection[int]:
+    return Projection("number", version, 0, lambda state, _: state + 1)
+
+
+def failing(version: int) -> Projection[int]:
+    def apply(state: int, event: Any) -> int:
+        raise LookupError("no")
+
+    return Projection("number", version, 0, apply)
+
+
+@pytest.mark.parametrize("versions", [[1], []])
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_what_a_version_that_fails_has_not_taken_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: list[int], by_itself: bool
+) -> None:
+    """Be it that an older version had taken it, or that the projection is new."""
+    small_blocks(monkeypatch)
+    path = tmp_path / "app.db"
+    for version in versions:
+        with Journal.open(path) as opened:
+            opened.register(number_of_events(version))
+            opened.append_ndjson(LINES[:200])
+            assert opened.state("number") == 200
+    keeping = Retention(keep_events=50)
+    with Journal.open(path, retention=keeping if by_itself else None) as opened:
+        opened.register(failing(2))
+        for line in LINES[200:]:
+            opened.append_ndjson([line])
+        if not by_itself:
+            report = opened.prune(keep_events=50)
+            assert (report.event_count, report.held_by, report.held_at) == (0, "number", 0)
+            assert opened.prune(keep_events=50, give_up=["number"], dry_run=True).event_count
+        count = opened.event_count()
+    with Journal.open(path) as opened:
+        opened.register(number_of_events(3))
+        assert opened.state("number") == count == opened.last_position
+
+
+def test_retention_folds_anew_what_an_older_version_has_folded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_blocks(monkeypatch)
+    path = tmp_path / "app.db"
+    with Journal.open(path) as opened:
+        opened.register(number_of_events(1))
+        opened.append_ndjson(LINES[:200])
+        assert opened.state("number") == 200
+    with Journal.open(path, retention=Retention(keep_events=50)) as opened:
+        opened.register(number_of_events(2))
+        for line in LINES[200:]:
+            opened.append_ndjson([line])
+        assert opened.event_count() < 200
+        assert opened.state("number") == 400
+        (status,) = (it for it in opened.projections() if it.name == "number")
+        assert (status.version, status.since) == (2, 1)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import apsw
@@ -38,6 +37,7 @@ from journal.projections.catching_up import (
     begin_anew,
     bring_up,
     bring_up_here,
+    has_begun,
     is_of_another_version,
 )
 from journal.projections.forgetting import forgotten_at
@@ -180,6 +180,8 @@ class Pruner:
         self._lifecycle = projections.built_in
         self._cutter = Cutter(appender, self._lifecycle)
         self._keys_after = 0
+        self._failing: set[tuple[str, int]] = set()
+        """The versions of an application's projections that failed at the beginning."""
 
     def prune(self, wanted: Wanted, progress: Progress | None) -> PruneReport:
         """Prune; see `Journal.prune`."""
@@ -261,8 +263,8 @@ class Pruner:
             events_max: how many events at most, though a block at least; None: as in folding.
             wait_ms: how long to wait for other writers.
             by_itself: nobody asked for it just now. It prunes no block that is still open, folds
-                no more than that many events, and what another version made only where it has to
-                know which sessions are open.
+                no more than so many events of the built-in projections, and what another version
+                made of them only where it has to know which sessions are open.
         """
         own_folds = [fold for fold in self._own_folds() if fold.names[0] not in wanted.give_up]
         if wanted.rule.keep_bytes is not None:
@@ -280,9 +282,9 @@ class Pruner:
         if not self._is_folded(wanted, up_to, wait_ms, by_itself=by_itself):
             return Step(None, None, is_more=True)
         for fold in own_folds:
-            with suppress(FoldError):  # where it has come to holds the rest back
-                if not self._is_own_folded(fold, end, wait_ms, by_itself=by_itself):
-                    return Step(None, None, is_more=True)
+            first = self._before_cut(fold, extent, end, wait_ms, by_itself=by_itself)
+            if first is not None:
+                return first
         with self._database.write(wait_ms) as connection:
             extent = read_extent(connection)
             end, held = choice.end(connection, extent)
@@ -368,14 +370,31 @@ class Pruner:
             behind_max=behind_max,
         )
 
-    def _is_own_folded(self, fold: OwnFold, up_to: int, wait_ms: int, *, by_itself: bool) -> bool:
-        """Do the same with an application's projection."""
-        if is_of_another_version(self._database, fold):
-            if not by_itself:
-                rebuild_one(self._database, fold)
-            return True
-        events_max = _OWN_FOLDED_BY_ITSELF_MAX if by_itself else None
-        return bring_up(self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max)
+    def _before_cut(
+        self, fold: OwnFold, extent: Extent, up_to: int, wait_ms: int, *, by_itself: bool
+    ) -> "Step | None":
+        """Fold an application's projection; return what there is to say if no cut can be made now.
+
+        One that fails is at its checkpoint, which holds the rest back. Where it has none of this
+        version, it has taken nothing yet, and needs all that is there.
+        """
+        held = Held(fold.names[0], extent.cut)
+        of_version = fold.names[0], fold.version
+        if by_itself and of_version in self._failing and not has_begun(self._database, fold):
+            return Step(None, held, is_more=False)  # to try it again each time would take long
+        try:
+            if not is_of_another_version(self._database, fold):
+                events_max = _OWN_FOLDED_BY_ITSELF_MAX if by_itself else None
+                is_folded = bring_up(
+                    self._database, fold, up_to, wait_ms=wait_ms, events_max=events_max
+                )
+                return None if is_folded else Step(None, None, is_more=True)
+            rebuild_one(self._database, fold, wait_ms=wait_ms)
+        except FoldError:
+            if not has_begun(self._database, fold):
+                self._failing.add(of_version)
+                return Step(None, held, is_more=False)
+        return None
 
     def _check(self, connection: apsw.Connection, extent: Extent, wanted: Wanted) -> None:
         """Refuse to prune what was shipped from another journal, and to give up what is not there.

@@ -122,6 +122,12 @@ def is_of_another_version(database: Database, fold: AnyFold) -> bool:
     return stored is not None and is_stale(stored, fold, extent)
 
 
+def has_begun(database: Database, fold: AnyFold) -> bool:
+    """Tell whether the file has rows of this version."""
+    extent, stored = _progress(database, fold)
+    return stored is not None and not is_stale(stored, fold, extent)
+
+
 def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up_to: int) -> bool:
     """Do what `bring_up` does, for a few events, in a transaction for writing.
 

@@ -1,8 +1,10 @@
 """Pruning with an application's projection that has not seen the events in this process."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from prune_support import small_blocks
 from support import lines_of
@@ -90,3 +92,48 @@ def test_retention_folds_anew_what_an_older_version_has_folded(
         assert opened.state("number") == 400
         (status,) = (it for it in opened.projections() if it.name == "number")
         assert (status.version, status.since) == (2, 1)
+
+
+@pytest.fixture
+def taken_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file of which a projection has taken half, with tables of another version."""
+    small_blocks(monkeypatch)
+    path = tmp_path / "app.db"
+    with Journal.open(path) as opened:
+        opened.register(number_of_events(1))
+        opened.append_ndjson(LINES[:200])
+        assert opened.state("number") == 200
+    with Journal.open(path) as opened:
+        opened.append_ndjson(LINES[200:])
+    with closing(apsw.Connection(str(path))) as file:
+        file.execute("DROP VIEW sessions; DROP VIEW streams; DROP VIEW projection_states")
+        file.execute("ALTER TABLE projection_session ADD COLUMN later")
+    return path
+
+
+def test_tables_that_are_made_anew_leave_an_applications_states(taken_half: Path) -> None:
+    with Journal.open(taken_half) as opened:
+        report = opened.prune(keep_events=50)
+        assert (report.event_count, report.held_by, report.held_at) == (200, "number", 200)
+        opened.register(number_of_events(1))
+        assert opened.state("number") == 400
+
+
+def test_states_that_cannot_be_read_hold_everything_back(taken_half: Path) -> None:
+    with closing(apsw.Connection(str(taken_half))) as file:
+        file.execute("ALTER TABLE projection_state ADD COLUMN later")
+    with Journal.open(taken_half) as opened:
+        report = opened.prune(keep_events=50)
+        assert (report.event_count, report.held_by, report.held_at) == (0, "number", 0)
+        opened.register(number_of_events(1))
+        assert opened.state("number") == 400
+
+
+def test_a_delta_of_tables_of_another_version_has_an_applications_states(
+    taken_half: Path, tmp_path: Path
+) -> None:
+    with Journal.open(taken_half, read_only=True) as opened:
+        opened.ship(tmp_path / "delta.db", after=100, standalone=True)
+    with Journal.open(tmp_path / "delta.db", read_only=True) as opened:
+        opened.register(number_of_events(1))
+        assert opened.state("number") == 400

@@ -18,7 +18,7 @@ from journal.projections.forgetting import forgotten_at, sessions_kept, streams_
 from journal.projections.lifecycle import SESSION_COLUMNS, STREAM_COLUMNS
 from journal.projections.lifecycle_states import LifecycleFold
 from journal.projections.own_states import OwnFold
-from journal.projections.tables import fold_next, have_our_shape, make_temporary
+from journal.projections.tables import fold_next, has_own_states, make_temporary
 
 _EVENTS_AT_ONCE: Final = 4_000
 _EVENTS_IN_MEMORY: Final = 40_000
@@ -37,7 +37,7 @@ _OWN_SQL: Final = (
 # What the file has of projections that nobody has registered here, and of subscriptions.
 _CHECKPOINTS_SQL: Final = """
 SELECT name, type, version, position, since FROM main.checkpoint
-WHERE name NOT IN ('sessions', 'streams') AND position >= ?
+WHERE name NOT IN ('sessions', 'streams') AND position >= ? AND (type = 'subscription' OR ?)
 """
 _STORED_SQL: Final = """
 SELECT projection, key, state FROM main.projection_state WHERE projection IN (
@@ -165,12 +165,13 @@ class Base:
     def _copy_stored(self, new: apsw.Connection) -> None:
         """Copy states that have come beyond the cut, and what is no matter of folding here."""
         source, cut = self._source, self._cut
-        rows: Any = source.execute(_CHECKPOINTS_SQL, (cut,))
+        can_be_read = has_own_states(source)
+        rows: Any = source.execute(_CHECKPOINTS_SQL, (cut, can_be_read))
         new.executemany(
             "INSERT INTO checkpoint (name, type, version, position, since) VALUES (?, ?, ?, ?, ?)",
             rows,
         )
-        if have_our_shape(source):
+        if can_be_read:
             rows = source.execute(_STORED_SQL, (cut,))
             new.executemany("INSERT INTO projection_state VALUES (?, ?, ?)", rows)
         known = to_json([*(it for one in self._folded for it in one.names), *LifecycleFold.names])

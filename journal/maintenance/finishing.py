@@ -134,7 +134,7 @@ def fold(connection: apsw.Connection, report: Report) -> None:
         add_missing_kinds(connection)
         if not have_our_shape(connection):
             with connection:
-                make_tables(connection)
+                make_tables(connection, keep_own=True)
     catch_up_copy(connection, LifecycleFold(), _share_of(report))
 
 

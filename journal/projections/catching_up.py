@@ -39,7 +39,7 @@ def prepare_tables(database: Database) -> None:
             return
     with database.write() as connection:
         if not have_our_shape(connection):
-            make_tables(connection)
+            make_tables(connection, keep_own=True)
 
 
 def catch_up(database: Database, fold: AnyFold, progress: Progress | None = None) -> None:

@@ -16,7 +16,7 @@ from journal._resources import text_of
 from journal.errors import PrunedError
 from journal.events.kinds import KINDS
 from journal.file.decoding import StoredEvent
-from journal.file.extent import Extent, end_of_fold
+from journal.file.extent import Extent, end_of_fold, read_extent
 from journal.file.reading import rows_between
 from journal.file.schema import object_sql
 from journal.projections.as_of import AsOf, up_to
@@ -26,7 +26,8 @@ Schema = Literal["main", "temp", "base"] | None
 """Whose tables hold the states: the file's, temporary ones, those of a cut, or nobody's. With the
 last two, all that is folded stays in memory."""
 
-TABLES = ("projection_session", "projection_stream", "projection_anomaly", "projection_state")
+_OWN = "projection_state"
+TABLES = ("projection_session", "projection_stream", "projection_anomaly", _OWN)
 VIEWS = ("sessions", "streams", "projection_states")
 
 COUNTER_MAX = 2**63 - 1
@@ -124,16 +125,34 @@ def have_our_shape(connection: apsw.Connection) -> bool:
     )
 
 
-def make_tables(connection: apsw.Connection) -> None:
-    """Make the tables and views in the file, in place of what has their names, with no rows."""
-    names = (*VIEWS, *TABLES)
+def has_own_states(connection: apsw.Connection) -> bool:
+    """Tell whether the table of the application's states is as this version makes it."""
+    kind = connection.execute("SELECT type FROM sqlite_schema WHERE name = ?", (_OWN,)).get
+    return kind == "table" and _shape(connection, _OWN) == _shapes()[_OWN]
+
+
+def make_tables(connection: apsw.Connection, *, keep_own: bool = False) -> None:
+    """Make the tables and views in the file, in place of what has their names, with no rows.
+
+    With `keep_own`, an application's states stay if they can be read, as they may be of events that
+    are gone. Else their checkpoints go back to the cut: so they keep events from being pruned.
+    """
+    kept = {_OWN} if keep_own and has_own_states(connection) else set()
+    names = [name for name in (*VIEWS, *TABLES) if name not in kept]
     for name in names:
         kind = connection.execute("SELECT type FROM sqlite_schema WHERE name = ?", (name,)).get
         if kind in ("table", "view"):
             connection.execute(f"DROP {kind.upper()} main.{name}")
-    connection.execute("DELETE FROM checkpoint WHERE type = 'projection'")
-    for statement in _statements().values():
-        connection.execute(statement)
+    own = "type = 'projection' AND name NOT IN ('sessions', 'streams')"
+    if keep_own and not kept:
+        cut = read_extent(connection).cut
+        sql = "UPDATE checkpoint SET version = 0, position = ?, since = ? WHERE"
+        connection.execute(f"{sql} {own}", (cut, cut + 1))
+    sql = "DELETE FROM checkpoint WHERE type = 'projection'"
+    connection.execute(f"{sql} AND NOT ({own})" if keep_own else sql)
+    for name, statement in _statements().items():
+        if name not in kept:
+            connection.execute(statement)
 
 
 def make_views(connection: apsw.Connection, *, flat: bool) -> None:

@@ -138,6 +138,24 @@ def test_a_journal_never_answers_from_two_files(path: Path) -> None:
         assert other.event_count() == 7
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_shipping_what_was_moved_is_refused_and_takes_nothing_from_readers(
+    path: Path, *, read_only: bool
+) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events([EVENT])
+    journal = Journal.open(path, read_only=read_only)
+    assert journal.event_count() == 1
+    path.rename(path.with_name("moved.db"))
+    with pytest.raises(FileReplacedError):
+        journal.ship(path.with_name("copy.db"))
+    assert journal.event_count() == 1
+    with contextlib.suppress(JournalError):
+        journal.close()
+    assert not path.with_name("copy.db").exists()
+
+
 # Written to in place, by somebody who knows nothing of a -wal
 
 

@@ -72,6 +72,9 @@ def begun_and_ended(session_id: SessionId, second: float) -> list[AnyEvent]:
     return [activated(session_id, second), end]
 
 
+ENDED = [begun_and_ended(SessionId.new(), number) for number in range(300)]
+
+
 def cut_of(journal: Journal) -> int:
     return next(iter(journal.read()), (journal.last_position + 1,))[0] - 1
 
@@ -135,18 +138,55 @@ def test_a_file_with_much_to_prune_is_brought_down_in_steps(path: Path) -> None:
     check_closed(path)
 
 
-def test_one_step_takes_no_more_than_some_blocks(
+def test_one_append_makes_one_step_while_little_is_left_to_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
+    with Journal.open(path) as journal:
+        journal.append_events(EVENTS)
+    with Journal.open(path, retention=Retention(keep_events=1_350)) as journal:
+        for number in range(1, 19):  # one to fold a block, four to make its cut ready, one to cut
+            journal.append_events(EVENTS[:1])
+            assert cut_of(journal) == number // 6 * BLOCK
+        journal.append_events(EVENTS[:220])
+        assert cut_of(journal) == (3 + 4) * BLOCK  # all that it has given away
+    check_closed(path)
+
+
+def test_one_append_makes_one_cut_while_much_is_left_to_do(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
     with Journal.open(path, retention=Retention(keep_events=100)) as journal:
-        for number in range(1, 19):  # one to fold a block, four to make its cut ready, one to cut
+        for number in range(1, 10):
             journal.append_events(EVENTS[:1])
-            assert cut_of(journal) == number // 6 * BLOCK
-        journal.append_events(EVENTS[:220])
-        assert cut_of(journal) == (3 + 6) * BLOCK  # in proportion
+            assert cut_of(journal) == number * BLOCK
+    check_closed(path)
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_handles_that_append_once_keep_no_more(path: Path, *, keep_open: bool) -> None:
+    """What such a handle has made ready is lost when it is closed."""
+    keeping = Retention(keep_events=100, keep_open=keep_open)
+    for first in range(0, len(ENDED), 5):
+        events = [event for some in ENDED[first : first + 5] for event in some]
+        with Journal.open(path, durability="normal", retention=keeping) as journal:
+            journal.append_events(events)
+            assert journal.event_count() < 100 + 5 * BLOCK
+    check_closed(path)
+
+
+@pytest.mark.parametrize("size", [5, 250])
+def test_many_projections_do_not_make_it_fall_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
+    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+        for number in range(12):
+            journal.register(Projection(str(number), 1, 0, lambda state, _: state + 1))
+        assert max(appended(journal, EVENTS[:1_000], size)) < 100 + size + 5 * BLOCK
     check_closed(path)
 
 
@@ -165,9 +205,6 @@ def test_open_sessions_and_names_hold_it_back_if_that_is_wanted(path: Path) -> N
     with Journal.open(path, retention=Retention(keep_events=10, give_up=("reader",))) as journal:
         assert appended(journal, others, 60)[-1] < 10 + 2 * BLOCK
     check_closed(path)
-
-
-ENDED = [begun_and_ended(SessionId.new(), number) for number in range(300)]
 
 
 def test_what_each_append_brings_does_not_put_it_off(

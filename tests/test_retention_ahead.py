@@ -1,5 +1,6 @@
 """What retention does ahead of a cut counts only if it is still so when the cut is made."""
 
+import gc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from journal.events import AnyEvent
 from journal.file.extent import Extent
 from journal.maintenance import retention
 from journal.maintenance.cutting import Cut, Cutter
+from journal.maintenance.pruning import Pruner
 from journal.projections import bases
 from journal.projections.lifecycle_states import LifecycleStates
 
@@ -25,6 +27,7 @@ from journal.projections.lifecycle_states import LifecycleStates
 def one_step_an_append(monkeypatch: pytest.MonkeyPatch) -> None:
     small_blocks(monkeypatch)
     monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
+    monkeypatch.setattr(Pruner, "is_far_behind", lambda *_: False)  # then it makes whole cuts
 
 
 @pytest.fixture
@@ -61,8 +64,8 @@ def test_nor_does_it_write_a_state_or_a_digest_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what goes on over the cut, all that is to be written is known when the cut is made."""
-    made: list[str] = []
-    in_cut: list[str] = []
+    made: list[int] = []
+    in_cut: list[int] = []
     really_made, row_digest = bases.Move.made, bases.row_digest
 
     def move(self: bases.Move, *arguments: Any, **options: Any) -> Any:
@@ -71,7 +74,7 @@ def test_nor_does_it_write_a_state_or_a_digest_again(
         in_cut.extend(made[before:])
         return result
 
-    def digest(*columns: Any) -> str:
+    def digest(*columns: Any) -> int:
         made.append(row_digest(*columns))
         return made[-1]
 
@@ -152,6 +155,24 @@ def test_what_was_interrupted_ahead_is_begun_anew(
         assert cut_of(journal) >= 5 * BLOCK
         assert [journal.version(session) for session in going_on] == [BLOCK // 2] * 20
     check_closed(tmp_path / "a.db")
+
+
+def test_what_was_made_ready_is_gone_with_the_handle(tmp_path: Path) -> None:
+    """No circle of references keeps it until the collector finds it."""
+    path = tmp_path / "a.db"
+    with Journal.open(path) as journal:
+        journal.append_events(EVENTS[:200])
+    gc.disable()
+    try:
+        gc.collect()
+        for _ in range(3):
+            with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+                for event in EVENTS[:3]:
+                    journal.append_events([event])
+        del journal
+        assert not [it for it in gc.get_objects() if isinstance(it, bases.Move)]
+    finally:
+        gc.enable()
 
 
 class AheadMachine(test_prune_model.PruneMachine):

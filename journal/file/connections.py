@@ -234,11 +234,14 @@ class Database:
 
     def _new_reader(self) -> apsw.Connection:
         """Return one more connection for reading, to the very file that was opened."""
+        self._check_may_be_opened()
+        return open_reader(self._target, self.path)
+
+    def _check_may_be_opened(self) -> None:
         if self._holding is not None:
             self._holding.check_may_be_opened(self.path)
         else:
             self.check_is_current()
-        return open_reader(self._target, self.path)
 
     def check_is_current(self) -> None:
         """Make sure that the file at the path is the one that is open.
@@ -381,13 +384,12 @@ class Database:
     def aside_to_read(self) -> Iterator[apsw.Connection]:
         """Lend a connection for reading and for temporary tables, which nobody else will have."""
         self.check_open()
-        if self._holding is not None:
-            self._holding.check_is_unchanged(self.path)
         with self._inside():
+            self._check_may_be_opened()
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._new_reader()
+                connection = open_reader(self._target, self.path)
             self._given_away.add(connection)  # who lists what it has may be slow
         try:
             with translated(self.path):

@@ -65,11 +65,12 @@ class Cutter:
         """
         # Where anything ends this half-way, it has to begin anew.
         ahead, self._ahead = self._ahead, None
-        if ahead is None or not ahead.is_of(connection, extent, up_to):
+        if ahead is not None and ahead.is_of(connection, extent, up_to):
+            is_left = ahead.go_on_ahead()
+        else:
             self._check_bases(connection, extent, [self.lifecycle])
             ahead = Move(connection, extent, up_to, self.lifecycle)
-            ahead.begin_ahead(figures_of(connection, extent.first, up_to))
-        is_left = ahead.go_on_ahead()
+            is_left = ahead.begin_ahead(figures_of(connection, extent.first, up_to))
         self._ahead = ahead
         return is_left
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import apsw
@@ -49,6 +50,7 @@ _KEYS_AT_ONCE = 1_000
 _NS_MIN = -(2**63)  # of SQLite's integers; spans may be longer
 _FOLDED_BY_ITSELF_MAX = 500
 _OWN_FOLDED_BY_ITSELF_MAX = 2_000
+_BLOCKS_BEHIND = 4
 
 _COUNTS_SQL = """
 SELECT name, count(*) FROM event JOIN kind ON code = kind WHERE seq > ? AND seq <= ? GROUP BY 1
@@ -262,9 +264,9 @@ class Pruner:
             now_ns: the time.
             events_max: how many events at most, though a block at least; None: as in folding.
             wait_ms: how long to wait for other writers.
-            by_itself: nobody asked for it just now. It prunes no block that is still open, folds
-                no more than so many events of the built-in projections, and what another version
-                made of them only where it has to know which sessions are open.
+            by_itself: nobody asked for it just now. It prunes no block that is still open, folds a
+                few hundred or thousand events at most, and what another version made of the
+                built-in projections only where it has to know which sessions are open.
         """
         own_folds = [fold for fold in self._own_folds() if fold.names[0] not in wanted.give_up]
         if wanted.rule.keep_bytes is not None:
@@ -302,9 +304,23 @@ class Pruner:
     ) -> tuple[int | None, Held | None]:
         """Return the end of what may go before the first event of an open session."""
         if not bring_up_here(connection, self._lifecycle, extent, extent.last):
-            return None, None  # another version was here just now, so it is not known which are
+            # Another version was here just now, so it is not known which are.
+            return None, Held(self._lifecycle.names[0], extent.cut)
         session = held_by_session(connection, "main", extent, end)
         return choice.end(connection, extent, at_most=session)
+
+    def is_far_behind(self, wanted: Wanted, now_ns: int) -> bool:
+        """Tell whether by the rule several blocks should have gone already."""
+        rule = wanted.rule
+        with self._database.read() as connection:
+            extent = read_extent(connection)
+            if rule.keep_bytes is None:
+                ends = ends_due(connection, extent, rule, now_ns, sealed_only=True)
+                return len(list(islice(ends, _BLOCKS_BEHIND))) == _BLOCKS_BEHIND
+            pages = pages_of(connection)
+            each = pages.used_bytes // max(1, extent.event_count(extent.cut, extent.last))
+            block_bytes = min(each * limits.BLOCK_EVENTS_MAX, 2 * limits.BLOCK_DATA_MAX)
+            return is_too_large(pages, rule.keep_bytes + _BLOCKS_BEHIND * block_bytes)
 
     def give_back_some(self, wait_ms: int) -> bool:
         """Give back a few pages, if there are many to give back; tell whether there still are."""

@@ -13,11 +13,14 @@ from journal.maintenance.prune_rules import names_given_up, rule_of, span_ns
 from journal.maintenance.pruning import Pruner, Wanted
 
 _STEPS_SECONDS: Final = 0.002
-"""After so long, no further step is made unless the append itself sealed several blocks."""
+"""After so long, no further step is made, unless the append was large or much is left to do."""
 
 _STEPS_A_BLOCK: Final = 9
-"""It takes two steps to fold a block, four to make its cut ready, and one to make it; and two more,
-for an application's projection, or so that what was left behind is made up for."""
+"""It takes two steps to fold a block, four to make its cut ready, and one to make it, where nothing
+else is to be done. Whoever falls behind all the same makes whole cuts; see `_make_steps`."""
+
+_STEPS_A_CUT_MAX: Final = 12
+"""Then so many steps are made for each: a file of which little is folded takes more."""
 
 _WAIT_MS: Final = 10
 """How long to wait for other writers: the next append tries again."""
@@ -90,8 +93,8 @@ class Retainer:
         try:
             self._open_block = self._appender.open_block
             self._is_due = False
-            blocks = event_count / limits.BLOCK_EVENTS_MAX, data_size / limits.BLOCK_DATA_MAX
-            self._make_steps(1 + int(_STEPS_A_BLOCK * max(blocks)))
+            by_count, by_size = limits.BLOCK_EVENTS_MAX, limits.BLOCK_DATA_MAX
+            self._make_steps(event_count / by_count + data_size / by_size)
             self.failure = None
         except BusyError as error:
             self.failure = error
@@ -104,16 +107,30 @@ class Retainer:
         finally:
             self._lock.release()
 
-    def _make_steps(self, count_min: int) -> None:
+    def _make_steps(self, blocks: float) -> None:
+        """Make some steps; who has appended so many blocks makes more.
+
+        Where several blocks should have gone already, it makes one cut more than there are new
+        blocks. So the file is bounded where the steps are not enough: where many projections of an
+        application's are folded, where others write more, and where each handle is soon closed,
+        as what it has made ready is lost with it.
+        """
         began, now_ns = time.monotonic(), time.time_ns()
-        count = 0
+        count_min = 1 + int(_STEPS_A_BLOCK * blocks)
+        cuts_min = 1 + int(blocks) if self._pruner.is_far_behind(self._wanted, now_ns) else 0
+        count = cut_count = 0
         is_more = True
-        while is_more and (count < count_min or time.monotonic() < began + _STEPS_SECONDS):
+        while is_more and (
+            count < count_min
+            or (cut_count < cuts_min and count < _STEPS_A_CUT_MAX * cuts_min)
+            or time.monotonic() < began + _STEPS_SECONDS
+        ):
             step = self._pruner.cut_once(
                 self._wanted, now_ns, events_max=0, wait_ms=_WAIT_MS, by_itself=True
             )
             is_more = step.is_more
             count += 1
+            cut_count += step.cut is not None
         is_too_large = self._pruner.give_back_some(_WAIT_MS)
         is_bounded = self._wanted.rule.keep_bytes is not None
         while is_bounded and is_too_large and time.monotonic() < began + _STEPS_SECONDS:

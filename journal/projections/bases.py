@@ -6,9 +6,9 @@ more, and its number is never given again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 from pydantic_core import from_json, to_json
@@ -224,7 +224,8 @@ class Move:
         self._texts: dict[str, dict[int, str | None]] = {"session": {}, "stream": {}}
         self._known_digests: dict[tuple[Any, ...], int] = {}
         self._folded: tuple[LifecycleStates, list[StoredEvent]] | None = None
-        self._parts: Iterator[Literal[True]] = iter(())
+        self._read: tuple[LifecycleStates, list[StoredEvent]] | None = None
+        self._not_written: list[str] = []
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
     def is_of(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
@@ -232,43 +233,43 @@ class Move:
         is_same = connection is self._connection and extent.cut == self._extent.cut
         return is_same and up_to == self._up_to
 
-    def begin_ahead(self, figures: list[Figures]) -> None:
-        """Get ready to do it ahead, part by part."""
-        self._parts = self._ahead(figures)
-
-    def go_on_ahead(self) -> bool:
-        """Do the next part ahead; nothing is written. Tell whether there was one."""
-        return next(self._parts, False)
-
-    def _ahead(self, figures: list[Figures]) -> Iterator[Literal[True]]:
-        """Fold, make JSON of the states, and the digests of old and new rows; a part at a time.
+    def begin_ahead(self, figures: list[Figures]) -> bool:
+        """Read ahead what is to be folded, and the states before it; tell whether it has to be.
 
         It counts if by the move itself the same events are to be folded: those of sessions that are
-        not over, as far as can be told by now.
+        not over, as far as can be told by now. Nothing is written.
         """
-        if not self._has_base:
-            return
-        condition, values = self._of_others(figures)
-        rows = self._rows(condition, values)
-        states = self._read_states(rows)
-        yield True
-        states.fold(rows)
-        self._folded = states, rows
-        yield True
-        lifecycle = states.lifecycle
-        for table, collection, column in (
-            ("session", lifecycle.sessions, 2),
-            ("stream", lifecycle.streams, 3),
-        ):
-            counts = Counter([row[column] for row in rows])
-            for key, state in collection.items():
-                old = self._rows_of[table].get(key)
-                owner = () if table == "session" else (state[T_SESSION],)
-                before = 0 if old is None else old.events_before
-                self._digest(key, before + counts[key], *owner, self._text(table, state))
-            for key, row in self._rows_of[table].items():
-                self._digest(*_columns(table, key, row))
-            yield True
+        if self._has_base:
+            condition, values = self._of_others(figures)
+            rows = self._rows(condition, values)
+            self._read = self._read_states(rows), rows
+        return self._has_base
+
+    def go_on_ahead(self) -> bool:
+        """Do the next part ahead: fold, or make JSON of states; tell whether there was one."""
+        if self._read is not None:
+            (states, rows), self._read = self._read, None
+            states.fold(rows)
+            self._folded = states, rows
+            self._not_written = ["stream", "session"]
+        elif self._folded is not None and self._not_written:
+            self._write_ahead(self._not_written.pop(), *self._folded)
+        else:
+            return False
+        return True
+
+    def _write_ahead(self, table: str, states: LifecycleStates, rows: list[StoredEvent]) -> None:
+        """Make JSON of the states of sessions or streams, and the digests of old and new rows."""
+        is_session = table == "session"
+        changed = states.lifecycle.sessions if is_session else states.lifecycle.streams
+        counts = Counter([row[2 if is_session else 3] for row in rows])
+        for key, state in changed.items():
+            old = self._rows_of[table].get(key)
+            owner = () if is_session else (state[T_SESSION],)
+            before = 0 if old is None else old.events_before
+            self._digest(key, before + counts[key], *owner, self._text(table, state))
+        for key, row in self._rows_of[table].items():
+            self._digest(*_columns(table, key, row))
 
     def made(self, extent: Extent, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""

@@ -88,7 +88,7 @@ def bring_up(
         behind_max: how many events before the position are near enough.
 
     Returns:
-        whether it has come so far; with `events_max` whether it had, so that nothing was folded.
+        whether it has come so far, or near enough; with `events_max` whether it had before.
 
     Raises:
         FoldError, DamagedError: an event cannot be folded.
@@ -129,7 +129,7 @@ def has_begun(database: Database, fold: AnyFold) -> bool:
 
 
 def bring_up_here(connection: apsw.Connection, fold: AnyFold, extent: Extent, up_to: int) -> bool:
-    """Do what `bring_up` does, for a few events, in a transaction for writing.
+    """Do what `bring_up` does in a transaction for writing, for the few events that are left.
 
     Returns:
         whether it has come so far; not so if there are no rows of this version.

@@ -282,6 +282,91 @@ def test_what_was_recovered_with_losses_can_be_recovered_again(path: Path, out: 
     assert rows(again, "SELECT first_seq, last_seq FROM absent") == list(first.lost)
 
 
+# Other tables in the file
+
+
+def _change_one_event(path: Path) -> None:
+    """Change one byte in a text of the last event that has a text, so that it stays an event."""
+    sql = "SELECT data FROM event WHERE data LIKE '[\"%' ORDER BY seq DESC LIMIT 1"
+    ((data,),) = rows(path, sql)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(data.encode()) + 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("schema", ["there", "lost"])
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [({}, 500), ({"indexes": False}, 500), ({"after": 300}, 300)],
+    ids=["shipped", "without indexes", "delta"],
+)
+def test_a_changed_shipped_file_loses_one_block(
+    path: Path, out: Path, options: dict[str, Any], left: int, schema: str
+) -> None:
+    """Its tables README and manifest have rows that look like those of `kind` and `meta`."""
+    shipped = path.with_name("shipped.db")
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(shipped, **options)
+    _change_one_event(shipped)
+    if schema == "lost":
+        zero(shipped, "sqlite_schema")
+
+    found = recovered(shipped, out, EVENTS)
+
+    assert (found.proven_count, found.lost_count) == (left, 100)
+    assert rows(out, "SELECT count(*) FROM kind") == [(16,)]
+    with Journal.open(out, read_only=True) as opened:
+        assert opened.info().label == "pump 7"
+
+
+def test_what_was_redacted_stays_said_beside_a_manifest_that_says_it_otherwise(
+    path: Path, out: Path
+) -> None:
+    shipped = path.with_name("shipped.db")
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(shipped, redact={"stream_failed.error": "blank"})
+    said = rows(shipped, "SELECT value FROM meta WHERE key = 'redacted'")
+    zero(shipped, "sqlite_schema")
+
+    assert journal.recover(shipped, out).is_complete
+
+    assert rows(out, "SELECT value FROM meta WHERE key = 'redacted'") == said != []
+
+
+def test_tables_of_an_application_are_not_taken_for_those_of_the_journal(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 50)
+    path = test_absent.whole(tmp_path / "a.db")
+    test_absent.cut(path, tmp_path)
+    with Journal.open(path) as opened:
+        opened.set_label("pump 7")
+        expected = opened.sessions(), opened.streams()
+    with closing(apsw.Connection(str(path))) as file:
+        file.execute(
+            "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, text TEXT);"
+            "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT);"
+            "CREATE TABLE visit (id INTEGER PRIMARY KEY, number INTEGER, remark TEXT);"
+            "CREATE TABLE person (id INTEGER PRIMARY KEY, uuid BLOB UNIQUE, one INT, two INT);"
+            "INSERT INTO setting VALUES ('label', 'another'), ('created_at', 'long ago')"
+        )
+        for number in range(1, 60):
+            file.execute("INSERT INTO note VALUES (?, 'a note', NULL)", (number,))
+            file.execute("INSERT INTO visit VALUES (?, 7, NULL)", (number,))
+            file.execute("INSERT INTO person VALUES (?, ?, ?, 1)", (number, os.urandom(16), number))
+        file.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    zero(path, "kind_name_fields")  # SQLite cannot read all of it
+
+    found = journal.recover(path, out)
+
+    assert found.is_complete
+    assert found.proven_count == 150
+    assert rows(out, "SELECT count(*) FROM kind WHERE name = 'a note'") == [(0,)]
+    with Journal.open(out, read_only=True) as opened:
+        assert opened.info().label == "pump 7"
+        assert (opened.sessions(), opened.streams()) == expected
+
+
 # The -wal
 
 

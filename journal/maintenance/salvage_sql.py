@@ -17,6 +17,11 @@ CREATE TABLE apart (seq, kind, session, stream, timestamp, data, session_prev, s
 CREATE TABLE lost (first_seq INTEGER PRIMARY KEY, last_seq);
 """
 
+BLOCK_COLUMNS: Final = (
+    "first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
+    " redacted_digest, sealed"
+)
+
 ABSENT_TEXT_SQL: Final = """
 SELECT first_seq, last_seq, reason, counts, min_timestamp, max_timestamp, digest_before,
     digest_after, forgotten, declared_at, check_digest,

@@ -32,11 +32,17 @@ from journal import (
     AccessDeniedError,
     ClosedCopyError,
     DamagedError,
+    DomainEvent,
     Journal,
     JournalNotFoundError,
     NewerFormatError,
     PathIsDirectoryError,
+    SessionActivated,
+    SessionId,
+    StreamFailed,
+    StreamId,
     TargetExistsError,
+    Timestamp,
     WrongTargetError,
     limits,
 )
@@ -365,6 +371,73 @@ def test_tables_of_an_application_are_not_taken_for_those_of_the_journal(
     with Journal.open(out, read_only=True) as opened:
         assert opened.info().label == "pump 7"
         assert (opened.sessions(), opened.streams()) == expected
+
+
+# Sessions and streams that have the same numbers
+
+
+def _in_lockstep(path: Path, *, activated: bool) -> list[str]:
+    """Make a journal in which each session has one stream, and return its events."""
+    at = Timestamp.parse("2026-01-01T00:00:00Z")
+    events: list[DomainEvent] = []
+    for number in range(1_500):
+        session = SessionId.new()
+        if activated:
+            events.append(SessionActivated(session_id=session, timestamp=at))
+        error = f"error {number}"
+        events.append(
+            StreamFailed(session_id=session, stream_id=StreamId.new(), error=error, timestamp=at)
+        )
+    with Journal.open(path) as opened:
+        opened.append_events(events)
+    return [event.model_dump_json() for event in events]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [],
+        ["sqlite_schema"],
+        ["sqlite_schema", "session"],
+        ["sqlite_schema", "sqlite_autoindex_session_1", "sqlite_autoindex_stream_1"],
+    ],
+    ids=lambda it: " ".join(it) or "nothing",
+)
+@pytest.mark.parametrize("activated", [False, True])
+def test_one_stream_for_each_session(
+    tmp_path: Path, out: Path, lost: list[str], *, activated: bool
+) -> None:
+    """Nothing but the schema, or a digest, tells what their rows are of."""
+    path = tmp_path / "a.db"
+    lines = _in_lockstep(path, activated=activated)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"error 700"', b'"Error 700"'))
+    zero(path, *lost)
+    if lost:
+        fill_pages(path, [1], lambda: bytes(PAGE))
+
+    found = recovered(path, out, lines)
+
+    assert (found.proven_count, found.lost_count) == (len(lines) - 100, 100)
+
+
+@pytest.mark.parametrize("lost", [[], ["sqlite_schema"]], ids=["schema", "no schema"])
+def test_one_stream_for_each_session_and_a_wrong_number_in_an_event(
+    tmp_path: Path, out: Path, lost: list[str]
+) -> None:
+    """The event speaks for one of the two, which is wrong."""
+    path = tmp_path / "a.db"
+    lines = _in_lockstep(path, activated=False)
+    with closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)) as file:
+        file.execute("DROP TRIGGER event_is_never_updated")
+        file.execute("UPDATE event SET session = session + 1 WHERE seq = 700")
+        file.execute("UPDATE event SET stream = stream + 1 WHERE seq = 1")
+        file.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    zero(path, *lost)
+
+    found = recovered(path, out, lines)
+
+    assert (found.proven_count, found.lost_count) == (1_300, 200)
 
 
 # The -wal

@@ -28,6 +28,7 @@ from journal.file.decoding import Names, Page, decode_rows
 from journal.maintenance import salvage_sql as sql
 from journal.maintenance.gathering import SCHEMA
 from journal.maintenance.histories import Block
+from journal.maintenance.naming import find_names
 from journal.maintenance.versions import Ids, Picked, content_of, picks
 
 _TRIES_MAX: Final = 2_000
@@ -112,7 +113,8 @@ class Salvage:
         """
         with self.scratch:
             self._decide_absences()
-            self._find_names()
+            self._find_kinds()
+            find_names(self.scratch, self._proves)
             self._prove_blocks(progress)
             self._keep_blocks()
             self._is_changed()
@@ -150,21 +152,6 @@ class Salvage:
         return next((row for row in self.absences if row.last == position), None)
 
     # Names
-
-    def _find_names(self) -> None:
-        """Find out which heads and ids are of sessions, which of streams, and the kinds."""
-        for found, votes in (
-            ("head", sql.HAS_ITS_LAST_SQL),
-            *2 * (("id", sql.AGREES_SQL), ("head", sql.AGREES_SQL)),
-        ):
-            both = {f"{owner}s": votes.format(owner=owner) for owner in ("session", "stream")}
-            self.scratch.execute(sql.OWNER_SQL.format(found=found, **both))
-            self.scratch.execute(
-                f"INSERT OR IGNORE INTO name SELECT owner, id, uuid FROM raw_{found}"
-                f" JOIN {found}_owner USING (page) WHERE owner IS NOT NULL"
-            )
-        self.scratch.execute(sql.EITHER_SQL)
-        self._find_kinds()
 
     def _find_kinds(self) -> None:
         pages: dict[int, dict[tuple[str, str | None], set[int]]] = {}
@@ -226,6 +213,9 @@ class Salvage:
                     " WHERE first_seq = ? AND digest = chained(?, content_digest)",
                     (absence.last + 1, absence.digest_after),
                 )
+
+    def _proves(self, block: Block) -> bool:
+        return self._is_possible(block) and self._proof(block)[0] == "proven"
 
     def _is_possible(self, block: Block) -> bool:
         size = limits.BLOCK_EVENTS_MAX

@@ -32,11 +32,17 @@ from journal import (
     AccessDeniedError,
     ClosedCopyError,
     DamagedError,
+    DomainEvent,
     Journal,
     JournalNotFoundError,
     NewerFormatError,
     PathIsDirectoryError,
+    SessionActivated,
+    SessionId,
+    StreamFailed,
+    StreamId,
     TargetExistsError,
+    Timestamp,
     WrongTargetError,
     limits,
 )
@@ -280,6 +286,158 @@ def test_what_was_recovered_with_losses_can_be_recovered_again(path: Path, out: 
     assert second.is_complete
     assert (second.proven_count, second.unproven) == (first.proven_count, first.unproven)
     assert rows(again, "SELECT first_seq, last_seq FROM absent") == list(first.lost)
+
+
+# Other tables in the file
+
+
+def _change_one_event(path: Path) -> None:
+    """Change one byte in a text of the last event that has a text, so that it stays an event."""
+    sql = "SELECT data FROM event WHERE data LIKE '[\"%' ORDER BY seq DESC LIMIT 1"
+    ((data,),) = rows(path, sql)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(data.encode()) + 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("schema", ["there", "lost"])
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [({}, 500), ({"indexes": False}, 500), ({"after": 300}, 300)],
+    ids=["shipped", "without indexes", "delta"],
+)
+def test_a_changed_shipped_file_loses_one_block(
+    path: Path, out: Path, options: dict[str, Any], left: int, schema: str
+) -> None:
+    """Its tables README and manifest have rows that look like those of `kind` and `meta`."""
+    shipped = path.with_name("shipped.db")
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(shipped, **options)
+    _change_one_event(shipped)
+    if schema == "lost":
+        zero(shipped, "sqlite_schema")
+
+    found = recovered(shipped, out, EVENTS)
+
+    assert (found.proven_count, found.lost_count) == (left, 100)
+    assert rows(out, "SELECT count(*) FROM kind") == [(16,)]
+    with Journal.open(out, read_only=True) as opened:
+        assert opened.info().label == "pump 7"
+
+
+def test_what_was_redacted_stays_said_beside_a_manifest_that_says_it_otherwise(
+    path: Path, out: Path
+) -> None:
+    shipped = path.with_name("shipped.db")
+    with Journal.open(path, read_only=True) as opened:
+        opened.ship(shipped, redact={"stream_failed.error": "blank"})
+    said = rows(shipped, "SELECT value FROM meta WHERE key = 'redacted'")
+    zero(shipped, "sqlite_schema")
+
+    assert journal.recover(shipped, out).is_complete
+
+    assert rows(out, "SELECT value FROM meta WHERE key = 'redacted'") == said != []
+
+
+def test_tables_of_an_application_are_not_taken_for_those_of_the_journal(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 50)
+    path = test_absent.whole(tmp_path / "a.db")
+    test_absent.cut(path, tmp_path)
+    with Journal.open(path) as opened:
+        opened.set_label("pump 7")
+        expected = opened.sessions(), opened.streams()
+    with closing(apsw.Connection(str(path))) as file:
+        file.execute(
+            "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, text TEXT);"
+            "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT);"
+            "CREATE TABLE visit (id INTEGER PRIMARY KEY, number INTEGER, remark TEXT);"
+            "CREATE TABLE person (id INTEGER PRIMARY KEY, uuid BLOB UNIQUE, one INT, two INT);"
+            "INSERT INTO setting VALUES ('label', 'another'), ('created_at', 'long ago')"
+        )
+        for number in range(1, 60):
+            file.execute("INSERT INTO note VALUES (?, 'a note', NULL)", (number,))
+            file.execute("INSERT INTO visit VALUES (?, 7, NULL)", (number,))
+            file.execute("INSERT INTO person VALUES (?, ?, ?, 1)", (number, os.urandom(16), number))
+        file.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    zero(path, "kind_name_fields")  # SQLite cannot read all of it
+
+    found = journal.recover(path, out)
+
+    assert found.is_complete
+    assert found.proven_count == 150
+    assert rows(out, "SELECT count(*) FROM kind WHERE name = 'a note'") == [(0,)]
+    with Journal.open(out, read_only=True) as opened:
+        assert opened.info().label == "pump 7"
+        assert (opened.sessions(), opened.streams()) == expected
+
+
+# Sessions and streams that have the same numbers
+
+
+def _in_lockstep(path: Path, *, activated: bool) -> list[str]:
+    """Make a journal in which each session has one stream, and return its events."""
+    at = Timestamp.parse("2026-01-01T00:00:00Z")
+    events: list[DomainEvent] = []
+    for number in range(1_500):
+        session = SessionId.new()
+        if activated:
+            events.append(SessionActivated(session_id=session, timestamp=at))
+        error = f"error {number}"
+        events.append(
+            StreamFailed(session_id=session, stream_id=StreamId.new(), error=error, timestamp=at)
+        )
+    with Journal.open(path) as opened:
+        opened.append_events(events)
+    return [event.model_dump_json() for event in events]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [],
+        ["sqlite_schema"],
+        ["sqlite_schema", "session"],
+        ["sqlite_schema", "sqlite_autoindex_session_1", "sqlite_autoindex_stream_1"],
+    ],
+    ids=lambda it: " ".join(it) or "nothing",
+)
+@pytest.mark.parametrize("activated", [False, True])
+def test_one_stream_for_each_session(
+    tmp_path: Path, out: Path, lost: list[str], *, activated: bool
+) -> None:
+    """Nothing but the schema, or a digest, tells what their rows are of."""
+    path = tmp_path / "a.db"
+    lines = _in_lockstep(path, activated=activated)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"error 700"', b'"Error 700"'))
+    zero(path, *lost)
+    if lost:
+        fill_pages(path, [1], lambda: bytes(PAGE))
+
+    found = recovered(path, out, lines)
+
+    assert (found.proven_count, found.lost_count) == (len(lines) - 100, 100)
+
+
+@pytest.mark.parametrize("lost", [[], ["sqlite_schema"]], ids=["schema", "no schema"])
+def test_one_stream_for_each_session_and_a_wrong_number_in_an_event(
+    tmp_path: Path, out: Path, lost: list[str]
+) -> None:
+    """The event speaks for one of the two, which is wrong."""
+    path = tmp_path / "a.db"
+    lines = _in_lockstep(path, activated=False)
+    with closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)) as file:
+        file.execute("DROP TRIGGER event_is_never_updated")
+        file.execute("UPDATE event SET session = session + 1 WHERE seq = 700")
+        file.execute("UPDATE event SET stream = stream + 1 WHERE seq = 1")
+        file.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    zero(path, *lost)
+
+    found = recovered(path, out, lines)
+
+    assert (found.proven_count, found.lost_count) == (1_300, 200)
 
 
 # The -wal

@@ -55,7 +55,7 @@ def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
     found = {}
     for code, name, fields in connection.execute("SELECT code, name, fields FROM kind"):
         try:
-            found[code] = _kind(name, fields)
+            found[code] = kind_of(name, fields)
         except NOT_DECODED as error:
             what = f"is damaged: kind {code}: {sentence(error)}"
             raise DamagedError(connection.filename, what) from error
@@ -63,7 +63,12 @@ def kinds_of(connection: apsw.Connection) -> dict[int, FileKind]:
 
 
 @lru_cache(maxsize=64)
-def _kind(name: object, fields: str | None) -> FileKind:
+def kind_of(name: object, fields: str | None) -> FileKind:
+    """Return what a row of `kind` says.
+
+    Raises:
+        ValueError, TypeError: it cannot be one.
+    """
     kind = FileKind(_name(name), None if fields is None else _field_names(fields))
     blueprint(*kind)
     return kind

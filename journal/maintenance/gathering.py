@@ -1,6 +1,7 @@
 """Gathering whatever rows of a journal are in a file, from its pages, into tables of its own.
 
-What each row is shows by its shape alone. What to believe of it is for `salvaging`.
+What each row is shows by its shape. Pages that the schema gives to tables which no rows are wanted
+of are passed over, as far as it can be read. What to believe of a row is for `salvaging`.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from journal.events.kinds import KINDS
 from journal.file import forking
+from journal.file.decoding import NOT_DECODED
+from journal.file.names import kind_of
 from journal.maintenance.pages import PAGE_SIZES, PageFile, Row, strewn_events
 
 SCHEMA: Final = """
@@ -19,23 +23,27 @@ CREATE TABLE raw_event (seq INTEGER NOT NULL, kind, session, stream, timestamp, 
 CREATE TABLE raw_gap (first_seq, last_seq);
 CREATE TABLE raw_head (page, id INTEGER, uuid, last_seq, event_count);
 CREATE TABLE raw_id (page, id INTEGER, uuid);
-CREATE TABLE raw_kind (code, name, fields);
+CREATE TABLE raw_kind (code, name, fields, page);
 CREATE TABLE raw_block (first_seq INTEGER, last_seq, min_timestamp, max_timestamp, salt,
-    content_digest, digest, redacted_digest, sealed);
+    content_digest, digest, redacted_digest, sealed, page);
 CREATE TABLE raw_absent (first_seq, last_seq, reason, counts, min_timestamp, max_timestamp,
-    digest_before, digest_after, forgotten, declared_at, check_digest);
-CREATE TABLE raw_base (projection, version, position, check_digest);
-CREATE TABLE raw_base_session (session, events_before, state);
-CREATE TABLE raw_base_stream (stream, events_before, session, state);
-CREATE TABLE raw_checkpoint (name, type, version, position, since);
-CREATE TABLE raw_append_key (key, first_seq, last_seq, digest, used_at);
+    digest_before, digest_after, forgotten, declared_at, check_digest, page);
+CREATE TABLE raw_base (projection, version, position, check_digest, page);
+CREATE TABLE raw_base_session (session, events_before, state, page);
+CREATE TABLE raw_base_stream (stream, events_before, session, state, page);
+CREATE TABLE raw_checkpoint (name, type, version, position, since, page);
+CREATE TABLE raw_append_key (key, first_seq, last_seq, digest, used_at, page);
 CREATE TABLE raw_origin (first_seq, last_seq, journal_id, branch, label, source_first_seq,
-    declared_at, check_digest);
-CREATE TABLE raw_meta (key, value);
+    declared_at, check_digest, page);
+CREATE TABLE raw_meta (key, value, page);
+CREATE TABLE raw_root (owner, page);
+CREATE TABLE raw_child (parent INTEGER, page);
+CREATE TABLE page_of (page INTEGER PRIMARY KEY, owner);
 """
 """What is looked up by a number has to be an integer by its type, or no index is of use.
 `is_sound`: nothing speaks against the row but that no digest speaks for it. `raw_gap`: positions
-that a page leaves out."""
+that a page leaves out. `raw_root`: the pages at which tables, and their indexes, begin.
+`raw_child`: those below a page. `page_of`: the tables that pages belong to by these."""
 
 _INDEXES: Final = """
 CREATE INDEX raw_event_by_seq ON raw_event (seq);
@@ -46,6 +54,17 @@ CREATE INDEX raw_block_by_first ON raw_block (first_seq)
 """
 """Made when all rows are there. Without them, what is looked up for each row takes as long as all
 rows."""
+
+_PAGE_OF_SQL: Final = """
+CREATE INDEX raw_child_by_parent ON raw_child (parent);
+WITH RECURSIVE below AS (
+    SELECT owner, page FROM raw_root
+    UNION SELECT b.owner, c.page FROM below AS b JOIN raw_child AS c ON c.parent = b.page
+)
+INSERT INTO page_of
+SELECT page, min(owner) FROM below GROUP BY page HAVING min(owner) = max(owner)
+"""
+"""What two tables lay claim to is of neither: one of their pages is not what it was."""
 
 _INT, _TEXT, _BYTES, _NULL = int, str, bytes, type(None)
 _INT_OR_NULL, _TEXT_OR_NULL = (_INT, _NULL), (_TEXT, _NULL)
@@ -70,7 +89,16 @@ _SHAPES: Final = {
     "raw_origin": (_NULL, _INT, _TEXT, _TEXT, _TEXT_OR_NULL, _INT, _TEXT, _TEXT),
     "raw_meta": (_TEXT, _TEXT),
 }  # fmt: skip
+_SCHEMA_SHAPE: Final = (_TEXT, _TEXT, _TEXT, _INT, _TEXT_OR_NULL)
+"""type, name, tbl_name, rootpage, sql."""
 _ENTRY_SHAPES: Final = {"raw_id": (_BYTES, _INT), "raw_kind": (_TEXT, _TEXT, _INT)}
+
+_WANTED: Final = ("session", "stream", *(table.removeprefix("raw_") for table in _SHAPES))
+_FOREIGN_SQL: Final = f"""
+DELETE FROM {{table}} WHERE page IN (
+    SELECT page FROM page_of WHERE owner NOT IN ({", ".join(f"'{it}'" for it in _WANTED)}))
+"""
+"""Tables of the application, and those that explain a copy, may have rows that look like ours."""
 
 _ROWS_AT_ONCE: Final = 1_000
 _SAMPLE: Final = 200
@@ -92,6 +120,7 @@ def _by_length(shapes: dict[str, Any]) -> dict[int, list[_Shape]]:
 
 
 _ROWS_BY_LENGTH: Final = _by_length(_SHAPES)
+_SCHEMA: Final = _by_length({"sqlite_schema": _SCHEMA_SHAPE})
 _ENTRIES_BY_LENGTH: Final = _by_length(_ENTRY_SHAPES)
 
 
@@ -123,6 +152,9 @@ def gather(
                 progress(number, pages.count)
     gathered.flush()
     with forking.inside_sqlite():
+        scratch.execute(_PAGE_OF_SQL)
+        for table in {*_SHAPES, *_ENTRY_SHAPES} - {"raw_event"}:  # digests prove events
+            scratch.execute(_FOREIGN_SQL.format(table=table))
         scratch.execute("COMMIT")
         scratch.execute(_INDEXES)
 
@@ -182,13 +214,11 @@ def _gather_page(pages: PageFile, number: int, gathered: _Gathered) -> None:
         table = _table_of(row.values, _ROWS_BY_LENGTH)
         if table == "raw_event":
             events.append(row)
-        elif table == "raw_head":
-            if len(row.values[1]) == 16:
-                gathered.add(table, (number, row.rowid, *row.values[1:]))
         elif table is not None:
-            own = row.values if row.values[0] is not None else [row.rowid, *row.values[1:]]
-            gathered.add(table, tuple(own))
+            _add_row(table, row, number, gathered)
     _gather_entries(pages, number, page, gathered)
+    if not pages.is_free(number):
+        _gather_tree(pages, number, page, rows, gathered)
     if pages.is_free(number):
         for row in events if is_whole else strewn_events(page):
             gathered.add("raw_event", (row.rowid, *row.values[1:], False, number))
@@ -198,14 +228,49 @@ def _gather_page(pages: PageFile, number: int, gathered: _Gathered) -> None:
         _add_strewn(page, events, number, gathered)
 
 
+def _add_row(table: str, row: Row, number: int, gathered: _Gathered) -> None:
+    values = row.values if row.values[0] is not None else [row.rowid, *row.values[1:]]
+    if table == "raw_head":
+        if len(values[1]) == 16:
+            gathered.add(table, (number, *values))
+    elif table == "raw_kind":
+        if _can_be_kind(*values[1:]):
+            gathered.add(table, (*values, number))
+    else:
+        gathered.add(table, (*values, number))
+
+
+def _gather_tree(
+    pages: PageFile, number: int, page: bytes, rows: list[Row], gathered: _Gathered
+) -> None:
+    """Take in what a page says of others: where tables begin, and which pages are below it."""
+    for row in rows:
+        if _table_of(row.values, _SCHEMA) is not None:
+            type_, _, owner, root, _ = row.values
+            if type_ in ("table", "index"):
+                gathered.add("raw_root", (owner, root))
+    for child in pages.children(number, page):
+        gathered.add("raw_child", (number, child))
+
+
 def _gather_entries(pages: PageFile, number: int, page: bytes, gathered: _Gathered) -> None:
     for entry in pages.entries(number, page):
         table = _table_of(entry.values, _ENTRIES_BY_LENGTH)
         if table == "raw_kind":
             name, fields, code = entry.values
-            gathered.add(table, (code, name, fields or None))
+            if _can_be_kind(name, fields or None):
+                gathered.add(table, (code, name, fields or None, number))
         elif table == "raw_id" and len(entry.values[0]) == 16:
             gathered.add(table, (number, entry.values[1], entry.values[0]))
+
+
+def _can_be_kind(name: str, fields: str | None) -> bool:
+    """Tell whether a row of `kind` may say so: any text can be a name, not any the fields."""
+    try:
+        kind_of(name, fields)
+    except NOT_DECODED:
+        return name in KINDS  # whose fields are known
+    return True
 
 
 def _add_whole(events: list[Row], number: int, gathered: _Gathered) -> None:

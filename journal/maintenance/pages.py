@@ -1,6 +1,6 @@
 """The pages of an SQLite file, read without SQLite: whatever rows are in them.
 
-The format is public (sqlite.org/fileformat2.html). Which page belongs to which table is not asked:
+The format is public (sqlite.org/fileformat2.html). Rows are read whichever table a page belongs to:
 that stands in other pages, which may be lost. Reserved bytes at the end of pages, which a journal
 does not have, are not allowed for.
 """
@@ -95,12 +95,23 @@ class PageFile:
         if page[start] == _LEAF:
             begins = int.from_bytes(page[start + 5 : start + 7]) or 65536
             return count == 0 and begins == self.page_size
+        return page[start] == _INTERIOR and bool(self._children(page, start))
+
+    def children(self, number: int, page: bytes) -> list[int]:
+        """Return the pages below one of a table or an index: none if it is a leaf, or broken."""
+        start = _HEADER_BYTES if number == 1 else 0
+        is_interior = page[start] in (_INTERIOR, _INTERIOR_OF_INDEX)
+        return self._children(page, start) if is_interior else []
+
+    def _children(self, page: bytes, start: int) -> list[int]:
+        count = int.from_bytes(page[start + 3 : start + 5])
         first = start + _INTERIOR_HEADER_BYTES
-        if page[start] != _INTERIOR or count > (self.page_size - first) // 4:
-            return False
+        if count > (self.page_size - first) // 4:
+            return []
         places = range(first, first + 2 * count, 2)
-        children = [int.from_bytes(page[at : at + 2]) for at in places] + [start + 8]
-        return all(1 <= int.from_bytes(page[at : at + 4]) <= self.count for at in children)
+        cells = [int.from_bytes(page[at : at + 2]) for at in places] + [start + 8]
+        numbers = [int.from_bytes(page[at : at + 4]) for at in cells]
+        return numbers if all(1 <= number <= self.count for number in numbers) else []
 
     def _cells(
         self, page: bytes, start: int, header_bytes: int, read: Any

@@ -17,6 +17,11 @@ CREATE TABLE apart (seq, kind, session, stream, timestamp, data, session_prev, s
 CREATE TABLE lost (first_seq INTEGER PRIMARY KEY, last_seq);
 """
 
+BLOCK_COLUMNS: Final = (
+    "first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
+    " redacted_digest, sealed"
+)
+
 ABSENT_TEXT_SQL: Final = """
 SELECT first_seq, last_seq, reason, counts, min_timestamp, max_timestamp, digest_before,
     digest_after, forgotten, declared_at, check_digest,
@@ -27,10 +32,15 @@ FROM raw_absent WHERE first_seq <= last_seq ORDER BY first_seq, declared_at DESC
 
 OWNER_SQL: Final = """
 INSERT OR REPLACE INTO {found}_owner
-SELECT page, CASE WHEN sessions > streams THEN 'session' WHEN streams > sessions THEN 'stream' END
-FROM (SELECT page, sum({sessions}) AS sessions, sum({streams}) AS streams
-    FROM raw_{found} AS h WHERE page NOT IN (SELECT page FROM {found}_owner WHERE owner IS NOT NULL)
-    GROUP BY page)
+SELECT page, CASE WHEN sessions > streams * :share THEN 'session'
+    WHEN streams > sessions * :share THEN 'stream' END
+FROM (
+    SELECT page, sum({sessions} + (p.owner IS 'session')) AS sessions,
+        sum({streams} + (p.owner IS 'stream')) AS streams
+    FROM raw_{found} AS h LEFT JOIN page_of AS p USING (page)
+    WHERE page NOT IN (SELECT page FROM {found}_owner WHERE owner IS NOT NULL)
+    GROUP BY page
+)
 """
 HAS_ITS_LAST_SQL: Final = (
     "EXISTS (SELECT 1 FROM raw_event AS e WHERE e.seq = h.last_seq AND e.{owner} = h.id)"
@@ -41,7 +51,81 @@ AGREES_SQL: Final = (
 )
 """The rows of session and stream look alike, and so do the entries of their indexes. Those of a
 page are of whatever their last events are; or they agree with the ids of one, or at least do not
-contradict them as they do those of the other."""
+contradict them as they do those of the other. What the schema says counts as one vote of each."""
+
+UNDECIDED_SQL: Final = """
+CREATE TABLE undecided (page INTEGER PRIMARY KEY, part INTEGER);
+INSERT OR IGNORE INTO undecided
+SELECT page, page FROM (
+    SELECT page FROM head_owner WHERE owner IS NULL
+    UNION SELECT page FROM id_owner WHERE owner IS NULL
+);
+CREATE INDEX undecided_by_part ON undecided (part);
+CREATE TABLE trial (owner, id INTEGER, uuid, PRIMARY KEY (owner, id, uuid)) WITHOUT ROWID;
+CREATE TABLE trial_page (page INTEGER PRIMARY KEY, owner);
+CREATE INDEX raw_child_by_page ON raw_child (page)
+"""
+
+TOGETHER_SQL: Final = """
+WITH RECURSIVE up AS (
+    SELECT page FROM undecided UNION SELECT c.parent FROM up AS u JOIN raw_child AS c USING (page)
+)
+SELECT c.page, c.parent FROM up AS u JOIN raw_child AS c USING (page)
+UNION SELECT h.page, i.page
+FROM raw_id AS i CROSS JOIN raw_head AS h ON h.id = i.id AND h.uuid = i.uuid
+WHERE h.page IN (SELECT page FROM undecided) AND i.page IN (SELECT page FROM undecided)
+"""
+"""Pages are of one table that are below the same page, or where the index has what the row has."""
+
+BLOCKS_OF_PART_SQL: Final = f"""
+SELECT DISTINCT {", ".join(f"b.{name.strip()}" for name in BLOCK_COLUMNS.split(","))}
+FROM undecided AS u
+    CROSS JOIN raw_head AS h ON h.page = u.page
+    CROSS JOIN raw_event AS e ON e.seq = h.last_seq AND h.id IN (e.session, e.stream)
+    CROSS JOIN raw_block AS b ON b.first_seq BETWEEN e.seq - :size + 1 AND e.seq
+        AND b.last_seq >= e.seq
+WHERE u.part = :part LIMIT :most
+"""
+
+TRIAL_SQL: Final = """
+INSERT INTO trial_page SELECT page, :owner FROM undecided WHERE part = :part;
+CREATE TEMP TABLE its_id AS
+SELECT id, uuid FROM raw_head WHERE page IN (SELECT page FROM trial_page)
+UNION SELECT id, uuid FROM raw_id WHERE page IN (SELECT page FROM trial_page);
+CREATE INDEX temp.its_id_by_id ON its_id (id);
+INSERT OR IGNORE INTO trial_page
+SELECT page, :other FROM undecided WHERE part IN (
+    SELECT part FROM undecided JOIN raw_head AS h USING (page) JOIN its_id AS i
+        ON i.id = h.id AND i.uuid <> h.uuid
+    UNION SELECT part FROM undecided JOIN raw_id AS h USING (page) JOIN its_id AS i
+        ON i.id = h.id AND i.uuid <> h.uuid
+);
+DROP TABLE its_id;
+INSERT INTO trial
+SELECT f.owner, f.id, f.uuid FROM (
+    SELECT owner, id, uuid FROM trial_page JOIN raw_head USING (page)
+    UNION SELECT owner, id, uuid FROM trial_page JOIN raw_id USING (page)
+) AS f
+WHERE NOT EXISTS (SELECT 1 FROM name AS n WHERE n.owner = f.owner AND n.id = f.id);
+INSERT INTO name SELECT * FROM trial
+"""
+"""Taken for the other one are those that have other ids for the same numbers."""
+
+DECIDED_SQL: Final = """
+INSERT OR REPLACE INTO head_owner SELECT page, owner FROM trial_page
+WHERE page IN (SELECT page FROM head_owner);
+INSERT OR REPLACE INTO id_owner SELECT page, owner FROM trial_page
+WHERE page IN (SELECT page FROM id_owner);
+DELETE FROM undecided WHERE page IN (SELECT page FROM trial_page);
+DELETE FROM trial;
+DELETE FROM trial_page
+"""
+
+NO_TRIAL_SQL: Final = """
+DELETE FROM name WHERE (owner, id, uuid) IN (SELECT owner, id, uuid FROM trial);
+DELETE FROM trial;
+DELETE FROM trial_page
+"""
 
 EITHER_SQL: Final = """
 CREATE TABLE either AS

@@ -28,6 +28,7 @@ from journal.file.decoding import Names, Page, decode_rows
 from journal.maintenance import salvage_sql as sql
 from journal.maintenance.gathering import SCHEMA
 from journal.maintenance.histories import Block
+from journal.maintenance.naming import find_names
 from journal.maintenance.versions import Ids, Picked, content_of, picks
 
 _TRIES_MAX: Final = 2_000
@@ -91,12 +92,18 @@ class Salvage:
         """How many events are believed."""
         return self._count("chosen")
 
-    def fact(self, key: str) -> str | None:
-        """Return what the file says of itself, None where nothing or several things are found."""
-        found: Any = self.scratch.execute(
+    def fact(self, key: str, check: Callable[[str], object] = str) -> str | None:
+        """Return what the file says of itself, None where nothing or several things are found.
+
+        Args:
+            key: of the table `meta`.
+            check: raises a ValueError where a text cannot be what is asked for.
+        """
+        rows: Any = self.scratch.execute(
             "SELECT DISTINCT value FROM raw_meta WHERE key = ?", (key,)
-        ).fetchall()
-        return found[0][0] if len(found) == 1 else None
+        )
+        found = [value for (value,) in rows if _passes(value, check)]
+        return found[0] if len(found) == 1 else None
 
     def decide(self, progress: Callable[[int, int], None]) -> None:
         """Decide about everything that was gathered.
@@ -106,7 +113,8 @@ class Salvage:
         """
         with self.scratch:
             self._decide_absences()
-            self._find_names()
+            self._find_kinds()
+            find_names(self.scratch, self._proves)
             self._prove_blocks(progress)
             self._keep_blocks()
             self._is_changed()
@@ -145,28 +153,17 @@ class Salvage:
 
     # Names
 
-    def _find_names(self) -> None:
-        """Find out which heads and ids are of sessions, which of streams, and the kinds."""
-        for found, votes in (
-            ("head", sql.HAS_ITS_LAST_SQL),
-            *2 * (("id", sql.AGREES_SQL), ("head", sql.AGREES_SQL)),
-        ):
-            both = {f"{owner}s": votes.format(owner=owner) for owner in ("session", "stream")}
-            self.scratch.execute(sql.OWNER_SQL.format(found=found, **both))
-            self.scratch.execute(
-                f"INSERT OR IGNORE INTO name SELECT owner, id, uuid FROM raw_{found}"
-                f" JOIN {found}_owner USING (page) WHERE owner IS NOT NULL"
-            )
-        self.scratch.execute(sql.EITHER_SQL)
-        rows: Any = self.scratch.execute("SELECT DISTINCT code, name, fields FROM raw_kind")
-        for code, name, fields in rows:
+    def _find_kinds(self) -> None:
+        pages: dict[int, dict[tuple[str, str | None], set[int]]] = {}
+        for code, name, fields, page in self.scratch.execute("SELECT * FROM raw_kind"):
             is_known = name in KINDS and fields is not None
             pair = name, _fields_of(name) if is_known else fields
-            pairs = self.kinds.setdefault(code, [])
-            if pair not in pairs:
-                pairs.append(pair)
-        for pairs in self.kinds.values():  # where nothing is proven, the first one counts
-            pairs.sort(key=lambda pair: pair[0] not in KINDS)
+            pages.setdefault(code, {}).setdefault(pair, set()).add(page)
+        for code, found in pages.items():
+            # A kind has a row and an entry of an index. What only looks like one has not both.
+            both = [pair for pair, places in found.items() if len(places) > 1]
+            # Where nothing is proven, the first one counts.
+            self.kinds[code] = sorted(both or found, key=lambda pair: pair[0] not in KINDS)
         codes: Any = self.scratch.execute("SELECT DISTINCT kind FROM raw_event").fetchall()
         lost = [code for (code,) in codes if code not in self.kinds]
         if lost:
@@ -196,7 +193,7 @@ class Salvage:
 
     def _prove_blocks(self, progress: Callable[[int, int], None]) -> None:
         rows: Any = self.scratch.execute(
-            "SELECT DISTINCT * FROM raw_block ORDER BY first_seq, last_seq DESC"
+            f"SELECT DISTINCT {sql.BLOCK_COLUMNS} FROM raw_block ORDER BY first_seq, last_seq DESC"
         ).fetchall()
         for done, row in enumerate(rows, 1):
             block = Block(*row)
@@ -216,6 +213,9 @@ class Salvage:
                     " WHERE first_seq = ? AND digest = chained(?, content_digest)",
                     (absence.last + 1, absence.digest_after),
                 )
+
+    def _proves(self, block: Block) -> bool:
+        return self._is_possible(block) and self._proof(block)[0] == "proven"
 
     def _is_possible(self, block: Block) -> bool:
         size = limits.BLOCK_EVENTS_MAX
@@ -471,6 +471,14 @@ class Salvage:
 def _fields_of(name: str) -> str:
     """Return the names of the fields of a kind that is known, as the table `kind` has them."""
     return to_json(KINDS[name].field_names).decode()
+
+
+def _passes(text: str, check: Callable[[str], object]) -> bool:
+    try:
+        check(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_digest(value: object) -> bool:

@@ -12,6 +12,7 @@ import apsw
 
 from journal import limits
 from journal._version import VERSION
+from journal.events.kinds import KINDS
 from journal.events.timestamps import Timestamp, text_from_epoch_ns
 from journal.file import forking
 from journal.file.blocks import GENESIS
@@ -24,6 +25,7 @@ from journal.maintenance.findings import Findings
 from journal.maintenance.finishing import fold
 from journal.maintenance.key_check import wrong_keys
 from journal.maintenance.redaction import AS_TEXTS
+from journal.maintenance.salvage_sql import BLOCK_COLUMNS
 from journal.maintenance.salvaging import Salvage
 from journal.projections.checkpoints import base_digest
 
@@ -101,11 +103,6 @@ WHERE (first_seq - 1) / :size <> (SELECT max(seq) FROM chosen) / :size
 """An older version of a row may say that a block is open that events follow by now."""
 
 _WITHOUT_WAL_SQL: Final = "DELETE FROM meta WHERE key IN ('wal_id', 'wal_follows')"
-
-_BLOCK_COLUMNS: Final = (
-    "first_seq, last_seq, min_timestamp, max_timestamp, salt, content_digest, digest,"
-    " redacted_digest, sealed"
-)
 
 _UNPROVEN_SQL: Final = """
 INSERT INTO recovered
@@ -203,7 +200,7 @@ def write_salvaged(salvage: Salvage, new: Path) -> None:
             scratch.execute(_HEADS_SQL.format(owner=owner), {"cut": salvage.cut})
         scratch.execute(_WIDER_TIMES_SQL)
         scratch.execute(_SEALED_SQL, {"size": limits.BLOCK_EVENTS_MAX})
-        scratch.execute(f"INSERT INTO new.block SELECT {_BLOCK_COLUMNS} FROM kept_block")
+        scratch.execute(f"INSERT INTO new.block SELECT {BLOCK_COLUMNS} FROM kept_block")
         _write_kinds(scratch, salvage)
         scratch.execute(_KEYS_SQL, {"last": salvage.last_position})
         _write_apart(scratch, salvage)
@@ -240,31 +237,20 @@ def _opened(path: Path) -> apsw.Connection:
 def _write_meta(connection: apsw.Connection, salvage: Salvage) -> None:
     """Write what the file says of itself; what is lost, it says anew."""
     facts = {
-        "journal_id": _checked(salvage.fact("journal_id"), UUID) or str(uuid4()),
-        "created_at": _checked(salvage.fact("created_at"), Timestamp.parse)
+        "journal_id": salvage.fact("journal_id", UUID) or str(uuid4()),
+        "created_at": salvage.fact("created_at", Timestamp.parse)
         or text_from_epoch_ns(time.time_ns()),
         "library_version": salvage.fact("library_version") or VERSION,
         "min_reader_version": str(FORMAT_VERSION),
-        "label": _checked(salvage.fact("label"), check_label),
-        "session_mark": _checked(salvage.fact("session_mark"), int),
-        "stream_mark": _checked(salvage.fact("stream_mark"), int),
+        "label": salvage.fact("label", check_label),
+        "session_mark": salvage.fact("session_mark", int),
+        "stream_mark": salvage.fact("stream_mark", int),
         "merged": salvage.fact("merged"),  # whose blocks are not recovered
-        "redacted": _checked(salvage.fact("redacted"), AS_TEXTS.validate_json),
+        "redacted": salvage.fact("redacted", AS_TEXTS.validate_json),
     }
     for key, value in facts.items():
         if value is not None:
             set_meta(connection, key, value)
-
-
-def _checked(text: str | None, check: Callable[[str], object]) -> str | None:
-    """Return a text that can be what it should be, None for any other."""
-    if text is None:
-        return None
-    try:
-        check(text)
-    except ValueError:
-        return None
-    return text
 
 
 def _write_absences(scratch: apsw.Connection, salvage: Salvage) -> None:
@@ -344,10 +330,15 @@ def _write_bases(scratch: apsw.Connection, salvage: Salvage) -> None:
 
 
 def _write_kinds(scratch: apsw.Connection, salvage: Salvage) -> None:
-    """Write the kinds under the codes that they had, those that events have first."""
+    """Write the kinds under the codes that they had, those that events have first.
+
+    Of others only those that are known: what nothing is of may never have been a kind.
+    """
     used = {code for (code,) in scratch.execute("SELECT DISTINCT kind FROM chosen")}
     for code in sorted(salvage.kinds, key=lambda code: (code not in used, code)):
         name, fields = salvage.kinds[code][0]
+        if code not in used and name not in KINDS:
+            continue
         scratch.execute("INSERT OR IGNORE INTO new.kind VALUES (?, ?, ?)", (code, name, fields))
 
 

@@ -84,13 +84,15 @@ with journal.Journal.open(old, read_only=True) as opened:
     before = [one.event for one in opened.read()]
     states = opened.streams()
     assert isinstance(before[-1], StreamPaused)
-    assert [one.stale for one in opened.projections()] == [False, False]
+    assert [one.stale for one in opened.projections()] == [True, True]
+    assert [one.version for one in opened.projections()] == [LifecycleFold.version] * 2
     assert states[0].event_count == 2  # folded anew, though a checkpoint says all is folded
 with journal.Journal.open(old) as opened:
     assert [one.event for one in opened.read()] == before
     assert opened.streams() == states
     opened.append_events([StreamPaused(waiting_frames=7, **IDS)])
     assert opened.streams()[-1].event_count == 1
+    assert [one.stale for one in opened.projections()] == [False, False]
     assert opened.rebuild(check=True)[0].change_count == 0
     assert [one.position for one in opened.projections()] == [opened.last_position] * 2
 with closing(apsw.Connection(str(old))) as file:

@@ -27,6 +27,7 @@ from journal.file.chain_heads import ROWS_AT_ONCE, Head, Heads
 from journal.file.connections import Database
 from journal.file.extent import read_extent
 from journal.file.names import codes_to_append, kinds_of
+from journal.file.passed_over import add_kind
 from journal.file.writers import Writer, committed_number
 from journal.store import REJECTED, Appended, Outcome, check_arguments
 
@@ -446,6 +447,5 @@ class _Tip:
 
     def _add_kind(self, kind: str) -> int:
         """Add a kind that this version does not know, and return its code."""
-        self._connection.execute("INSERT INTO kind (name, fields) VALUES (?, NULL)", (kind,))
-        code = self._codes[kind] = self._connection.last_insert_rowid()
+        code = self._codes[kind] = add_kind(self._connection, kind, None)
         return code

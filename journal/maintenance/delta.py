@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -90,6 +90,12 @@ _NEWEST_SQL: Final = """
 SELECT max_timestamp FROM block WHERE +first_seq BETWEEN ? AND ?
 ORDER BY max_timestamp DESC LIMIT 1
 """
+
+_COUNTS_SQL: Final = """
+SELECT k.name, count(*) FROM event AS e CROSS JOIN kind AS k ON k.code = e.kind
+WHERE e.seq BETWEEN ? AND ? GROUP BY 1
+"""
+_COUNTED_AT_ONCE: Final = 10_000
 
 _DIGEST_SQL: Final = """
 SELECT digest FROM block WHERE last_seq = ?1 AND first_seq <= ?1 ORDER BY first_seq DESC LIMIT 1
@@ -194,7 +200,7 @@ def copy_delta(
         with closing(_new_file(copy)) as new:
             delta = _Delta(database, source, new, extent, first)
             delta.copy_events(lambda share: progress(begins + share * (1.0 - begins)))
-            delta.copy_what_belongs_to_them({} if base is None else base.forgotten())
+            delta.copy_what_belongs_to_them(None if base is None else base.forgotten())
             with database.inside():
                 new.execute(_NAMED_SQL)
             if base is not None:
@@ -260,13 +266,23 @@ class _Absent(NamedTuple):
         newest = self.max_timestamp_ns, other.max_timestamp_ns
         return self._replace(
             last=other.last,
-            counts=None,
+            counts=None if None in (self.counts, other.counts) else self._summed(other),
             min_timestamp_ns=None,
             max_timestamp_ns=max((it for it in newest if it is not None), default=None),
             digest_after=other.digest_after,
             forgotten=_added(self.forgotten, other.forgotten),
             declared_at=other.declared_at,
         )
+
+    def _summed(self, other: "_Absent") -> str:
+        total: Counter[str] = Counter()
+        for text in (self.counts, other.counts):
+            total.update(json.loads(text or "{}"))
+        return _counts_text(total)
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return json.dumps(dict(sorted(counts.items())), separators=(",", ":"), ensure_ascii=False)
 
 
 def _added(one: str | None, other: str | None) -> str | None:
@@ -311,11 +327,12 @@ class _Delta:
             after = highest
             progress((after - self._first + 1) / (last - self._first + 1))
 
-    def copy_what_belongs_to_them(self, forgotten: Mapping[str, Mapping[str, int]]) -> None:
+    def copy_what_belongs_to_them(self, forgotten: Mapping[str, Mapping[str, int]] | None) -> None:
         """Copy what the file says of itself, blocks, keys, and what is absent.
 
-        `forgotten` is what nothing is left of, if that is known, as in `absent`.
+        `forgotten` is what nothing is left of, as in `absent`; None: it has no base.
         """
+        absences = list(self._absences(forgotten))
         with self._database.inside():
             facts: Any = self._source.execute(_META_SQL)
             self._new.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts)
@@ -326,7 +343,7 @@ class _Delta:
                 self._copy(table, columns, "")
             self._copy("block", _BLOCKS, "WHERE first_seq >= ?", self._first)
             self._copy_keys()
-            self._write_absences(forgotten)
+            self._write_absences(absences)
             if is_merged(self._source):
                 self._copy_sources()
 
@@ -364,10 +381,10 @@ class _Delta:
             wanted = "WHERE rowid >= ? AND last_seq >= ? ORDER BY rowid"
             self._copy("append_key", _KEYS, wanted, lowest, self._first)
 
-    def _write_absences(self, forgotten: Mapping[str, Mapping[str, int]]) -> None:
+    def _write_absences(self, absences: Iterable[_Absent]) -> None:
         """Write what the file says is absent, and that the rest before the delta is elsewhere."""
         found: list[_Absent] = []
-        for row in self._absences(forgotten):
+        for row in absences:
             if found and found[-1].reason == row.reason == _REASON:
                 row = found.pop().joined(row)  # noqa: PLW2901
             found.append(row)
@@ -377,24 +394,41 @@ class _Delta:
             digest = hashlib.sha256(text.encode()).hexdigest()
             self._new.execute(f"INSERT INTO absent VALUES ({marks}, ?)", (*row, digest))
 
-    def _absences(self, forgotten: Mapping[str, Mapping[str, int]]) -> Iterator[_Absent]:
+    def _absences(self, forgotten: Mapping[str, Mapping[str, int]] | None) -> Iterator[_Absent]:
+        with_counts = forgotten is not None  # they say what the base passed over
         position = 1
-        for row in map(_Absent._make, self._source.execute(_ABSENT_SQL)):
+        with self._database.inside():
+            rows: Any = self._source.execute(_ABSENT_SQL).fetchall()
+        for row in map(_Absent._make, rows):
             if position < min(row.first, self._first):
-                yield self._before(position, min(row.first, self._first) - 1)
+                last = min(row.first, self._first) - 1
+                yield self._before(position, last, with_counts=with_counts)
             yield row
             position = row.last + 1
         if position < self._first:
-            said = {name: states for name, states in forgotten.items() if states}
+            said = {name: states for name, states in (forgotten or {}).items() if states}
             text = json.dumps(said, separators=(",", ":")) if said else None
-            yield self._before(position, self._first - 1)._replace(forgotten=text)
+            row = self._before(position, self._first - 1, with_counts=with_counts)
+            yield row._replace(forgotten=text)
 
-    def _before(self, first: int, last: int) -> _Absent:
+    def _before(self, first: int, last: int, *, with_counts: bool) -> _Absent:
         """Return the row for events that the file has and the delta has not."""
-        newest: Any = self._source.execute(_NEWEST_SQL, (first, last)).get
+        counts = self._counts(first, last) if with_counts else None
+        with self._database.inside():
+            newest: Any = self._source.execute(_NEWEST_SQL, (first, last)).get
+            ends = self._digest_at(first - 1), self._digest_at(last)
         now = text_from_epoch_ns(time.time_ns())
-        ends = self._digest_at(first - 1), self._digest_at(last)
-        return _Absent(first, last, _REASON, None, None, newest, *ends, None, now)
+        return _Absent(first, last, _REASON, counts, None, newest, *ends, None, now)
+
+    def _counts(self, first: int, last: int) -> str:
+        """Return how many events of each kind there are in a range, as in `absent`."""
+        total: Counter[str] = Counter()
+        for begin in range(first, last + 1, _COUNTED_AT_ONCE):
+            end = min(last, begin + _COUNTED_AT_ONCE - 1)
+            with self._database.inside():
+                rows: Any = self._source.execute(_COUNTS_SQL, (begin, end))
+                total.update(dict(rows))
+        return _counts_text(total)
 
     def _digest_at(self, position: int) -> str | None:
         """Return the digest at a position where a block ends, or what is absent."""

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from journal.errors import FoldError
 from journal.file.connections import Database
 from journal.file.extent import Extent
+from journal.file.passed_over import mark_of_base
 from journal.projections.checkpoints import base_digest, beginning_of, copy_base
 from journal.projections.forgetting import forgotten_at, sessions_kept, streams_kept
 from journal.projections.lifecycle import SESSION_COLUMNS, STREAM_COLUMNS
@@ -139,7 +140,8 @@ class Base:
                     new.executemany("INSERT INTO base_state VALUES (?, ?, ?)", rows)
                 for name in fold.names:
                     digest = base_digest(new, name)
-                    values = name, fold.version, self._cut, digest
+                    version = fold.version - mark_of_base(new, self._cut)
+                    values = name, version, self._cut, digest
                     new.execute("INSERT INTO base VALUES (?, ?, ?, ?)", values)
         with self._database.inside():
             self._copy_stored(new)

@@ -17,6 +17,7 @@ from journal.file.blocks import BlockRow, Tail
 from journal.file.chain_heads import ROWS_AT_ONCE, Head, last_id, stored_heads, write_heads_sql
 from journal.file.extent import read_extent
 from journal.file.names import FileKind, kinds_of, uuids
+from journal.file.passed_over import add_kind
 
 _IDS_MAX = 20_000
 """How many ids of a source are known at once; those in use come back with a look-up each."""
@@ -126,9 +127,7 @@ class Placer:
         code = self._codes.get(kind)
         if code is None:
             fields = None if kind.fields is None else to_json(kind.fields).decode()
-            sql = "INSERT INTO kind (name, fields) VALUES (?, ?)"
-            self._connection.execute(sql, (kind.name, fields))
-            code = self._codes[kind] = self._connection.last_insert_rowid()
+            code = self._codes[kind] = add_kind(self._connection, kind.name, fields)
         return code
 
 

@@ -18,6 +18,7 @@ from journal.file.absences import Figures
 from journal.file.decoding import StoredEvent
 from journal.file.extent import Extent
 from journal.file.identity import meta, set_meta
+from journal.file.passed_over import mark_of_base
 from journal.file.reading import rows_between
 from journal.file.selecting import COLUMNS
 from journal.projections.checkpoints import combined, is_stale, row_digest, stored_checkpoint
@@ -103,7 +104,8 @@ def has_base(connection: apsw.Connection, name: str, version: int, extent: Exten
     if extent.cut == 0:
         return True
     sql = "SELECT version, position FROM base WHERE projection = ?"
-    return connection.execute(sql, (name,)).fetchone() == (version, extent.cut)
+    stored = version - mark_of_base(connection, extent.cut)
+    return connection.execute(sql, (name,)).fetchone() == (stored, extent.cut)
 
 
 def move_bases(
@@ -142,7 +144,7 @@ def move_bases(
             kept.update(fold.names)
         elif has_base(connection, fold.names[0], fold.version, extent):
             with suppress(FoldError):  # it is folded from the cut on, when it can be
-                _move_own(connection, fold, extent, up_to)
+                _move_own(connection, fold, extent, up_to, figures)
                 kept.update(fold.names)
     for (name,) in connection.execute("SELECT projection FROM base").fetchall():
         if name not in kept:
@@ -156,6 +158,7 @@ def _move_own(
     fold: OwnFold,
     extent: Extent,
     up_to: int,
+    figures: list[Figures],
 ) -> None:
     name = fold.names[0]
     states = fold.states(connection, "base", extent.cut)
@@ -168,7 +171,13 @@ def _move_own(
     digests = [row_digest(*row) for row in connection.execute(sql, (name, keys))]
     states.write()
     digests += [row_digest(*row) for row in connection.execute(sql, (name, keys))]
-    _write_base(connection, name, fold.version, up_to, digests)
+    version = fold.version - _mark_at(connection, up_to, figures)
+    _write_base(connection, name, version, up_to, digests)
+
+
+def _mark_at(connection: apsw.Connection, up_to: int, figures: list[Figures]) -> int:
+    """Return the mark of a base at a later cut, up to which events are still there."""
+    return mark_of_base(connection, up_to, {each.kind for each in figures})
 
 
 def _write_base(
@@ -287,10 +296,11 @@ class Move:
         self._move_sessions(states, rows, owners)
         sql = "DELETE FROM projection_anomaly WHERE position <= ?"
         self._connection.execute(sql, (self._up_to,))
+        version = self._fold.version - _mark_at(self._connection, self._up_to, figures)
         for name in self._fold.names:
             if self._has_base:
                 digests = self._digests[name.removesuffix("s")]
-                _write_base(self._connection, name, self._fold.version, self._up_to, digests)
+                _write_base(self._connection, name, version, self._up_to, digests)
             else:
                 self._connection.execute("DELETE FROM base WHERE projection = ?", (name,))
         return self._forgotten

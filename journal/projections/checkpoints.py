@@ -18,6 +18,7 @@ from journal.errors import DamagedError
 from journal.file.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from journal.file.extent import Extent
 from journal.file.names import has_unfolded_kinds
+from journal.file.passed_over import mark_of_base, mark_of_rows
 from journal.projections.tables import AnyFold, Schema
 
 _ROWS_SQL = {
@@ -46,11 +47,12 @@ def beginning_of(connection: apsw.Connection, fold: AnyFold, extent: Extent) -> 
     """
     if extent.cut == 0:
         return Beginning(0, 1, None)
+    version = fold.version - mark_of_base(connection, extent.cut)
     for name in fold.names:
         row: Any = connection.execute(
             "SELECT version, position, check_digest FROM base WHERE projection = ?", (name,)
         ).fetchone()
-        if row is None or row[:2] != (fold.version, extent.cut):
+        if row is None or row[:2] != (version, extent.cut):
             return Beginning(extent.cut, extent.first, None)
         if row[2] != base_digest(connection, name):
             what = f"is damaged: the base of the projection {name!r} is not what it was"
@@ -94,23 +96,26 @@ def stored_checkpoint(
 ) -> Checkpoint | None:
     """Return how far the rows of the file have come; None where there are none.
 
-    Rows that passed over events whose kind is known by now count as those of another version.
+    Rows that passed over other kinds than this version passes over count as those of another
+    version of the fold.
 
     Raises:
         DamagedError: the checkpoint lies outside the file.
     """
     at = read_checkpoint(connection, fold.names[0], "projection", last_position)
-    if at is not None and has_unfolded_kinds(connection):
+    if at is None:
+        return None
+    if has_unfolded_kinds(connection):  # earlier packages did not store what they passed over
         return at._replace(version=0)
-    return at
+    return at._replace(version=at.version + mark_of_rows(connection))
 
 
 def write_checkpoints(
     connection: apsw.Connection, fold: AnyFold, position: int, since: int
 ) -> None:
     """Write how far a projection has come; its rows have to be there by then."""
+    at = Checkpoint(fold.version - mark_of_rows(connection), position, since)
     for name in fold.names:
-        at = Checkpoint(fold.version, position, since)
         write_checkpoint(connection, name, "projection", at)
 
 

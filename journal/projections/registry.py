@@ -14,6 +14,7 @@ from journal.file.checkpoints import read_checkpoints
 from journal.file.connections import Database
 from journal.file.extent import end_of_fold, last_position, read_extent
 from journal.file.names import folded_codes, kinds_of, session_key, uuids
+from journal.file.passed_over import mark_of_rows, shown_version
 from journal.file.reading import Reader
 from journal.file.selecting import Wanted
 from journal.projections.as_of import AsOf, check_as_of, check_not_pruned, up_to
@@ -153,18 +154,23 @@ class Projections:
     def statuses(self) -> list[ProjectionStatus]:
         """Return how far each projection has come, those of the file and those registered."""
         with self._database.read() as connection:
-            last = last_position(connection)
+            last, mark = last_position(connection), mark_of_rows(connection)
             stored = {}
             if self._has_tables(connection):
                 stored = read_checkpoints(connection, "projection", last)
+        is_of_other = {
+            name: stored[name].version != fold.version - mark
+            for name, fold in self._folds.items()
+            if name in stored
+        }
         found = {
             name: ProjectionStatus(
                 name=name,
-                version=at.version,
+                version=shown_version(at.version),
                 position=at.position,
                 since=at.since,
                 lag=last - at.position,
-                stale=self._folds[name].version != at.version if name in self._folds else None,
+                stale=is_of_other.get(name),
             )
             for name, at in stored.items()
         }

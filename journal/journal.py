@@ -189,6 +189,8 @@ class Journal:
             check_label(label)
             if read_only:
                 raise ValueError("label: cannot be written with read_only")
+        if retention is not None and not hasattr(retention, "wanted"):
+            raise TypeError(f"retention: expected a Retention, found {retention!r}")
         if retention is not None and read_only:
             raise ValueError("retention: nothing can be pruned with read_only")
         synced: Durability = "normal" if durability == "normal" else "full"

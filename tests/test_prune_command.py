@@ -54,6 +54,16 @@ def test_it_says_what_goes_what_is_forgotten_what_stays_and_what_comes_back(path
     check_closed(path)
 
 
+def test_a_file_that_stays_larger_than_asked_for_says_so(path: Path) -> None:
+    (line,) = (
+        it
+        for it in run_here("prune", path, "--keep-bytes", "1kB").out.decode().splitlines()
+        if it.startswith("Too large")
+    )
+    assert line == "Too large   nothing more may go, and 1 kB were asked for"
+    assert b"Too large" not in run_here("prune", path, "--keep-bytes", "9MB").out
+
+
 def test_json_has_the_report(path: Path) -> None:
     dry = run_here("prune", path, "--before", 1001, "--dry-run", "--json")
     done = run_here("prune", path, "--before", 1001, "--json")
@@ -149,7 +159,7 @@ def test_what_cannot_be_is_one_sentence_and_changes_nothing(path: Path, tmp_path
         ("prune", path, "--before", 7, "--give-up", "x"): (
             f"{path}: give_up: there is no projection or subscription 'x'"
         ),
-        ("prune", path, "--shipped", missing): f"{missing}: no such file or directory",
+        ("prune", path, "--shipped", missing): f"{missing}: does not exist",
         ("prune", path, "--shipped", other): (
             f"{path}: {other}: is not the manifest of a shipped file with events"
         ),

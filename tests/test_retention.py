@@ -277,6 +277,12 @@ def test_what_is_no_retention_is_refused(values: dict[str, Any]) -> None:
         Retention(**values)
 
 
+def test_what_is_none_at_all_is_refused(path: Path) -> None:
+    with pytest.raises(TypeError, match="retention: expected a Retention, found 5"):
+        Journal.open(path, retention=5)  # type: ignore[arg-type]
+    assert not path.exists()
+
+
 def test_a_file_that_is_only_read_has_none(path: Path) -> None:
     Journal.open(path).close()
     with pytest.raises(ValueError, match="retention"):

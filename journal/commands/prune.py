@@ -60,7 +60,8 @@ Exit codes:
     "--keep-bytes",
     type=SizeType(),
     metavar="SIZE",
-    help="As many as it takes to make the file no larger than this: 500MB, 2GiB.",
+    help="As many as it takes to make the file no larger than this, and a tenth of it free: 500MB,"
+    " 2GiB.",
 )
 @click.option(
     "--keep-age", type=SpanType(), metavar="SPAN", help="Events older than this: 30d, '1d 12h'."
@@ -117,7 +118,7 @@ def prune(path: Path, *, as_json: bool, dry_run: bool, **options: Any) -> None:
     if as_json:
         output.json_line(report.model_dump(mode="json"))
     else:
-        for line in _page(report):
+        for line in _page(report, options["keep_bytes"]):
             output.line(line)
     output.flush()
 
@@ -159,7 +160,7 @@ def _pruned(
         raise CommandError(f"{path}: {error}") from error
 
 
-def _page(report: "PruneReport") -> list[str]:
+def _page(report: "PruneReport", bytes_max: int | None) -> list[str]:
     first = report.first_position
     facts = {
         "Would go" if report.dry_run else "Pruned": _gone_text(report),
@@ -169,6 +170,8 @@ def _page(report: "PruneReport") -> list[str]:
         **({} if report.held_by is None else {"Held back": _held_text(report)}),
         "File": _file_text(report),
     }
+    if bytes_max is not None and report.file_bytes > bytes_max:
+        facts["Too large"] = f"nothing more may go, and {size_text(bytes_max)} were asked for"
     if report.erased is not None:
         facts["Texts"] = (
             "gone from the file and its -wal"

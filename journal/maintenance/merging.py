@@ -136,7 +136,7 @@ def merge(
     is_rewritten = rewrite and any(part.waiting or part.originals for part in parts)
     if is_rewritten:
         added, parts = rewrite_fleet(path, looked_at, report)
-        added_count += added
+        added_count += max(0, added)  # what was there twice is there once
     report.end()
     origins = _origins(path)
     late = sum(last - first + 1 for part in parts for first, last in part.waiting)

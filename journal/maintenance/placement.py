@@ -37,7 +37,8 @@ from journal.maintenance.keeping import (
 )
 from journal.maintenance.placing import Names, Placer
 from journal.maintenance.sources import OpenSources, Part, Source
-from journal.projections.catching_up import prepare_tables
+from journal.projections.catching_up import catch_up_where_quick, prepare_tables
+from journal.projections.lifecycle_states import LifecycleFold
 
 _EVENTS_AT_ONCE: Final = 10_000
 """How many events a transaction has, and some more."""
@@ -81,6 +82,7 @@ class Merging:
         finally:
             self._sources.close()
         prepare_tables(self._database)  # so that its views answer in plain SQL, too
+        catch_up_where_quick(self._database, LifecycleFold())
 
     def _place_journal(self, parts: list[Part]) -> None:
         """Place what several files have of one journal, the earliest positions first."""

@@ -161,6 +161,7 @@ def shipped_of(
 ) -> Shipped | None:
     """Return what a manifest or a shipped file says; None where neither is given."""
     if shipped is not None:
+        check_readable(absolute(shipped))
         return shipped_by_manifest(Path(shipped))
     return None if file is None else shipped_by_file(absolute(file))
 

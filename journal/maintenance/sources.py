@@ -276,18 +276,27 @@ def check_block(
     wanted = block.content_digest if block.salt is not None else block.redacted_digest
     content = history.content(first, last, block.salt or "")
     if content is None:
-        here = sum(
-            min(last, it.last) - max(first, it.first) + 1
-            for it in held
-            if it.first <= last and it.last >= first
-        )
-        here += max(0, min(last, history.begins_after) - first + 1)
+        here = _count_in(held, first, last)
+        above, end = history.parent, min(last, history.begins_after)
+        while above is not None and first <= end:  # of which some may be gone, too
+            here += _count_in(above.held(), max(first, above.begins_after + 1), end)
+            end = min(end, above.begins_after)
+            above = above.parent
         is_right = here < last - first + 1 and here == sum(map(len, history.texts(first, last)))
     else:
         is_right = content == wanted
     if not is_right:
         what = f"is damaged: the events from position {first} to {last} are not what they were"
         raise errors.DamagedError(connection.filename, what, first)
+
+
+def _count_in(intervals: list[Interval], first: int, last: int) -> int:
+    """Return how many positions of a range are in some intervals."""
+    return sum(
+        min(last, it.last) - max(first, it.first) + 1
+        for it in intervals
+        if it.first <= last and it.last >= first
+    )
 
 
 class OpenSources:

@@ -60,7 +60,7 @@ def test_a_file_that_stays_larger_than_asked_for_says_so(path: Path) -> None:
         for it in run_here("prune", path, "--keep-bytes", "1kB").out.decode().splitlines()
         if it.startswith("Too large")
     )
-    assert line == "Too large   nothing more may go, and 1 kB were asked for"
+    assert line == "Too large   nothing more may go, and 1.0 kB were asked for"
     assert b"Too large" not in run_here("prune", path, "--keep-bytes", "9MB").out
 
 

@@ -21,8 +21,8 @@ SCHEMA: Final = """
 CREATE TABLE raw_event (seq INTEGER NOT NULL, kind, session, stream, timestamp, data,
     session_prev, stream_prev, is_sound, page);
 CREATE TABLE raw_gap (first_seq, last_seq);
-CREATE TABLE raw_head (page, id INTEGER, uuid, last_seq, event_count);
-CREATE TABLE raw_id (page, id INTEGER, uuid);
+CREATE TABLE raw_head (page INTEGER, id INTEGER, uuid, last_seq, event_count);
+CREATE TABLE raw_id (page INTEGER, id INTEGER, uuid);
 CREATE TABLE raw_kind (code, name, fields, page);
 CREATE TABLE raw_block (first_seq INTEGER, last_seq, min_timestamp, max_timestamp, salt,
     content_digest, digest, redacted_digest, sealed, page);
@@ -37,7 +37,7 @@ CREATE TABLE raw_origin (first_seq, last_seq, journal_id, branch, label, source_
     declared_at, check_digest, page);
 CREATE TABLE raw_meta (key, value, page);
 CREATE TABLE raw_root (owner, page);
-CREATE TABLE raw_child (parent INTEGER, page);
+CREATE TABLE raw_child (parent INTEGER, page INTEGER);
 CREATE TABLE page_of (page INTEGER PRIMARY KEY, owner);
 """
 """What is looked up by a number has to be an integer by its type, or no index is of use.

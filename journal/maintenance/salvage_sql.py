@@ -95,10 +95,10 @@ UNION SELECT id, uuid FROM raw_id WHERE page IN (SELECT page FROM trial_page);
 CREATE INDEX temp.its_id_by_id ON its_id (id);
 INSERT OR IGNORE INTO trial_page
 SELECT page, :other FROM undecided WHERE part IN (
-    SELECT part FROM undecided JOIN raw_head AS h USING (page) JOIN its_id AS i
-        ON i.id = h.id AND i.uuid <> h.uuid
-    UNION SELECT part FROM undecided JOIN raw_id AS h USING (page) JOIN its_id AS i
-        ON i.id = h.id AND i.uuid <> h.uuid
+    SELECT part FROM undecided AS u CROSS JOIN raw_head AS f ON f.page = u.page
+        CROSS JOIN its_id AS i ON i.id = f.id AND i.uuid <> f.uuid
+    UNION SELECT part FROM undecided AS u CROSS JOIN raw_id AS f ON f.page = u.page
+        CROSS JOIN its_id AS i ON i.id = f.id AND i.uuid <> f.uuid
 );
 DROP TABLE its_id;
 INSERT INTO trial

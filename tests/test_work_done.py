@@ -175,6 +175,6 @@ def test_the_states_that_new_events_are_about_are_read_in_two_statements(tmp_pat
 def test_what_a_file_says_of_a_kind_is_parsed_once(tmp_path):
     with Journal.open(tmp_path / "a.journal") as journal, journal._database.read() as connection:
         first = names.kinds_of(connection)
-        misses = names._kind.cache_info().misses
+        misses = names.kind_of.cache_info().misses
         assert names.kinds_of(connection) == first
-    assert names._kind.cache_info().misses == misses
+    assert names.kind_of.cache_info().misses == misses

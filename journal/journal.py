@@ -189,10 +189,10 @@ class Journal:
             check_label(label)
             if read_only:
                 raise ValueError("label: cannot be written with read_only")
-        if retention is not None and not hasattr(retention, "wanted"):
-            raise TypeError(f"retention: expected a Retention, found {retention!r}")
-        if retention is not None and read_only:
-            raise ValueError("retention: nothing can be pruned with read_only")
+        if retention is not None:
+            from journal.maintenance.retention import check_retention  # noqa: PLC0415
+
+            check_retention(retention, read_only=read_only)
         synced: Durability = "normal" if durability == "normal" else "full"
         database = Database(absolute(path), read_only=read_only, durability=synced)
         try:

@@ -737,6 +737,22 @@ def redacted(path: Path, to: Path) -> Path:
         return opened.ship(to, redact=BLANK).path
 
 
+def test_what_redaction_kept_apart_is_there_once_when_the_original_comes(
+    tmp_path: Path, fleet: Path
+) -> None:
+    """Where its block is redacted, nothing tells up to where a history is another one."""
+    one, other = tmp_path / "a.db", tmp_path / "b.db"
+    failing(one, 4, "a")
+    copy(one, other)
+    failing(other, 5, "b")
+    append(one, 201, 202)
+    assert merge(fleet, one, redacted(other, tmp_path / "redacted.db")).added_count == 6 + 9
+    done = merge(fleet, other, rewrite=True)
+    assert done.added_count == 0
+    assert len(lines(fleet)) == 6 + 5
+    check(fleet)
+
+
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_an_original_wins_over_what_was_redacted(
     tmp_path: Path, fleet: Path, *, is_turned: bool

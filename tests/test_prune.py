@@ -13,7 +13,7 @@ import apsw
 import pytest
 from commands_support import run_here
 from prune_support import BLOCK, check_against, check_closed, rows, small_blocks
-from support import NOON, activated, fold_in_steps, lines_of, made_once, numbered
+from support import NOON, activated, fold_in_steps, lines_of, made_once, numbered, started
 
 from journal import (
     DamagedError,
@@ -547,6 +547,31 @@ def test_deleted_texts_are_neither_in_the_file_nor_in_the_wal(path: Path) -> Non
         assert not secrets_in(path, "") + secrets_in(path, "-wal")
         assert last_number
     assert not secrets_in(path, "")
+
+
+def test_a_shipment_has_no_deleted_texts(path: Path, tmp_path: Path) -> None:
+    """Also where rows of states grew, so that SQLite moved them from page to page."""
+    session = SessionId.new()
+    streams = [StreamId.new() for _ in range(400)]
+    failed = [
+        StreamFailed(session_id=session, stream_id=it, error=f"secret {at:04} {at}", timestamp=NOON)
+        for at, it in enumerate(streams)
+    ]
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_events([started(session, stream) for stream in streams])
+        for first in range(4):  # each fourth, so that rows in all pages grow
+            assert len(journal.streams()) == 400
+            journal.append_events(failed[first::4])
+        journal.streams()
+        assert journal.prune(keep_events=50).event_count == 750
+        left = {number_of(recorded.event) for recorded in journal.read()}
+        shipped = journal.ship(tmp_path / "shipped.db").path
+    assert set(secrets_in(shipped, "")) == left
+
+
+def number_of(event: AnyEvent) -> int:
+    assert isinstance(event, StreamFailed)
+    return int(event.error.split()[1])
 
 
 def secrets_in(path: Path, suffix: str) -> list[int]:

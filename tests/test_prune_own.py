@@ -47,19 +47,29 @@ def failing(version: int) -> Projection[int]:
     return Projection("number", version, 0, apply)
 
 
-@pytest.mark.parametrize("versions", [[1], []])
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    small_blocks(monkeypatch)
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def taken(path: Path) -> Path:
+    """Return a file of which the first version of a projection has taken everything."""
+    with Journal.open(path) as opened:
+        opened.register(number_of_events(1))
+        opened.append_ndjson(LINES[:200])
+        assert opened.state("number") == 200
+    return path
+
+
+@pytest.mark.parametrize("start", ["taken", "path"])
 @pytest.mark.parametrize("by_itself", [True, False])
 def test_what_a_version_that_fails_has_not_taken_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: list[int], by_itself: bool
+    request: pytest.FixtureRequest, start: str, by_itself: bool
 ) -> None:
     """Be it that an older version had taken it, or that the projection is new."""
-    small_blocks(monkeypatch)
-    path = tmp_path / "app.db"
-    for version in versions:
-        with Journal.open(path) as opened:
-            opened.register(number_of_events(version))
-            opened.append_ndjson(LINES[:200])
-            assert opened.state("number") == 200
+    path: Path = request.getfixturevalue(start)
     keeping = Retention(keep_events=50)
     with Journal.open(path, retention=keeping if by_itself else None) as opened:
         opened.register(failing(2))
@@ -75,16 +85,8 @@ def test_what_a_version_that_fails_has_not_taken_stays(
         assert opened.state("number") == count == opened.last_position
 
 
-def test_retention_folds_anew_what_an_older_version_has_folded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_blocks(monkeypatch)
-    path = tmp_path / "app.db"
-    with Journal.open(path) as opened:
-        opened.register(number_of_events(1))
-        opened.append_ndjson(LINES[:200])
-        assert opened.state("number") == 200
-    with Journal.open(path, retention=Retention(keep_events=50)) as opened:
+def test_retention_folds_anew_what_an_older_version_has_folded(taken: Path) -> None:
+    with Journal.open(taken, retention=Retention(keep_events=50)) as opened:
         opened.register(number_of_events(2))
         for line in LINES[200:]:
             opened.append_ndjson([line])
@@ -95,20 +97,14 @@ def test_retention_folds_anew_what_an_older_version_has_folded(
 
 
 @pytest.fixture
-def taken_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def taken_half(taken: Path) -> Path:
     """Return a file of which a projection has taken half, with tables of another version."""
-    small_blocks(monkeypatch)
-    path = tmp_path / "app.db"
-    with Journal.open(path) as opened:
-        opened.register(number_of_events(1))
-        opened.append_ndjson(LINES[:200])
-        assert opened.state("number") == 200
-    with Journal.open(path) as opened:
+    with Journal.open(taken) as opened:
         opened.append_ndjson(LINES[200:])
-    with closing(apsw.Connection(str(path))) as file:
+    with closing(apsw.Connection(str(taken))) as file:
         file.execute("DROP VIEW sessions; DROP VIEW streams; DROP VIEW projection_states")
         file.execute("ALTER TABLE projection_session ADD COLUMN later")
-    return path
+    return taken
 
 
 def test_tables_that_are_made_anew_leave_an_applications_states(taken_half: Path) -> None:

@@ -255,17 +255,20 @@ def test_every_size_of_data_comes_back_from_pages(tmp_path: Path, out: Path) -> 
     assert recovered(path, out, lines).proven_count == len(lines)
 
 
-def test_what_was_pruned_stays_absent_and_its_states_stay(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 50)
     path = test_absent.whole(tmp_path / "a.db")
     test_absent.cut(path, tmp_path)
-    with Journal.open(path, read_only=True) as opened:
-        expected = opened.sessions(), opened.streams(), list(opened.read())
-    fill_pages(path, [1], lambda: bytes(PAGE))
+    return path
 
-    found = journal.recover(path, out)
+
+def test_what_was_pruned_stays_absent_and_its_states_stay(pruned: Path, out: Path) -> None:
+    with Journal.open(pruned, read_only=True) as opened:
+        expected = opened.sessions(), opened.streams(), list(opened.read())
+    fill_pages(pruned, [1], lambda: bytes(PAGE))
+
+    found = journal.recover(pruned, out)
 
     assert found.is_complete
     assert (found.first_position, found.proven_count) == (test_absent.CUT + 1, 150)
@@ -340,15 +343,12 @@ def test_what_was_redacted_stays_said_beside_a_manifest_that_says_it_otherwise(
 
 
 def test_tables_of_an_application_are_not_taken_for_those_of_the_journal(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    pruned: Path, out: Path
 ) -> None:
-    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 50)
-    path = test_absent.whole(tmp_path / "a.db")
-    test_absent.cut(path, tmp_path)
-    with Journal.open(path) as opened:
+    with Journal.open(pruned) as opened:
         opened.set_label("pump 7")
         expected = opened.sessions(), opened.streams()
-    with closing(apsw.Connection(str(path))) as file:
+    with closing(apsw.Connection(str(pruned))) as file:
         file.execute(
             "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, text TEXT);"
             "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT);"
@@ -361,9 +361,9 @@ def test_tables_of_an_application_are_not_taken_for_those_of_the_journal(
             file.execute("INSERT INTO visit VALUES (?, 7, NULL)", (number,))
             file.execute("INSERT INTO person VALUES (?, ?, ?, 1)", (number, os.urandom(16), number))
         file.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    zero(path, "kind_name_fields")  # SQLite cannot read all of it
+    zero(pruned, "kind_name_fields")  # SQLite cannot read all of it
 
-    found = journal.recover(path, out)
+    found = journal.recover(pruned, out)
 
     assert found.is_complete
     assert found.proven_count == 150

@@ -138,32 +138,31 @@ def test_a_file_with_much_to_prune_is_brought_down_in_steps(path: Path) -> None:
     check_closed(path)
 
 
-def test_one_append_makes_one_step_while_little_is_left_to_do(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def much(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file with much in it, to which each append makes as few steps as it may."""
     monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
     with Journal.open(path) as journal:
         journal.append_events(EVENTS)
-    with Journal.open(path, retention=Retention(keep_events=1_350)) as journal:
+    return path
+
+
+def test_one_append_makes_one_step_while_little_is_left_to_do(much: Path) -> None:
+    with Journal.open(much, retention=Retention(keep_events=1_350)) as journal:
         for number in range(1, 19):  # one to fold a block, four to make its cut ready, one to cut
             journal.append_events(EVENTS[:1])
             assert cut_of(journal) == number // 6 * BLOCK
         journal.append_events(EVENTS[:220])
         assert cut_of(journal) == (3 + 4) * BLOCK  # all that it has given away
-    check_closed(path)
+    check_closed(much)
 
 
-def test_one_append_makes_one_cut_while_much_is_left_to_do(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_STEPS_SECONDS", 0)
-    with Journal.open(path) as journal:
-        journal.append_events(EVENTS)
-    with Journal.open(path, retention=Retention(keep_events=100)) as journal:
+def test_one_append_makes_one_cut_while_much_is_left_to_do(much: Path) -> None:
+    with Journal.open(much, retention=Retention(keep_events=100)) as journal:
         for number in range(1, 10):
             journal.append_events(EVENTS[:1])
             assert cut_of(journal) == number * BLOCK
-    check_closed(path)
+    check_closed(much)
 
 
 @pytest.mark.parametrize("keep_open", [False, True])

@@ -126,7 +126,7 @@ def _declare(
         before.first,
         last,
         "pruned",
-        None if before.counts is None else _added(before.counts, counts),
+        None if before.counts is None else added_counts(before.counts, counts),
         min(times),
         max(times),
         before.digest_before,
@@ -155,7 +155,7 @@ def _digest_at(connection: apsw.Connection, position: int) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
-def _added(text: str, counts: Mapping[str, int]) -> str:
+def added_counts(text: str, counts: Mapping[str, int]) -> str:
     """Return a JSON object of figures with others added."""
     total = Counter(json.loads(text))
     total.update(counts)
@@ -167,5 +167,5 @@ def _with(text: str | None, forgotten: Forgotten) -> str | None:
     known = {} if text is None else json.loads(text)
     for name, states in forgotten.items():
         if states:
-            known[name] = json.loads(_added(json.dumps(known.get(name, {})), states))
+            known[name] = json.loads(added_counts(json.dumps(known.get(name, {})), states))
     return json.dumps(known, separators=(",", ":")) if known else None

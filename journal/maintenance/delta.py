@@ -18,6 +18,7 @@ from pydantic_core import to_json
 
 from journal.errors import DamagedError
 from journal.events.timestamps import text_from_epoch_ns
+from journal.file.absences import added_counts
 from journal.file.blocks import GENESIS
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
@@ -266,23 +267,15 @@ class _Absent(NamedTuple):
         newest = self.max_timestamp_ns, other.max_timestamp_ns
         return self._replace(
             last=other.last,
-            counts=None if None in (self.counts, other.counts) else self._summed(other),
+            counts=None
+            if self.counts is None or other.counts is None
+            else added_counts(self.counts, json.loads(other.counts)),
             min_timestamp_ns=None,
             max_timestamp_ns=max((it for it in newest if it is not None), default=None),
             digest_after=other.digest_after,
             forgotten=_added(self.forgotten, other.forgotten),
             declared_at=other.declared_at,
         )
-
-    def _summed(self, other: "_Absent") -> str:
-        total: Counter[str] = Counter()
-        for text in (self.counts, other.counts):
-            total.update(json.loads(text or "{}"))
-        return _counts_text(total)
-
-
-def _counts_text(counts: Mapping[str, int]) -> str:
-    return json.dumps(dict(sorted(counts.items())), separators=(",", ":"), ensure_ascii=False)
 
 
 def _added(one: str | None, other: str | None) -> str | None:
@@ -428,7 +421,7 @@ class _Delta:
             with self._database.inside():
                 rows: Any = self._source.execute(_COUNTS_SQL, (begin, end))
                 total.update(dict(rows))
-        return _counts_text(total)
+        return added_counts("{}", total)
 
     def _digest_at(self, position: int) -> str | None:
         """Return the digest at a position where a block ends, or what is absent."""

@@ -70,8 +70,9 @@ class PruneReport(BaseModel):
     the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
     estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
     deleted texts are in neither the file nor its -wal; else they are still there until nobody reads
-    from the -wal, and it is brought into the file, as it is when the journal is closed. None: it
-    was a dry run.
+    from the -wal, and it is brought into the file, as it is when the journal is closed. It knows
+    nothing of copies that SQLite left in unused parts of pages, where it had moved rows of states.
+    None: it was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -371,7 +372,8 @@ class Pruner:
         if is_of_another_version(self._database, fold):
             if not by_itself:
                 rebuild_one(self._database, fold)
-            if not by_itself or not wanted.keep_open:
+                return True
+            if not wanted.keep_open:
                 return True
             begin_anew(self._database, fold, wait_ms)  # it has to be known which sessions are open
         events_max = _FOLDED_BY_ITSELF_MAX if by_itself else None

@@ -65,6 +65,19 @@ class Retention:
         return Wanted(rule, self.keep_open, names_given_up(self.give_up), keys_ns)
 
 
+def check_retention(retention: object, *, read_only: bool) -> None:
+    """Refuse what no journal can be opened with.
+
+    Raises:
+        TypeError: it is no `Retention`.
+        ValueError: nothing can be pruned.
+    """
+    if not isinstance(retention, Retention):
+        raise TypeError(f"retention: expected a Retention, found {retention!r}")
+    if read_only:
+        raise ValueError("retention: nothing can be pruned with read_only")
+
+
 class Retainer:
     """Prunes after appends, as a `Retention` says. Threads may share it."""
 

@@ -238,6 +238,9 @@ class Journal:
                     self._appender.close_block()
                 with suppress(JournalError):  # and the next one to read them
                     self._projections.catch_up_where_quick()
+                with suppress(JournalError):
+                    if self._retainer is not None:
+                        self._retainer.at_the_end()
         finally:
             self._database.close()
 

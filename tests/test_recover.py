@@ -47,7 +47,7 @@ from journal import (
     limits,
 )
 from journal.maintenance import recovering
-from journal.maintenance.pages import PageFile
+from journal.maintenance.pages import page_file
 from journal.maintenance.redaction import read_redaction
 
 EVENTS = LINES[:600]
@@ -771,7 +771,7 @@ def test_what_the_disk_does_not_give_is_as_if_it_were_zeros(
 
 def test_the_pages_hold_what_sqlite_says(path: Path) -> None:
     found = {}
-    with PageFile(path, PAGE) as pages:
+    with page_file(path, PAGE) as pages:
         for number in range(1, pages.count + 1):
             for row in pages.rows(number, pages.page(number))[0]:
                 if len(row.values) == 8:

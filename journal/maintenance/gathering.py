@@ -15,7 +15,7 @@ from journal.events.kinds import KINDS
 from journal.file import forking
 from journal.file.decoding import NOT_DECODED
 from journal.file.names import kind_of
-from journal.maintenance.pages import PAGE_SIZES, PageFile, Row, strewn_events
+from journal.maintenance.pages import PAGE_SIZES, Pages, Row, page_file, strewn_events
 
 SCHEMA: Final = """
 CREATE TABLE raw_event (seq INTEGER NOT NULL, kind, session, stream, timestamp, data,
@@ -145,7 +145,7 @@ def gather(
     with forking.inside_sqlite():
         scratch.execute("BEGIN")
     gathered = _Gathered(scratch)
-    with PageFile(image, page_size) as pages:
+    with page_file(image, page_size) as pages:
         for number in range(1, pages.count + 1):
             _gather_page(pages, number, gathered)
             if number % 100 == 0 or number == pages.count:
@@ -172,7 +172,7 @@ def page_size_of(image: Path, said: int) -> int:
 
 def _events_in_sample(image: Path, page_size: int) -> int:
     count = 0
-    with PageFile(image, page_size) as pages:
+    with page_file(image, page_size) as pages:
         for number in range(1, pages.count + 1, max(1, pages.count // _SAMPLE)):
             rows, is_whole = pages.rows(number, pages.page(number))
             # The rows of a page begin at its end; a page that is shorter ends elsewhere.
@@ -204,7 +204,7 @@ class _Gathered:
         self._count = 0
 
 
-def _gather_page(pages: PageFile, number: int, gathered: _Gathered) -> None:
+def _gather_page(pages: Pages, number: int, gathered: _Gathered) -> None:
     page = pages.page(number)
     if not page.strip(b"\0"):
         return
@@ -241,7 +241,7 @@ def _add_row(table: str, row: Row, number: int, gathered: _Gathered) -> None:
 
 
 def _gather_tree(
-    pages: PageFile, number: int, page: bytes, rows: list[Row], gathered: _Gathered
+    pages: Pages, number: int, page: bytes, rows: list[Row], gathered: _Gathered
 ) -> None:
     """Take in what a page says of others: where tables begin, and which pages are below it."""
     for row in rows:
@@ -253,7 +253,7 @@ def _gather_tree(
         gathered.add("raw_child", (number, child))
 
 
-def _gather_entries(pages: PageFile, number: int, page: bytes, gathered: _Gathered) -> None:
+def _gather_entries(pages: Pages, number: int, page: bytes, gathered: _Gathered) -> None:
     for entry in pages.entries(number, page):
         table = _table_of(entry.values, _ENTRIES_BY_LENGTH)
         if table == "raw_kind":

@@ -7,9 +7,11 @@ does not have, are not allowed for.
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 PAGE_SIZES = (4096, 1024, 2048, 8192, 16384, 32768, 65536, 512)
 """Those that there are, the usual one first."""
@@ -37,25 +39,17 @@ class Row(NamedTuple):
     """Whether some of it was on other pages."""
 
 
-class PageFile:
-    """A file as pages, numbered from 1."""
+class Pages:
+    """A file as pages, numbered from 1; `read` gives one of them, which may lack its end."""
 
-    def __init__(self, path: Path, page_size: int) -> None:
+    def __init__(self, read: Callable[[int], bytes], page_size: int, count: int) -> None:
+        self._read_page = read
         self.page_size = page_size
-        self._file = path.open("rb")
-        size = os.fstat(self._file.fileno()).st_size
-        self.count = -(-size // page_size)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.count = count
 
     def page(self, number: int) -> bytes:
         """Return a page; what the file no longer has of it is zeros."""
-        self._file.seek((number - 1) * self.page_size)
-        return self._file.read(self.page_size).ljust(self.page_size, b"\0")
+        return self._read_page(number).ljust(self.page_size, b"\0")
 
     def is_free(self, number: int) -> bool:
         """Tell whether the map of pages says that a page is not in use: what it holds is old."""
@@ -63,8 +57,8 @@ class PageFile:
         at = (number - 2) % mapped
         if number < 3 or at == 0:
             return False
-        self._file.seek((number - 2 - at + 1) * self.page_size + 5 * (at - 1))
-        return self._file.read(1) == _FREE
+        entry = 5 * (at - 1)
+        return self.page(number - at)[entry : entry + 1] == _FREE
 
     def rows(self, number: int, page: bytes) -> tuple[list[Row], bool]:
         """Return the rows of a leaf of a table, and whether the page has nothing else.
@@ -102,6 +96,43 @@ class PageFile:
         start = _HEADER_BYTES if number == 1 else 0
         is_interior = page[start] in (_INTERIOR, _INTERIOR_OF_INDEX)
         return self._children(page, start) if is_interior else []
+
+    def unused(self, page: bytes) -> range:
+        """Return which bytes of a leaf of a table lie between its pointers and its rows."""
+        count = int.from_bytes(page[3:5])
+        if page[0] != _LEAF or not count:
+            return range(0)
+        return range(_LEAF_HEADER_BYTES + 2 * count, int.from_bytes(page[5:7]) or 65536)
+
+    def longest_text(self, page: bytes, row: Row, column: int) -> int:
+        """Return how many bytes a text can have so that its row takes all that is free in its page.
+
+        Args:
+            page: a leaf of a table.
+            row: one of its rows.
+            column: the place of the text, or of NULL, in the row, from 0.
+        """
+        size, at = varint(page, row.start)
+        rowid_bytes = varint(page, at)[1] - at
+        text = row.values[column]
+        rest = size - (1 if text is None else _text_bytes(len(text.encode())))
+        room = row.end - row.start + self._free_bytes(page)
+        length = room
+        while True:
+            size = rest + _text_bytes(length)
+            fits = _varint_bytes(size) + rowid_bytes + size <= room
+            if length == 0 or (fits and size <= self.page_size - 35):
+                return length
+            length -= 1
+
+    def _free_bytes(self, page: bytes) -> int:
+        """Return how much is free in a leaf: what is unused, and between its rows."""
+        count = len(self.unused(page)) + page[7]
+        at, following = 0, int.from_bytes(page[1:3])
+        while at < following <= self.page_size - 4:
+            at, following = following, int.from_bytes(page[following : following + 2])
+            count += int.from_bytes(page[at + 2 : at + 4])
+        return count
 
     def _children(self, page: bytes, start: int) -> list[int]:
         count = int.from_bytes(page[start + 3 : start + 5])
@@ -188,6 +219,19 @@ class PageFile:
         return b"".join(pieces)
 
 
+@contextmanager
+def page_file(path: Path, page_size: int) -> Iterator[Pages]:
+    """Lend the pages of a file that nobody has open."""
+    with path.open("rb") as file:
+
+        def read(number: int) -> bytes:
+            file.seek((number - 1) * page_size)
+            return file.read(page_size)
+
+        size = os.fstat(file.fileno()).st_size
+        yield Pages(read, page_size, -(-size // page_size))
+
+
 def varint(page: bytes, at: int) -> tuple[int, int]:
     """Return the integer of up to nine bytes that stands somewhere, and where it ends.
 
@@ -205,6 +249,15 @@ def varint(page: bytes, at: int) -> tuple[int, int]:
             return value, place + 1
     value = value << 8 | page[at + 8]
     return (value - (1 << 64) if value >> 63 else value), at + 9
+
+
+def _varint_bytes(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))
+
+
+def _text_bytes(length: int) -> int:
+    """Return how many bytes of a record a text of so many bytes takes, its type among them."""
+    return _varint_bytes(13 + 2 * length) + length
 
 
 def record(data: bytes, at: int, end: int) -> list[Any] | None:

@@ -25,6 +25,7 @@ from journal.maintenance.cutting import (
     held_by_session,
     last_within,
 )
+from journal.maintenance.erasing import erase
 from journal.maintenance.prune_rules import Rule, ends_due
 from journal.maintenance.shipped import Shipped, check_shipped
 from journal.maintenance.space import (
@@ -69,10 +70,10 @@ class PruneReport(BaseModel):
     go for it; None: nothing. `freed_bytes` got free in
     the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
     estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
-    deleted texts are in neither the file nor its -wal; else they are still there until nobody reads
-    from the -wal, and it is brought into the file, as it is when the journal is closed. It knows
-    nothing of copies that SQLite left in unused parts of pages, where it had moved rows of states.
-    None: it was a dry run.
+    deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they are
+    still there until the -wal is brought into the file, as it is when the journal is closed. Rarely
+    the first bytes of a page keep some characters of one: then it is False as well. What the states
+    of an application's own projections had of them is left to it. None: it was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -212,7 +213,7 @@ class Pruner:
         while is_worth_it:
             with self._database.write() as connection:
                 is_worth_it = give_back_some(connection) > 0
-        erased = self._database.empty_wal(_WAIT_FOR_READERS_SECONDS)
+        erased = self.erase(_WAIT_FOR_READERS_SECONDS)
         if progress is not None:
             progress(total, total)
         with self._database.read() as connection:
@@ -322,6 +323,10 @@ class Pruner:
             each = pages.used_bytes // max(1, extent.event_count(extent.cut, extent.last))
             block_bytes = min(each * limits.BLOCK_EVENTS_MAX, 2 * limits.BLOCK_DATA_MAX)
             return is_too_large(pages, rule.keep_bytes + _BLOCKS_BEHIND * block_bytes)
+
+    def erase(self, wait_seconds: float = 0) -> bool:
+        """Overwrite what is left of deleted texts and empty the -wal; tell whether it is done."""
+        return erase(self._database, wait_seconds)
 
     def give_back_some(self, wait_ms: int) -> bool:
         """Give back a few pages, if there are many to give back; tell whether there still are."""

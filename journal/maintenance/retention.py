@@ -120,6 +120,14 @@ class Retainer:
         finally:
             self._lock.release()
 
+    def at_the_end(self) -> None:
+        """Overwrite what is left of deleted texts, if nobody else reads or writes just now.
+
+        Raises:
+            JournalError: those of `Database.write`.
+        """
+        self._pruner.erase()
+
     def _make_steps(self, blocks: float) -> None:
         """Make some steps; who has appended so many blocks makes more.
 

@@ -31,6 +31,7 @@ from journal import (
     NotAJournalError,
     PathIsDirectoryError,
     ReadOnlyError,
+    Retention,
     SessionId,
     StorageError,
     UnsafeSQLiteError,
@@ -539,7 +540,11 @@ def in_a_fork(act: Callable[[], object]) -> str:
 
 def use_after_fork(_channel: Channel, path: Path) -> dict[str, str]:
     results = {}
-    with Journal.open(path) as journal, Journal.open(path, read_only=True) as reader:
+    keeping = Retention(keep_events=10_000)  # it has something to do when it is closed
+    with (
+        Journal.open(path, retention=keeping) as journal,
+        Journal.open(path, read_only=True) as reader,
+    ):
         journal.append_events(numbered(SessionId.new(), [1]))
         for name, use in USES.items():
             results[name] = in_a_fork(lambda use=use: use(journal))

@@ -460,13 +460,13 @@ class Database:
         Raises:
             BusyError, StorageError: those of `write`.
         """
-        if self._writer is None or self._holding is None or self._checkpoints is None:
-            raise errors.ReadOnlyError(self.path, "is open for reading only")
+        holding, writer = self._to_write_with()
         deadline = time.monotonic() + wait_seconds
         while True:
-            with self._holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
-                self._holding.check_is_current(self.path)
-                if self._checkpoints.empty(self._writer):
+            with holding.writing(BUSY_TIMEOUT_MS, self.path), self._inside():
+                holding.check_is_current(self.path)
+                writer = self._writer or writer  # another thread may have opened it again
+                if self._checkpoints is not None and self._checkpoints.empty(writer):
                     return True
             if time.monotonic() > deadline:
                 return False

@@ -70,10 +70,10 @@ class PruneReport(BaseModel):
     go for it; None: nothing. `freed_bytes` got free in
     the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
     estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
-    deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they are
-    still there until the -wal is brought into the file, as it is when the journal is closed. Rarely
-    the first bytes of a page keep some characters of one: then it is False as well. What the states
-    of an application's own projections had of them is left to it. None: it was a dry run.
+    deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they go
+    when it is pruned again after that (rarely, the first bytes of a page keep some characters of
+    one: then it is False as well). What an application's own projections keep of them is left to
+    it. None: it was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -54,6 +54,18 @@ def test_it_says_what_goes_what_is_forgotten_what_stays_and_what_comes_back(path
     check_closed(path)
 
 
+def test_where_nothing_goes_it_says_nothing_of_deleted_texts(path: Path) -> None:
+    """But for those that went before: whether they are gone is asked by pruning again."""
+    page = run_here("prune", path, "--before", 1).out.decode()
+    assert page.startswith("Pruned      nothing\nForgotten   nothing\nLeft        5,442 events, ")
+    assert "Texts" not in page
+    run_here("prune", path, "--before", 1001)
+    page = run_here("prune", path, "--before", 1).out.decode()
+    assert page.startswith("Pruned      nothing\n")
+    gone = "Texts       of what was pruned before: gone from the file and its -wal\n"
+    assert page.endswith(gone)
+
+
 def test_a_file_that_stays_larger_than_asked_for_says_so(path: Path) -> None:
     (line,) = (
         it

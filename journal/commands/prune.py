@@ -172,8 +172,9 @@ def _page(report: "PruneReport", bytes_max: int | None) -> list[str]:
     }
     if bytes_max is not None and report.file_bytes > bytes_max:
         facts["Too large"] = f"nothing more may go, and {size_text(bytes_max)} were asked for"
-    if report.erased is not None:
-        facts["Texts"] = (
+    if report.erased is not None and first > 1:
+        whose = "" if report.event_count else "of what was pruned before: "
+        facts["Texts"] = whose + (
             "gone from the file and its -wal"
             if report.erased
             else "still in the file, until nobody reads and its -wal is brought into it"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -19,6 +20,7 @@ from commands_support import (
     give,
     holds,
     make,
+    run,
     start,
     start_append,
     started,
@@ -36,6 +38,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of PO
 NAMES = ["SIGINT", "SIGTERM", "SIGHUP"]
 
 APPENDED_NOTHING = "interrupted: appended no events from 0 bytes"
+GOES_ON = "interrupted: what was added stays, and the same command goes on\n"
+NOTHING_MADE = "interrupted: no file was made\n"
 NOTHING_PRUNED = "interrupted: no events pruned, the rest is left\n"
 
 
@@ -105,7 +109,68 @@ def test_every_command_ends_with_130_whenever_the_signal_comes(path, full_pipe):
     for process in processes + waiting:
         result = ended(process)
         assert result.code == 130, (process.args[3:], result)
-        assert result.err.partition(" in ")[0] in ("", APPENDED_NOTHING)
+        said = result.err.removeprefix(APPENDED_NOTHING)
+        assert re.fullmatch("( in .*\n|interrupted: .*\n)?", said), (process.args[3:], result)
+
+
+AT_WORK = """
+import os, signal
+from journal import limits
+from journal.commands.console.progress import Progress
+from journal.projections import rebuilding
+limits.FOLD_EVENTS_MAX = rebuilding._EVENTS_AT_ONCE = 10
+def show(self, events, share):
+    os.kill(os.getpid(), signal.SIGINT)
+Progress.show = show
+"""
+
+
+def test_what_takes_long_says_in_one_line_what_holds_when_it_is_interrupted(tmp_path, path):
+    make(path, *MIXED.read_bytes().splitlines()[:100])
+    ship(path)
+    shipped = tmp_path / "shipped.db"
+    unsaid = "interrupted: no findings until then, and not all was looked at\n"
+    said = {
+        ("ship", path, tmp_path / "copy.db"): NOTHING_MADE,
+        ("ship", path, tmp_path / "delta.db", "--after", 40, "--standalone"): NOTHING_MADE,
+        ("continue", shipped, tmp_path / "new.db"): NOTHING_MADE,
+        ("recover", path, "-o", tmp_path / "recovered.db"): NOTHING_MADE,
+        ("verify", path, "--full"): unsaid,
+        ("rebuild", path): "interrupted: the old rows stay\n",
+        ("rebuild", path, "--check"): "interrupted: the old rows stay\n",
+        ("prune", path, "--before", 200, "--dry-run"): "interrupted: nothing was changed\n",
+    }
+    before = names_in(tmp_path), stored(path)
+    for command, line in said.items():
+        assert scripted(AT_WORK, *command) == (130, b"", line), command
+        assert (names_in(tmp_path), stored(path)) == before, command
+    for rewrite in ((), ("--rewrite",)):
+        command = ["merge", tmp_path / "fleet.db", shipped, *rewrite]
+        assert scripted(AT_WORK, *command) == (130, b"", GOES_ON)
+    for command in said:
+        assert run(*command).code == 0, command
+
+
+def test_an_interrupt_while_a_file_gets_its_name_does_not_say_that_there_is_none(tmp_path, path):
+    make(path, activated(1))
+    ship(path)
+    code = """
+import os, signal
+from journal.maintenance import targets
+def sync(folder):
+    os.kill(os.getpid(), signal.SIGINT)
+targets._sync_folder = sync
+"""
+    line = "interrupted: it was at its end, so the new file is there, complete, or no file was made"
+    shipped = tmp_path / "shipped.db"
+    for command in (
+        ["ship", path, tmp_path / "copy.db"],
+        ["continue", shipped, tmp_path / "new.db"],
+        ["recover", path, "-o", tmp_path / "recovered.db"],
+    ):
+        assert scripted(code, *command) == (130, b"", f"{line}\n")
+    for name in ("copy.db", "new.db", "recovered.db"):
+        assert stored(tmp_path / name) == activated(1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -321,7 +386,7 @@ def test_a_merge_that_is_interrupted_goes_on_with_the_same_command(
     code = IN_THE_MIDDLE.format(signal=name, **where)
     command = ["merge", fleet, path]
 
-    assert scripted(code, *command) == (130, b"", "")
+    assert scripted(code, *command) == (130, b"", GOES_ON)
     assert journal.verify(fleet, full=True).sound
     some = stored(fleet)
     assert (stored(path).startswith(some), some.count(b"\n")) == (True, 40)
@@ -339,7 +404,7 @@ def test_a_delta_that_is_interrupted_is_made_by_the_same_command(tmp_path, path,
     where = {"module": "delta", "name": "_Delta", "method": "_copy", "piece": 2}
     code = IN_THE_MIDDLE.format(signal=name, **where)
 
-    assert scripted(code, *command) == (130, b"", "")
+    assert scripted(code, *command) == (130, b"", NOTHING_MADE)
     assert names_in(tmp_path) == before
     result = ended(start(*command))
     assert (result.code, result.err) == (0, "")

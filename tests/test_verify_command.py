@@ -134,6 +134,7 @@ def test_ctrl_c_ends_it(large: Path, delay: float) -> None:
 
     assert result.code in (0, 130)  # on a quick machine it may have been done
     if result.code == 130:
-        assert (result.out, result.err) == (b"", "")
+        said = "interrupted: no findings until then, and not all was looked at\n"
+        assert (result.out, result.err) in ((b"", said), (b"", ""))  # it may not have begun
     assert large.read_bytes() == before
     until(lambda: not large.with_name("tests.db-wal").exists())

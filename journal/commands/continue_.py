@@ -8,7 +8,7 @@ import click
 import journal
 from journal.commands.console.arguments import FileType, json_option
 from journal.commands.console.output import Output, counted, one_line
-from journal.commands.console.progress import CountProgress, working
+from journal.commands.console.progress import CountProgress, making, working
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def continue_(path: Path, new: Path, *, label: str | None, force: bool, as_json:
     """
     output = Output()
     progress = CountProgress()
-    with working(progress):
+    with working(progress), making(progress):
         made = journal.continue_copy(path, new, label=label, force=force, progress=progress.take)
     if as_json:
         output.json_line(made.model_dump(mode="json"))

@@ -10,7 +10,7 @@ import journal
 from journal.commands.console.arguments import FileType, json_option
 from journal.commands.console.group import LOSSES
 from journal.commands.console.output import Output, counted, one_line, say
-from journal.commands.console.progress import CountProgress
+from journal.commands.console.progress import CountProgress, interruptible
 from journal.commands.console.tables import told
 from journal.commands.origins import origin_notes, ranges_text
 
@@ -61,10 +61,8 @@ def merge(path: Path, sources: tuple[Path, ...], *, rewrite: bool, as_json: bool
     """
     output = Output()
     progress = CountProgress()
-    try:
+    with interruptible(progress, lambda: "what was added stays, and the same command goes on"):
         done = journal.merge(path, sources, rewrite=rewrite, progress=progress.take)
-    finally:
-        progress.clear()
     if as_json:
         output.json_line({**done.model_dump(mode="json"), "complete": done.complete})
     else:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import journal
-from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import (
     AsOfType,
     FileType,
@@ -17,8 +16,8 @@ from journal.commands.console.arguments import (
     json_option,
 )
 from journal.commands.console.group import CommandError
-from journal.commands.console.output import Output, counted, one_line, say, size_text
-from journal.commands.console.progress import Progress
+from journal.commands.console.output import Output, counted, one_line, size_text
+from journal.commands.console.progress import Progress, interruptible
 from journal.errors import JournalError
 
 if TYPE_CHECKING:
@@ -106,15 +105,14 @@ def prune(path: Path, *, as_json: bool, dry_run: bool, **options: Any) -> None:
         raise click.UsageError(message)
     output = Output()
     progress = _PruneProgress()
-    try:
+
+    def told() -> str:
+        if dry_run:
+            return "nothing was changed"
+        return f"{counted(progress.done, 'event')} pruned, the rest is left"
+
+    with interruptible(progress, told):
         report = _pruned(path, progress, dry_run=dry_run, **options)
-    except KeyboardInterrupt:
-        progress.clear()
-        done = counted(progress.done, "event")
-        say("interrupted" if dry_run else f"interrupted: {done} pruned, the rest is left")
-        click.get_current_context().exit(INTERRUPTED)
-    finally:
-        progress.clear()
     if as_json:
         output.json_line(report.model_dump(mode="json"))
     else:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import journal
-from journal._signals import INTERRUPTED
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.group import CommandError
 from journal.commands.console.output import Output, OutputClosed, counted, one_line, say
-from journal.commands.console.progress import CountProgress
+from journal.commands.console.progress import CountProgress, interruptible
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -51,15 +50,13 @@ def rebuild(path: Path, names: tuple[str, ...], *, check: bool, as_json: bool) -
     """
     output = Output()
     progress = CountProgress()
-    try:
-        reports = _rebuilt(path, names, progress, check=check)
-    except KeyboardInterrupt:
-        progress.clear()
+
+    def told() -> str:
         done = progress.complete and not check
-        say(f"interrupted: {'the new rows are in place already' if done else 'the old rows stay'}")
-        click.get_current_context().exit(INTERRUPTED)
-    finally:
-        progress.clear()
+        return "the new rows are in place already" if done else "the old rows stay"
+
+    with interruptible(progress, told):
+        reports = _rebuilt(path, names, progress, check=check)
     with suppress(OutputClosed):  # what was found is told nevertheless
         for change in (change for report in reports for change in report.changes or ()):
             if as_json:

@@ -10,7 +10,7 @@ import journal
 from journal.commands.console.arguments import FileType, json_option
 from journal.commands.console.group import LOSSES
 from journal.commands.console.output import Output, counted, one_line, say
-from journal.commands.console.progress import Progress
+from journal.commands.console.progress import CountProgress, making
 
 if TYPE_CHECKING:
     from journal import Recovery
@@ -50,16 +50,9 @@ def recover(damaged: Path, out: Path, *, force: bool, as_json: bool) -> None:
     Take away nothing first: a -wal beside DAMAGED belongs to it. Let nobody write to it meanwhile.
     """
     output = Output()
-    progress = Progress(what="page")
-    try:
-        found = journal.recover(
-            damaged,
-            out,
-            force=force,
-            progress=lambda done, total: progress.show(done, done / total if total else None),
-        )
-    finally:
-        progress.clear()
+    progress = CountProgress(what="page")
+    with making(progress):
+        found = journal.recover(damaged, out, force=force, progress=progress.take)
     if as_json:
         output.json_line(found.model_dump(mode="json") | {"complete": found.is_complete})
     else:

@@ -14,7 +14,7 @@ from journal.commands.console.arguments import (
 )
 from journal.commands.console.output import Output, counted, one_line, size_text
 from journal.commands.console.policies import SECRET_VARIABLE, policy_of, secret_of
-from journal.commands.console.progress import CountProgress, working
+from journal.commands.console.progress import CountProgress, making, working
 from journal.commands.console.tables import told
 
 if TYPE_CHECKING:
@@ -110,7 +110,11 @@ def ship(
     secret = secret_of(secret_file, texts)
     output = Output()
     progress = CountProgress()
-    with working(progress), journal.Journal.open(path, read_only=True) as opened:
+    with (
+        working(progress),
+        making(progress),
+        journal.Journal.open(path, read_only=True) as opened,
+    ):
         found = opened.ship(
             dest,
             after=after,

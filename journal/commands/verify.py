@@ -9,7 +9,7 @@ import click
 import journal
 from journal.commands.console.arguments import journal_argument, json_option
 from journal.commands.console.output import Output, OutputClosed, counted, one_line
-from journal.commands.console.progress import Progress, working
+from journal.commands.console.progress import Progress, interruptible, working
 
 if TYPE_CHECKING:
     from journal import Finding, Verification
@@ -66,8 +66,11 @@ def verify(path: Path, *, full: bool, head: str | None, as_json: bool) -> None:
             output.line(_finding_text(finding))
         output.flush()
 
+    def unfinished() -> str:
+        return f"{counted(count, 'finding')} until then, and not all was looked at"
+
     try:
-        with working(progress):
+        with working(progress), interruptible(progress, unfinished):
             found = journal.verify(
                 path,
                 full=full,

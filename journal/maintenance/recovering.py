@@ -139,9 +139,9 @@ def recover(
         new = folder / "new"
         with translated(target):
             found = _recovered(images, new, source, report)
+        report.begin(1.0)
+        report(1, 1)
         put_in_place(new, target, force=force)
-    report.begin(1.0)
-    report(0, 1)
     return found.model_copy(update={"path": target, "source": source})
 
 

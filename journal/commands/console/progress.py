@@ -3,12 +3,13 @@
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
+from journal._signals import INTERRUPTED
 from journal.commands.console.output import Output, counted, one_line, say
 from journal.commands.console.times import duration_text
 from journal.commands.console.widths import shortened
@@ -195,6 +196,34 @@ def working(progress: Progress) -> Iterator[None]:
         raise click.UsageError(one_line(str(error))) from error
     finally:
         progress.clear()
+
+
+@contextmanager
+def interruptible(progress: Progress, told: Callable[[], str]) -> Iterator[None]:
+    """In this block, an interrupt ends the command with a line that says what holds then.
+
+    After it, take the figures away.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.clear()
+        say(f"interrupted: {told()}")
+        click.get_current_context().exit(INTERRUPTED)
+    finally:
+        progress.clear()
+
+
+@contextmanager
+def making(progress: CountProgress) -> Iterator[None]:
+    """Do the same where a file is made that gets its name when it is complete."""
+
+    def told() -> str:
+        at_the_end = "it was at its end, so the new file is there, complete, or no file was made"
+        return at_the_end if progress.complete else "no file was made"
+
+    with interruptible(progress, told):
+        yield
 
 
 @contextmanager

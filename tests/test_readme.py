@@ -110,6 +110,18 @@ def test_the_console_prints_what_it_shows(tmp_path: Path) -> None:
         assert re.fullmatch(pattern, found), f"{line}\n{found}"
 
 
+def test_append_says_what_is_shown(tmp_path: Path) -> None:
+    """On standard error, which is in no console there; the size may differ by some pages."""
+    pattern = "`append` says on standard error what it did: `(.*; sample.db is )(\\d+) kB`"
+    ((shown, size),) = re.findall(pattern, README)
+
+    said = run_here("append", tmp_path / "sample.db", SAMPLE).err
+    found = re.fullmatch(re.escape(shown).replace("…", ".+") + r"(\d+) kB\n", said)
+
+    assert found, said
+    assert int(found[1]) == pytest.approx(int(size), rel=0.05)
+
+
 def test_verify_prints_what_it_shows(tmp_path: Path) -> None:
     """But for the digest, which is another one in every file."""
     section = README.partition("### Verify")[2]

@@ -512,7 +512,9 @@ class Journal:
             kinds: only events whose `event_type` is one of these names. A name that the file has
                 no event of fits nothing.
             origin: only events that were appended to the journal with this label or id, in one
-                that goes on from a copy, or that others were merged into.
+                that goes on from a copy, or that others were merged into. Where a journal has two
+                histories, those are the events of both; the branch, or its first eight digits,
+                has only the events of the second one since they parted.
 
         Raises:
             ValueError: `after` or `limit` is negative, or `since` or `until` has no
@@ -547,7 +549,8 @@ class Journal:
             since: only events with a later timestamp.
             until: only events with this timestamp or an earlier one.
             kinds: only events whose `event_type` is one of these names.
-            origin: only events that were appended to the journal with this label or id.
+            origin: only events that were appended to the journal with this label or id, or since
+                this branch of its history parted; see `read`.
 
         Raises:
             ValueError: `after` is negative, or `since` or `until` has no

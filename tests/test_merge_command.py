@@ -1,6 +1,7 @@
 """`journal merge`, `journal origins` and `journal events --origin`."""
 
 import json
+import shutil
 from pathlib import Path
 
 import apsw
@@ -96,6 +97,34 @@ def test_events_show_where_they_came_from(inbox: Path, fleet: Path) -> None:
         rows = list(view)
     assert [row[:4] for row in rows] == facts
     assert [row[4] for row in rows] == [it["journal_id"] for it in shown]
+
+
+def test_two_histories_of_a_journal_are_told_apart(fleet: Path, tmp_path: Path) -> None:
+    paths = tmp_path / "a.db", tmp_path / "b.db"
+    with Journal.open(paths[0], label="pump") as opened:
+        opened.append_ndjson(LINES[:10])
+    shutil.copy(*paths)
+    for path, lines in zip(paths, (LINES[10:30], LINES[30:50]), strict=True):
+        with Journal.open(path) as opened:
+            opened.append_ndjson(lines)
+        run_here("merge", fleet, path)
+
+    table = run_here("origins", fleet).out.decode().splitlines()
+
+    assert table[0].split()[2] == "BRANCH"
+    shown = table[2].split()[2]
+    with Journal.open(fleet, read_only=True) as opened:
+        branch = opened.origins().origins[1].branch
+        for name in (shown, branch):
+            assert [text for _, text in opened.lines(origin=name)] == LINES[30:50]
+        assert [text for _, text in opened.lines(origin="pump")] == LINES[:50]
+        for name in ("", branch[:7], branch[1:]):
+            with pytest.raises(ValueError, match="no event came from a journal with the label, id"):
+                opened.lines(origin=name)
+    result = run_here("events", fleet, "--origin", shown, "--json", "--limit", 1)
+    (told,) = json_lines(result.out)
+    assert (told["branch"], told["source_position"]) == (branch, 11)
+    assert run_here("events", fleet, "--origin", "0" * 8).code == 2
 
 
 def test_a_shipped_file_shows_it_too(inbox: Path, fleet: Path, tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ Exit codes:
 )
 @click.option(
     "--origin",
-    metavar="LABEL",
-    help="Only those that were appended to the journal with this label or id.",
+    metavar="LABEL|ID|BRANCH",
+    help="Only those that were appended to the journal with this label or id; of one with two"
+    " histories, the branch has those of the second one. As `journal origins` shows them.",
 )
 @click.option(
     "--after",

@@ -53,8 +53,9 @@ def origins(path: Path, *, as_json: bool) -> None:
 
     FIRST and LAST are positions in those journals. ABSENT is how many of them are gone from JOURNAL
     or from what was merged into it, and not waited for; WAITING is how many are missing and might
-    still come. A BRANCH is a second history of a journal. Sessions that several journals have
-    events of are listed, too.
+    still come. A BRANCH is a second history of a journal, since the two parted. `journal events
+    --origin` takes a LABEL, JOURNAL or BRANCH. Sessions that several journals have events of are
+    listed, too.
     """
     output = Output()
     with journal.Journal.open(path, read_only=True) as opened:

@@ -16,6 +16,8 @@ from journal.errors import DamagedError
 from journal.events.timestamps import text_from_epoch_ns
 from journal.file.identity import meta
 
+_BRANCH_DIGITS_MIN = 8
+
 _ORIGINS_SQL = """
 SELECT first_seq, last_seq, journal_id, branch, label, source_first_seq, check_digest,
     json_array(first_seq, last_seq, journal_id, branch, label, source_first_seq, declared_at)
@@ -171,27 +173,30 @@ def origin_of(connection: apsw.Connection, position: int, last: int) -> Origin |
 
 
 def ranges_named(connection: apsw.Connection, name: str, last: int) -> list[tuple[int, int]]:
-    """Return the ranges of positions that came from what is called so, or has this id.
+    """Return the ranges of positions that came from what is called so, or has this id or branch.
+
+    Of a branch, eight digits will do.
 
     Raises:
         ValueError: nothing did.
     """
     rows: Any = connection.execute(
-        "SELECT first_seq, last_seq, label, journal_id FROM origin ORDER BY first_seq"
+        "SELECT first_seq, last_seq, label, journal_id, branch FROM origin ORDER BY first_seq"
     )
+    is_long = len(name) >= _BRANCH_DIGITS_MIN
     own = name in (meta(connection, "label"), meta(connection, "journal_id"))
     found: list[tuple[int, int]] = []
     end = 0
-    for first, range_last, label, journal_id in rows:
+    for first, range_last, label, journal_id, branch in rows:
         if own and end + 1 < first:
             found.append((end + 1, first - 1))
-        if name in (label, journal_id):
+        if name in (label, journal_id) or (is_long and branch.startswith(name)):
             found.append((first, range_last))
         end = range_last
     if own and end < last:
         found.append((end + 1, last))
     if not found and not own:
-        message = f"origin: no event came from a journal with the label or id {name!r:.240}"
+        message = f"origin: no event came from a journal with the label, id or branch {name!r:.240}"
         raise ValueError(message)
     return found
 

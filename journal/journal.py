@@ -896,7 +896,9 @@ class Journal:
                 those registered here, are brought up first.
             forget_keys_older_than: forget the keys of pruned events, and of empty appends, that
                 were used longer ago. None: keep them all.
-            dry_run: only say what would go.
+            dry_run: only say what would go, with sizes that are estimates, and as if every
+                projection that is registered here took all of it: their folds are not tried, and
+                one that would fail holds back more.
             progress: is called with the number of events pruned, and the number to go.
 
         Returns:

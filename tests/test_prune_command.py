@@ -50,6 +50,11 @@ def test_it_says_what_goes_what_is_forgotten_what_stays_and_what_comes_back(path
     )
     assert pruned[2].startswith("Left        2,442 events, from position 3001 on; ")
     assert re.fullmatch(r"File        \d+ kB, .*", pruned[3])
+    assert re.fullmatch(
+        r"File        about \d+ kB, about \d+ kB smaller: by the share of events, and states that "
+        "stay take more",
+        would[3],
+    )
     assert pruned[4:] == ["Texts       gone from the file and its -wal"]
     check_closed(path)
 

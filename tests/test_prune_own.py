@@ -76,6 +76,8 @@ def test_what_a_version_that_fails_has_not_taken_stays(
         for line in LINES[200:]:
             opened.append_ndjson([line])
         if not by_itself:
+            dry = opened.prune(keep_events=50, dry_run=True)  # which does not fold it
+            assert (dry.event_count > 0, dry.held_by) == (True, None)
             report = opened.prune(keep_events=50)
             assert (report.event_count, report.held_by, report.held_at) == (0, "number", 0)
             assert opened.prune(keep_events=50, give_up=["number"], dry_run=True).event_count

@@ -87,7 +87,7 @@ Exit codes:
     metavar="SPAN",
     help="Forget the keys of pruned events that were used longer ago. Else all are kept.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and about how much.")
 @json_option
 def prune(path: Path, *, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Delete the oldest events of JOURNAL for good, and keep what became of them.
@@ -214,4 +214,4 @@ def _file_text(report: "PruneReport") -> str:
     kept = report.freed_bytes - report.returned_bytes
     if kept > 0:
         text += f", {about}{size_text(kept)} got free in it"
-    return text
+    return f"{text}: by the share of events, and states that stay take more" if about else text

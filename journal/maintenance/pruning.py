@@ -68,8 +68,9 @@ class PruneReport(BaseModel):
     they ended in. `held_by` is what kept more from going: the name of a projection or subscription
     that has not come so far, or the id of an open session, and `held_at` the last position that may
     go for it; None: nothing. `freed_bytes` got free in
-    the file, `returned_bytes` of them are not in it any more; of a dry run the former is an
-    estimate, and the latter what is more than a tenth of the file. `erased` tells whether the
+    the file, `returned_bytes` of them are not in it any more. Of a dry run these and `file_bytes`
+    are estimates by the share of events that go: states that stay take more, so the file gets
+    larger than that, by far where many sessions are open. `erased` tells whether the
     deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they go
     when it is pruned again after that (rarely, the first bytes of a page keep some characters of
     one: then it is False as well). What an application's own projections keep of them is left to

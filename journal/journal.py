@@ -885,7 +885,8 @@ class Journal:
         Args:
             before: events before this position, or with an earlier timestamp.
             keep_events: all but so many of the latest events; 0: all.
-            keep_bytes: as many of the oldest as it takes to make the file no larger than this.
+            keep_bytes: as many of the oldest as it takes to make the file no larger than this;
+                what stays of them may take more, see `Retention`.
             keep_age: events older than this.
             shipped: what was shipped, as the JSON beside a shipped file says: if it begins no later
                 than this journal, has the same digests, and nothing is redacted in it.

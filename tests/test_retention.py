@@ -21,6 +21,7 @@ from journal import (
     Retention,
     SessionClosed,
     SessionId,
+    StreamCreated,
     StreamFailed,
     StreamId,
     parse_event,
@@ -58,6 +59,35 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "a.db"
+
+
+def test_what_is_open_takes_as_much_as_the_readme_says(path: Path) -> None:
+    sizes, count = [], 2_000
+    keeping = Retention(keep_bytes=100_000)
+    with Journal.open(path, durability="normal", retention=keeping) as journal:
+        for _ in range(2):
+            for _ in range(count):
+                session, stream = SessionId.new(), StreamId.new()
+                created = StreamCreated(session_id=session, stream_id=stream, timestamp=NOON)
+                journal.append_events([activated(session), created])
+            journal.prune(keep_bytes=100_000)
+            assert journal.event_count() == 0
+            sizes.append(pages_of(journal.connection()).used_bytes)
+    assert sizes[0] > 100_000
+    assert (sizes[1] - sizes[0]) / (2 * count) == pytest.approx(400, rel=0.15)
+
+
+def test_a_key_takes_as_much_as_the_readme_says(path: Path) -> None:
+    sizes, count = [], 1_500
+    keeping = Retention(keep_events=BLOCK)
+    with Journal.open(path, durability="normal", retention=keeping) as journal:
+        session = SessionId.new()
+        for first in (0, count):
+            for at in range(first, first + count):
+                journal.append_events([activated(session)], key=f"order-{at}")
+            journal.prune(keep_events=0)
+            sizes.append(pages_of(journal.connection()).used_bytes)
+    assert (sizes[1] - sizes[0]) / count == pytest.approx(120, rel=0.15)
 
 
 @pytest.fixture

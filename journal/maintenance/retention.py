@@ -34,7 +34,10 @@ class Retention:
 
     Attributes:
         keep_events: how many of the latest events are kept.
-        keep_bytes: how large the file may get, without its -wal.
+        keep_bytes: how large the file may get, without its -wal. It gets larger by some blocks,
+            and where what stays takes more: some 400 bytes for each session or stream that has not
+            ended, some 120 for each key, and the states of an application's own projections. Then
+            every sealed block goes, and the file is still larger.
         keep_age: how long events are kept, by their timestamps; see `Journal.prune`.
         keep_open: keep everything from the first event of an open session on.
         give_up: the projections and subscriptions that need not have come so far.

@@ -697,7 +697,8 @@ class Journal:
         """Add a projection of your own. It is kept in the file, and caught up when it is read.
 
         Raises:
-            ValueError: the name is taken or empty, or the version is not 1 or more.
+            ValueError: the name is empty, or taken, by a projection or by a subscription; or the
+                version is not 1 or more.
         """
         self._projections.register(projection)
 

@@ -34,6 +34,7 @@ from journal import (
 )
 from journal.errors import JournalError
 from journal.events import AnyEvent
+from journal.file.checkpoints import Checkpoint, write_checkpoint
 from journal.projections import own_states
 
 A, B, C = SESSIONS
@@ -314,6 +315,45 @@ def test_a_name_that_is_taken_or_a_version_that_is_none_is_refused(
 
     journal.append_events(SOME)
     assert journal.state("taken") == 0
+
+
+SUBSCRIBED = "INSERT INTO checkpoint VALUES ('reader', 'subscription', 1, 2, 1)"
+
+
+def test_a_projection_is_refused_under_the_name_of_a_subscription(path: Path) -> None:
+    """Be the subscription there when it is registered, or come between that and its first fold."""
+    reader = Projection("reader", 1, 0, lambda number, _: number + 1)
+    text = "a subscription of this journal is called 'reader': expected another name"
+    with Journal.open(path) as journal:
+        journal.append_events([activated(A)] * 5)
+        journal.register(reader)
+        with apsw.Connection(str(path)) as file:
+            file.execute(SUBSCRIBED)
+        with pytest.raises(ValueError, match=text):
+            journal.state("reader")
+        with pytest.raises(ValueError, match=text):
+            journal.prune(keep_events=0)
+        assert journal.event_count() == 5
+    for read_only in (True, False):
+        with Journal.open(path, read_only=read_only) as journal:
+            with pytest.raises(ValueError, match=text):
+                journal.register(reader)
+            assert [status.name for status in journal.projections()] == ["sessions", "streams"]
+            found = journal.connection().execute("SELECT * FROM checkpoint WHERE name = 'reader'")
+            assert list(found) == [("reader", "subscription", 1, 2, 1)]
+
+
+def test_a_subscription_is_refused_under_the_name_of_a_projection(
+    journal: Journal, path: Path
+) -> None:
+    journal.register(Projection("reader", 1, 0, lambda number, _: number + 1))
+    journal.append_events([activated(A)] * 5)
+    assert journal.state("reader") == 5
+    text = "a projection of this journal is called 'reader': expected another name"
+    with apsw.Connection(str(path)) as file, pytest.raises(ValueError, match=text):
+        write_checkpoint(file, "reader", "subscription", Checkpoint(1, 2, 1))
+    (status,) = (it for it in journal.projections() if it.name == "reader")
+    assert status.position == 5
 
 
 def test_another_version_is_made_anew_by_itself(path: Path) -> None:

@@ -62,10 +62,28 @@ def _checked(connection: apsw.Connection, name: str, row: Any, last_position: in
     return Checkpoint(version, position, since)
 
 
+def check_name(connection: apsw.Connection, name: str, checkpoint_type: CheckpointType) -> None:
+    """Refuse a name that a checkpoint of another type has.
+
+    Raises:
+        ValueError: it is so.
+    """
+    found: Any = connection.execute("SELECT type FROM checkpoint WHERE name = ?", (name,)).get
+    if found not in (None, checkpoint_type):
+        message = f"a {found} of this journal is called {name!r}: expected another name for "
+        message += f"the {checkpoint_type}"
+        raise ValueError(message)
+
+
 def write_checkpoint(
     connection: apsw.Connection, name: str, checkpoint_type: CheckpointType, at: Checkpoint
 ) -> None:
-    """Write how far somebody has come, in the transaction in which that becomes true."""
+    """Write how far somebody has come, in the transaction in which that becomes true.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    check_name(connection, name, checkpoint_type)
     connection.execute(
         "INSERT OR REPLACE INTO checkpoint (name, type, version, position, since)"
         " VALUES (?, ?, ?, ?, ?)",

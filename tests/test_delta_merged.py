@@ -68,6 +68,29 @@ def test_deltas_in_any_order_make_the_whole(
     assert origin.absent == (((1, 250),) if pruned else ())
 
 
+def absent_by_label(path: Path) -> dict[str | None, tuple[tuple[int, int], ...]]:
+    with Journal.open(path, read_only=True) as opened:
+        found = opened.origins()
+    assert found.complete
+    return {it.label: it.absent for it in found.origins}
+
+
+def test_what_lies_before_a_delta_is_absent_in_it(tmp_path: Path) -> None:
+    """Of the journal itself, and of each that was merged into it."""
+    with Journal.open(tmp_path / "a.db", label="a") as opened:
+        opened.append_ndjson(LINES[:130])
+    delta = ship(tmp_path / "a.db", tmp_path / "delta.db", after=120).path
+    assert absent_by_label(delta) == {"a": ((1, 100),)}
+    with Journal.open(tmp_path / "fleet.db", label="fleet") as opened:
+        opened.append_ndjson(LINES[:60])
+    merge(tmp_path / "fleet.db", tmp_path / "a.db")
+    delta = ship(tmp_path / "fleet.db", tmp_path / "late.db", after=120).path
+    with Journal.open(delta, read_only=True) as opened:
+        first = opened.info().first_position
+    assert absent_by_label(delta) == {"a": ((1, first - 61),), "fleet": ((1, 60),)}
+    assert absent_by_label(tmp_path / "fleet.db") == {"a": (), "fleet": ()}
+
+
 def test_a_delta_of_another_branch_is_found(tmp_path: Path) -> None:
     live = add(tmp_path / "a.db", 0, 130)
     (tmp_path / "b.db").write_bytes(live.read_bytes())

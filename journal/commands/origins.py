@@ -52,7 +52,8 @@ def origins(path: Path, *, as_json: bool) -> None:
     """Show which journals the events in JOURNAL were appended to, and what is missing of each.
 
     FIRST and LAST are positions in those journals. ABSENT is how many of them are gone from JOURNAL
-    or from what was merged into it, and not waited for; WAITING is how many are missing and might
+    or from what was merged into it, and not waited for, or lie before JOURNAL if that is a delta;
+    WAITING is how many are missing and might
     still come. A BRANCH is a second history of a journal, since the two parted. `journal events
     --origin` takes a LABEL, JOURNAL or BRANCH. Sessions that several journals have events of are
     listed, too.

@@ -61,7 +61,8 @@ class MergedOrigin(BaseModel):
     last_position: int | None
     """That of the last one that ever was."""
     absent: tuple[tuple[int, int], ...]
-    """Ranges that are not waited for: they are gone by what sources say, or were pruned here."""
+    """Ranges that are not waited for: they are gone by what sources say, or were pruned here, or
+    lie before the events of a delta, if the file is one."""
     waiting: tuple[tuple[int, int], ...]
     """Ranges that are missing, and that no source has declared absent."""
     parted_after: int | None
@@ -173,7 +174,7 @@ def _origin(history: History) -> MergedOrigin | None:
         event_count=sum(last - first + 1 for first, last in held),
         first_position=held[0].first if held else None,
         last_position=known[-1].last if known else None,
-        absent=tuple(joined(iter(minus(declared, held)))),
+        absent=tuple(minus(joined(iter(sorted((*known, *declared)))), held)),
         waiting=tuple(waiting),
         parted_after=history.begins_after if history.key[1] else None,
     )

@@ -175,7 +175,7 @@ def _page(report: "PruneReport", bytes_max: int | None) -> list[str]:
         facts["Texts"] = whose + (
             "gone from the file and its -wal"
             if report.erased
-            else "still in the file, until nobody reads and its -wal is brought into it"
+            else "still in the file, as somebody reads or writes it: prune it again after that"
         )
     return [f"{name:<12}{text}" for name, text in facts.items()]
 

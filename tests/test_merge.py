@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -667,6 +668,26 @@ def test_what_follows_a_cut_goes_on_only_with_what_was_before_it(
     check(fleet)
 
 
+def test_what_is_missing_of_one_history_waits_where_the_other_has_those_positions(
+    tmp_path: Path, fleet: Path, parted: tuple[Path, Path]
+) -> None:
+    one, other = parted
+    merge(fleet, one)
+    merge(fleet, other)
+    append(other, 346, 375)
+    late = delta(other, tmp_path / "late.db", 155)
+    append(one, 231, 299)
+    merge(fleet, one, late)
+
+    done = merge(fleet, other)
+
+    assert [it.positions for it in done.waiting] == [((130, 150),)]
+    done = merge(fleet, one, other, rewrite=True)
+    assert not done.waiting
+    assert len(lines(fleet)) == 84 + 30 + 69 + 45 + 30
+    check(fleet)
+
+
 # What the sources can be checked by
 
 
@@ -737,19 +758,48 @@ def redacted(path: Path, to: Path) -> Path:
         return opened.ship(to, redact=BLANK).path
 
 
-def test_what_redaction_kept_apart_is_there_once_when_the_original_comes(
-    tmp_path: Path, fleet: Path
-) -> None:
-    """Where its block is redacted, nothing tells up to where a history is another one."""
+def test_what_is_the_same_but_for_redacted_texts_is_there_once(tmp_path: Path, fleet: Path) -> None:
+    """In a block that is redacted, no digest tells up to where a history is another one."""
     one, other = tmp_path / "a.db", tmp_path / "b.db"
     failing(one, 4, "a")
     copy(one, other)
     failing(other, 5, "b")
     append(one, 201, 202)
-    assert merge(fleet, one, redacted(other, tmp_path / "redacted.db")).added_count == 6 + 9
+    done = merge(fleet, one, redacted(other, tmp_path / "redacted.db"))
+    assert [(it.event_count, it.parted_after) for it in done.origins] == [(6, None), (5, 4)]
+    assert lines(fleet)[:6] == lines(one)
+    check(fleet)
     done = merge(fleet, other, rewrite=True)
-    assert done.added_count == 0
-    assert len(lines(fleet)) == 6 + 5
+    assert (done.rewritten, done.added_count) == (True, 0)
+    assert lines(fleet) == [*lines(one), *lines(other)[4:]]
+    check(fleet)
+
+
+@pytest.mark.parametrize("order", [*permutations(["a", "b", "a.redacted", "b.redacted"])])
+def test_two_histories_and_redacted_shipments_of_them_are_two(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    one, other = tmp_path / "a", tmp_path / "b"
+    append(one, 1, 4)
+    failing(one, 1, "a")
+    copy(one, other)
+    append(one, 201, 230)
+    append(other, 301, 304)
+    for path in (one, other):
+        redacted(path, tmp_path / f"{path.name}.redacted")
+    sources = [tmp_path / name for name in order]
+    for number, counts in enumerate(((4,), (1, 3), (2, 2), (1, 1, 2), (1, 1, 1, 1))):
+        fleet, left = tmp_path / f"fleet{number}", sources
+        for count in counts:
+            done = merge(fleet, left[:count])
+            left = left[count:]
+        assert len(lines(fleet)) == 5 + 30 + 4
+        assert len(done.origins) == 2
+        done = merge(fleet, sources, rewrite=True)
+        assert sorted(lines(fleet)) == sorted(lines(one) + lines(other)[5:])
+        assert not done.waiting
+        again = merge(fleet, sources, rewrite=True)
+        assert (again.rewritten, again.origins) == (False, done.origins)
     check(fleet)
 
 

@@ -5,7 +5,7 @@ goes on from or that was merged into it.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -211,26 +211,55 @@ class History:
     @cached_property
     def begins_after(self) -> int:
         """The position where another branch ends that it parted from; 0 where there is none."""
-        if not self.key[1]:
-            return 0
-        return max((gap.last for gap in self.gaps if gap.reason == OTHER_BRANCH), default=0)
+        return 0 if self._parting is None else self._parting.last
 
     @cached_property
     def parent(self) -> "History | None":
         """The branch that it parted from, if the file has that."""
-        begins = self.begins_after
-        digest = next((it.digest_after for it in self.gaps if it.last == begins), None)
-        if not begins or digest is None:
+        parting = self._parting
+        if parting is None:
             return None
         for key in _keys_of(self.connection, self.key[0]):
             other = History(self.connection, key)
-            if (
-                key != self.key
-                and other.begins_after < begins
-                and other.digest_at(begins) == digest
-            ):
+            if key == self.key or other.begins_after >= parting.last:
+                continue
+            if parting.counts == key[1]:
+                return other
+            # Earlier versions wrote no name there, and a digest always.
+            if parting.counts is None and other.digest_at(parting.last) == parting.digest_after:
                 return other
         return None
+
+    @cached_property
+    def _parting(self) -> Gap | None:
+        """What is said of the positions up to where it parted from another branch."""
+        found = (gap for gap in self.gaps if gap.reason == OTHER_BRANCH) if self.key[1] else ()
+        return max(found, key=lambda gap: gap.last, default=None)
+
+    def line(self) -> Iterator[tuple["History", int]]:
+        """Yield it, the branch that it parted from, and so on, each with where it counts up to."""
+        history: History | None = self
+        up_to = self.last
+        while history is not None:
+            yield history, up_to
+            up_to, history = history.begins_after, history.parent
+
+    def known_in_line(self) -> list[Interval]:
+        """Return `known`, of it and those that it parted from."""
+        return self._in_line(History.known)
+
+    def held_in_line(self) -> list[Interval]:
+        """Return `held`, of it and those that it parted from."""
+        return self._in_line(History.held)
+
+    def _in_line(self, positions: Callable[["History"], list[Interval]]) -> list[Interval]:
+        found = (
+            Interval(max(first, history.begins_after + 1), min(last, up_to))
+            for history, up_to in self.line()
+            for first, last in positions(history)
+            if last > history.begins_after and first <= up_to
+        )
+        return joined(iter(sorted(found)))
 
     # What it says of them
 
@@ -422,12 +451,19 @@ class History:
             rows: Any = self.connection.execute(_ROWS_SQL, ends).fetchall()
             yield rows
 
+    def events(self, first: int, last: int) -> list[BlockRow]:
+        """Return the same as a whole."""
+        return [row for rows in self.texts(first, last) for row in rows]
+
     def rows(self, first: int, last: int) -> list[Any]:
         """Return the rows of the events at some positions, as the file stores them.
 
         That is position, code of the kind, numbers of session and stream, timestamp, data.
         """
         found: list[Any] = []
+        if first <= self.begins_after and self.parent is not None:
+            found = self.parent.rows(first, min(last, self.begins_after))
+            first = self.begins_after + 1
         for run in self.runs(first):
             if run.first > last:
                 break
@@ -496,6 +532,11 @@ def minus(intervals: list[Interval], others: list[Interval]) -> list[Interval]:
         if begin <= last:
             found.append(Interval(begin, last))
     return found
+
+
+def shared(intervals: list[Interval], others: list[Interval]) -> list[Interval]:
+    """Return what is in some intervals and in others as well; both are in order."""
+    return minus(intervals, minus(intervals, others))
 
 
 def _without(interval: Interval, extent: Extent) -> list[Interval]:

@@ -26,6 +26,7 @@ from journal.maintenance.histories import (
     branches_of,
     clipped,
     minus,
+    shared,
 )
 from journal.maintenance.keeping import (
     Keys,
@@ -89,6 +90,7 @@ class Merging:
         parts.sort(
             key=lambda part: (
                 part.held[0].first,
+                part.is_redacted,
                 part.path != self._old,
                 -part.held[-1].last,
                 part.head,
@@ -96,22 +98,28 @@ class Merging:
         )
         ends = self._ends(parts[0].key[0])
         parts = self._unknown(parts)
-        # What follows in a part is never earlier than it was when it was put here.
-        queue = [(part.held[0].first, number) for number, part in enumerate(parts)]
+        # Originals before redacted parts that have the same positions.
+        queue = [(it.held[0].first, it.is_redacted, number) for number, it in enumerate(parts)]
         heapq.heapify(queue)
+        decided: dict[int, int] = {}  # how much had been placed when the branch of a part was found
         while queue:
-            first, number = heapq.heappop(queue)
+            first, _, number = heapq.heappop(queue)
             part = parts[number]
             following = _following(part, ends)
-            if following is None or following.first == first:
-                if part.branch is None:
+            if part.branch is None or following is None or following.first == first:
+                if decided.get(number) != self.added_count:
+                    # Found anew where others were placed since: it may be known only by them.
                     part.branch = self._branch_of(part, ends)
-                    following = _following(part, ends)
                 elif following is not None:
-                    ends[part.branch] = self._place(part, following)
-                    following = _following(part, ends)
+                    if part.is_redacted:
+                        originals = (at for at, is_redacted, _ in queue if not is_redacted)
+                        last = min((following.last, *(at - 1 for at in originals)))
+                        following = Interval(first, last)
+                    ends[part.branch or ""] = self._place(part, following)
+                decided[number] = self.added_count
+                following = _following(part, ends)
             if following is not None:
-                heapq.heappush(queue, (following.first, number))
+                heapq.heappush(queue, (following.first, part.is_redacted, number))
         if parts:
             self._note_waiting(parts)
 
@@ -143,6 +151,7 @@ class Merging:
     def _branch_of(self, part: Part, ends: dict[str, int]) -> str:
         """Return which branch of its journal a part goes on with, a new one where it is another."""
         source = self._history(part)
+        part.parting = None
         with self._database.read() as connection:
             branches = branches_of(connection, part.key[0])
             found = [(agreement(branch, source), branch) for branch in branches if branch.last]
@@ -155,17 +164,13 @@ class Merging:
             if best.state != "parted" and not branch.is_own:
                 return branch.key[1]
             # What the merged journal appended itself is not to be gone on with by another file.
-            digest = source.digest_at(best.position)
-            joins = bool(best.position) and digest is not None
-            joins = joins and digest == branch.digest_at(best.position)
+            digests = {source.digest_at(best.position), branch.digest_at(best.position)} - {None}
         name = _name_of(source, best.position)
-        if name not in ends:
-            if joins:
-                gap = Gap(1, best.position, OTHER_BRANCH, None, None, None, None, digest, None, "")
-                with self._database.write() as connection:
-                    begin_merging(connection)
-                    write_gap(connection, (part.key[0], name), gap)
-            ends[name] = best.position
+        ends.setdefault(name, best.position)
+        if best.position and len(digests) < 2:
+            digest = next(iter(digests), None)
+            known: Any = (None, None, None, digest, None, "")
+            part.parting = Gap(1, best.position, OTHER_BRANCH, branch.key[1], *known)
         return name
 
     def _place(self, part: Part, interval: Interval) -> int:
@@ -181,6 +186,8 @@ class Merging:
                 placer = self._current_placer(connection)
                 placer.complete()
                 first_here = placer.position + 1
+                if part.parting is not None and not History(connection, key).known():
+                    write_gap(connection, key, part.parting)
                 self._write_gaps(connection, key, part, first)
                 begun: list[Block] = []
                 for piece in _pieces(self._history(part), first, interval.last):
@@ -228,7 +235,7 @@ class Merging:
         """Return the block as it was before it was redacted, if another source has it."""
         whole = Interval(block.first, block.last)
         for other in self._parts[part.key[0]]:
-            if other is part or minus([whole], other.held):
+            if other is part or minus([whole], other.held_in_line):
                 continue
             original = self._history(other)
             self._sources.connection(part.path)  # so that it stays open
@@ -270,26 +277,23 @@ class Merging:
             branches = {it.key[1]: it for it in branches_of(connection, parts[0].key[0])}
             for part in parts:
                 branch = branches.get(part.branch or "")
-                known: list[Interval] = []
-                while branch is not None:
-                    known += branch.known()
-                    branch = branch.parent
-                part.waiting = minus(part.held, sorted(known))
-                branch = branches.get(part.branch or "")
+                part.waiting = minus(part.held, branch.known_in_line() if branch else [])
                 if branch is not None and not part.is_redacted:
-                    part.originals = list(self._originals(part, branch))
+                    part.originals = sorted(self._originals(part, branch))
 
     def _originals(self, part: Part, branch: History) -> Iterator[Interval]:
-        """Yield the positions of blocks that are redacted here, and not in a source."""
+        """Yield the positions in redacted blocks here that have other texts in a source."""
         source: History | None = None
-        for block in branch.blocks():
-            whole = Interval(block.first, block.last)
-            if block.salt is not None or minus([whole], part.held):
-                continue
-            source = source or self._history(part)
-            found = source.block_at(block.first)
-            if found is not None and found.salt is not None and found.digest == block.digest:
-                yield whole
+        held = shared(part.held_in_line, branch.held_in_line())
+        for owner, up_to in branch.line():
+            for block in owner.blocks():
+                if block.salt is not None:
+                    continue
+                source = source or self._history(part)
+                whole = Interval(block.first, min(block.last, up_to))
+                for first, last in shared([whole], held):
+                    if source.events(first, last) != branch.events(first, last):
+                        yield Interval(first, last)
 
 
 def _check_alone(connection: apsw.Connection, key: Key, first: int) -> None:
@@ -330,10 +334,9 @@ def _following(part: Part, ends: dict[str, int]) -> Interval | None:
     return None
 
 
-def _closeness(found: Agreement, branch: History) -> tuple[int, int, bool]:
+def _closeness(found: Agreement, branch: History) -> tuple[int, bool, bool]:
     """Return what is larger, the better a source goes on with a branch."""
-    rank = {"same": 2, "unproven": 1, "parted": 0}[found.state]
-    return rank, found.position if rank != 1 else 0, not branch.key[1]
+    return found.seen, found.state != "parted", not branch.key[1]
 
 
 def _name_of(source: History, parted: int) -> str:
@@ -342,8 +345,7 @@ def _name_of(source: History, parted: int) -> str:
     first = max(first, parted + 1)
     digest = source.digest_at(first)
     if digest is None:
-        rows = [row for some in source.texts(first, first) for row in some]
-        digest = hashlib.sha256(to_json(rows)).hexdigest()
+        digest = hashlib.sha256(to_json(source.events(first, first))).hexdigest()
     return digest
 
 
@@ -370,7 +372,7 @@ def _extended(history: History, block: Block, last: int) -> Block | None:
     content = history.content(block.first, last, block.salt or "")
     if digest is None or content is None:
         return None
-    times = [row[4] for rows in history.texts(block.first, last) for row in rows]
+    times = [row[4] for row in history.events(block.first, last)]
     return block._replace(
         last=last,
         smallest_ns=min(times),

@@ -99,9 +99,9 @@ def _check_nothing_is_lost(path: Path, before: apsw.Connection, into: Database) 
 def _held_as_before(connection: apsw.Connection, old: History) -> Iterator[Interval]:
     """Yield at which positions of a history there are its events again, and not redacted since."""
     for new in branches_of(connection, old.key[0]):
-        branch: History | None = new
-        up_to = _same_up_to(new, old)
-        while branch is not None and up_to:
+        same_up_to = _same_up_to(new, old)
+        for branch, end in new.line():
+            up_to = min(end, same_up_to)
             redacted = [
                 Interval(block.first, block.last)
                 for block in branch.blocks()
@@ -110,7 +110,6 @@ def _held_as_before(connection: apsw.Connection, old: History) -> Iterator[Inter
             for first, last in minus(branch.held(), redacted):
                 if first <= up_to:
                     yield Interval(first, min(last, up_to))
-            up_to, branch = branch.begins_after, branch.parent  # until there, it is that one
 
 
 def _same_up_to(new: History, old: History) -> int:

@@ -19,6 +19,7 @@ from journal.file.names import kinds_of
 from journal.file.paths import absolute, beside, check_readable, resolved
 from journal.maintenance.histories import (
     Block,
+    Gap,
     History,
     Interval,
     Key,
@@ -53,12 +54,16 @@ class Part:
     label: str | None
     held: list[Interval]
     """The positions of its events, as they are in that journal."""
+    held_in_line: list[Interval]
+    """The same, and those of the branches that it parted from."""
     smallest_ns: int
     """The earliest time in its first block, for a good order of the journals."""
     head: str
     is_redacted: bool
     branch: str | None = None
     """The branch that it belongs to in the merged file, once that is known."""
+    parting: Gap | None = None
+    """Where that parts from another one, if it is new."""
     waiting: list[Interval] = field(default_factory=list)
     """The positions that could not be placed, as later ones were."""
     originals: list[Interval] = field(default_factory=list)
@@ -199,6 +204,7 @@ def _part(path: Path, history: History, held: list[Interval], *, is_redacted: bo
         key=history.key,
         label=history.label(),
         held=held,
+        held_in_line=history.held_in_line(),
         smallest_ns=0 if block is None else block.smallest_ns,
         head=history.digest_at(held[-1].last) or "",
         is_redacted=is_redacted,
@@ -276,12 +282,9 @@ def check_block(
     wanted = block.content_digest if block.salt is not None else block.redacted_digest
     content = history.content(first, last, block.salt or "")
     if content is None:
+        if first <= history.begins_after:
+            held = history.held_in_line()
         here = _count_in(held, first, last)
-        above, end = history.parent, min(last, history.begins_after)
-        while above is not None and first <= end:  # of which some may be gone, too
-            here += _count_in(above.held(), max(first, above.begins_after + 1), end)
-            end = min(end, above.begins_after)
-            above = above.parent
         is_right = here < last - first + 1 and here == sum(map(len, history.texts(first, last)))
     else:
         is_right = content == wanted

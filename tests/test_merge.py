@@ -600,6 +600,36 @@ def test_a_block_of_which_both_parts_were_pruned_is_no_damage(
     assert merge(tmp_path / "again.db", fleet).added_count == 84 + 30 + 45 - first + 1
 
 
+@pytest.mark.parametrize("before", [41, 85, 101, 121, 160])
+def test_what_is_pruned_of_two_histories_stays_away(
+    tmp_path: Path, fleet: Path, parted: tuple[Path, Path], before: int
+) -> None:
+    one, other = parted
+    common = delta(one, tmp_path / "common.db", 0)
+    early = tmp_path / "early.db"
+    copy(other, early)
+    merge(fleet, one)
+    merge(fleet, other)
+    with Journal.open(fleet) as opened:
+        opened.prune(before=before)
+        left = opened.event_count()
+
+    for source in (one, other, common, early):
+        done = merge(fleet, source)
+        assert (done.added_count, done.waiting) == (0, ())
+        assert [it.parted_after for it in done.origins] == [None, 84]
+
+    assert len(lines(fleet)) == left
+    append(other, 346, 360)
+    append(one, 231, 240)
+    assert merge(fleet, one, other).added_count == 15 + 10
+    check(fleet)
+    region = tmp_path / "region.db"
+    assert len(merge(region, fleet).origins) == 2
+    assert sorted(lines(region)) == sorted(lines(fleet))
+    check(region)
+
+
 def test_both_histories_go_on(tmp_path: Path, fleet: Path, parted: tuple[Path, Path]) -> None:
     one, other = parted
     merge(fleet, one)

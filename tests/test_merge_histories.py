@@ -36,18 +36,18 @@ class World:
         self.histories: dict[Path, tuple[int, ...]] = {}
         self.sources: list[Source] = []
         self.next = 1
-        self._append(self.path(), (), rng.randint(1, 24))
+        self.append(self.path(), rng.randint(1, 24))
 
     def path(self) -> Path:
         return self.folder / f"{len(self.histories)}-{len(self.sources)}.db"
 
-    def _append(self, path: Path, before: tuple[int, ...], count: int) -> None:
+    def append(self, path: Path, count: int) -> None:
         numbers = range(self.next, self.next + count)
         self.next += count
         with Journal.open(path) as opened:
             for number in numbers:
                 opened.append_events([self._event(number)])
-        self.histories[path] = (*before, *numbers)
+        self.histories[path] = (*self.histories.get(path, ()), *numbers)
 
     def _event(self, number: int) -> AnyEvent:
         event = activated(SESSION, number)
@@ -65,22 +65,24 @@ class World:
         numbers = self.histories[path]
         match self.rng.choice(["append", "part", "ship", "ship", "delta"]):
             case "append":
-                self._append(path, numbers, self.rng.randint(1, 14))
+                self.append(path, self.rng.randint(1, 14))
             case "part" if len(self.histories) < 4:
                 copy = shutil.copy(path, self.path())
-                self._append(copy, numbers, self.rng.randint(1, 14))
+                self.histories[copy] = numbers
+                self.append(copy, self.rng.randint(1, 14))
             case "ship":
                 self.ship(path, None)
             case "delta":
                 self.ship(path, self.rng.randrange(len(numbers)))
 
-    def ship(self, path: Path, after: int | None) -> None:
+    def ship(self, path: Path, after: int | None, *, redact: bool | None = None) -> None:
         numbers, to = self.histories[path], self.path()
-        redact = BLANK if self.rng.random() < 0.5 else None
+        if redact is None:
+            redact = self.rng.random() < 0.5
         with Journal.open(path, read_only=True) as opened:
-            shipped = opened.ship(to, after=after, redact=redact)
+            shipped = opened.ship(to, after=after, redact=BLANK if redact else None)
         first = shipped.first_position or 1
-        source = Source(to, numbers[first - 1 :], numbers[: first - 1], redact is not None)
+        source = Source(to, numbers[first - 1 :], numbers[: first - 1], redact)
         self.sources.append(source)
 
 
@@ -145,6 +147,31 @@ def run(seed: int) -> None:
         assert (again.added_count, again.rewritten, again.origins) == (0, False, done.origins)
         at_once = merge(world.folder / "at_once.db", rng.sample(paths, len(paths)))
         check(at_once, world.sources, is_settled=True)
+        pruned_stays_away(world, at_once.path)
+
+
+def pruned_stays_away(world: World, fleet: Path) -> None:
+    """Check that a file has nothing to gain from what it has pruned, and goes on."""
+    with Journal.open(fleet) as opened:
+        opened.prune(before=world.rng.randint(1, opened.last_position + 1))
+    left = numbers_of(fleet)
+    for source in world.rng.sample(world.sources, len(world.sources)):
+        done = merge(fleet, source.path)
+        assert (done.added_count, done.waiting) == (0, ())
+    ends = ends_of(world.sources)
+    path = next(path for path, numbers in world.histories.items() if numbers in ends)
+    before = world.histories[path]
+    world.append(path, 12)
+    world.ship(path, None, redact=False)
+    done = merge(fleet, [it.path for it in world.sources])
+    assert (done.added_count, len(done.origins)) == (12, len(ends))
+    assert {it.reason for it in done.waiting} <= {"they are redacted there"}
+    assert [abs(it) for it in numbers_of(fleet)] == [
+        *map(abs, left),
+        *world.histories[path][len(before) :],
+    ]
+    verified = verify(fleet, full=True)
+    assert verified.sound, verified.findings
 
 
 @pytest.fixture(autouse=True)

@@ -164,13 +164,12 @@ class Merging:
             if best.state != "parted" and not branch.is_own:
                 return branch.key[1]
             # What the merged journal appended itself is not to be gone on with by another file.
-            digests = {source.digest_at(best.position), branch.digest_at(best.position)} - {None}
+            digest = source.digest_at(best.position) or branch.digest_at(best.position)
         name = _name_of(source, best.position)
         ends.setdefault(name, best.position)
-        if best.position and len(digests) < 2:
-            digest = next(iter(digests), None)
-            known: Any = (None, None, None, digest, None, "")
-            part.parting = Gap(1, best.position, OTHER_BRANCH, branch.key[1], *known)
+        if 0 < best.position == best.seen:
+            rest: Any = (None, None, None, digest, None, "")
+            part.parting = Gap(1, best.position, OTHER_BRANCH, branch.key[1], *rest)
         return name
 
     def _place(self, part: Part, interval: Interval) -> int:

@@ -179,9 +179,9 @@ def much(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_append_makes_one_step_while_little_is_left_to_do(much: Path) -> None:
     with Journal.open(much, retention=Retention(keep_events=1_350)) as journal:
-        for number in range(1, 19):  # one to fold a block, four to make its cut ready, one to cut
+        for number in range(1, 16):  # one to fold a block, three to make its cut ready, one to cut
             journal.append_events(EVENTS[:1])
-            assert cut_of(journal) == number // 6 * BLOCK
+            assert cut_of(journal) == number // 5 * BLOCK
         journal.append_events(EVENTS[:220])
         assert cut_of(journal) == (3 + 4) * BLOCK  # all that it has given away
     check_closed(much)

@@ -10,10 +10,11 @@ import pytest
 import test_prune_model
 from hypothesis import settings
 from prune_support import BLOCK, check_against, check_closed, small_blocks
-from support import LONG_ROUNDS, NOON, activated
+from support import LONG_ROUNDS, NOON, activated, started
+from test_kinds import unknown
 from test_retention import EVENTS, cut_of
 
-from journal import Journal, Retention, SessionClosed, SessionId
+from journal import Journal, Retention, SessionClosed, SessionId, StreamId
 from journal.events import AnyEvent
 from journal.file.extent import Extent
 from journal.maintenance import retention
@@ -88,6 +89,98 @@ def test_nor_does_it_write_a_state_or_a_digest_again(
         assert cut_of(journal) >= 5 * BLOCK
     assert len(made) > 5 * 30
     assert in_cut == []
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(20, 20), (5, 13)])
+def test_no_step_makes_many_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, most: int
+) -> None:
+    """Where there are fifty to make, that is three steps of twenty, or the four that there may be.
+
+    In the cut itself none is made, and each is written once.
+    """
+    counts: list[int] = []
+    written: list[int] = []
+    text_of = bases._text_of
+
+    def count(*arguments: Any) -> str:
+        counts[-1] += 1
+        return text_of(*arguments)
+
+    def note(_kind: int, _database: str, table: str, row: int) -> None:
+        if table == "base_session":
+            written.append(row)
+
+    monkeypatch.setattr(bases, "_text_of", count)
+    monkeypatch.setattr(bases, "_READY_AT_ONCE", at_once)
+    going_on = [SessionId.new() for _ in range(BLOCK)]
+    with Journal.open(tmp_path / "a.db", retention=Retention(keep_events=100)) as journal:
+        assert journal._database._writer is not None
+        journal._database._writer.set_update_hook(note)
+        cuts: list[int] = []
+        for number in range(10 * BLOCK):
+            counts.append(0)
+            journal.append_events([activated(going_on[number % BLOCK])])
+            cuts.append(cut_of(journal))
+        assert journal.retention_failure is None
+        assert len(written) == cuts[-1] >= 5 * BLOCK
+    made_in_cuts = [count for at, count in enumerate(counts) if cuts[at] > cuts[at - 1]]
+    assert max(counts) == most
+    assert sum(made_in_cuts) == 0
+    assert sum(counts) >= cuts[-1]
+    check_closed(tmp_path / "a.db")
+
+
+def test_what_is_ready_is_made_anew_where_more_is_to_be_folded(
+    tmp_path: Path, folds: list[int]
+) -> None:
+    """With each append a session that was over goes on, so that its events are to be folded."""
+    sessions = [SessionId.new() for _ in range(300)]
+    going_on = [SessionId.new() for _ in range(10)]
+    events: list[AnyEvent] = []
+    for number, session in enumerate(sessions):
+        over = activated(session), SessionClosed(session_id=session, timestamp=NOON)
+        events += [activated(going_on[number % 10]), *over]
+    for name in ("a.db", "whole.db"):
+        with Journal.open(tmp_path / name, durability="normal") as journal:
+            journal.append_events(events)
+    whole = Journal.open(tmp_path / "whole.db", durability="normal")
+    retention = Retention(keep_events=100)
+    with whole, Journal.open(tmp_path / "a.db", retention=retention) as journal:
+        number = cut = 0
+        while cut < 8 * BLOCK:
+            for one in (whole, journal):
+                one.append_events([activated(sessions[cut // 3 + 1 + number])])
+            assert journal.retention_failure is None
+            number = 0 if cut_of(journal) > cut else number + 1
+            cut = cut_of(journal)
+        assert len(folds) == 2 * 8
+        check_against(journal, whole, cut)
+    check_closed(tmp_path / "a.db")
+
+
+def test_a_stream_that_is_known_later_changes_its_session(tmp_path: Path) -> None:
+    """Its first event is of an unknown kind, and of another session than the first that is folded.
+
+    In between is a cut.
+    """
+    sessions, streams = [[kind.new() for _ in range(60)] for kind in (SessionId, StreamId)]
+    with (
+        Journal.open(tmp_path / "whole.db", durability="normal") as whole,
+        Journal.open(
+            tmp_path / "a.db", durability="normal", retention=Retention(keep_events=100)
+        ) as journal,
+    ):
+        for one in (whole, journal):
+            for session, stream in zip(sessions, streams, strict=True):
+                one.append_ndjson([unknown("light_switched", session, stream)], unknown="keep")
+            for number in range(8 * BLOCK):
+                session, stream = sessions[(number + 1) % 60], streams[number % 60]
+                one.append_events([started(session, stream)])
+        assert journal.retention_failure is None
+        assert cut_of(journal) >= 4 * BLOCK
+        check_against(journal, whole, cut_of(journal))
+    check_closed(tmp_path / "a.db")
 
 
 @pytest.mark.parametrize("is_late", [False, True])

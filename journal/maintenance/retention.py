@@ -16,8 +16,9 @@ _STEPS_SECONDS: Final = 0.002
 """After so long, no further step is made, unless the append was large or much is left to do."""
 
 _STEPS_A_BLOCK: Final = 9
-"""It takes two steps to fold a block, four to make its cut ready, and one to make it, where nothing
-else is to be done. Whoever falls behind all the same makes whole cuts; see `_make_steps`."""
+"""It takes two steps to fold a block, three to six to make its cut ready, and one to make it, where
+nothing else is to be done. Whoever falls behind all the same makes whole cuts; see `_make_steps`.
+"""
 
 _STEPS_A_CUT_MAX: Final = 12
 """Then so many steps are made for each: a file of which little is folded takes more."""

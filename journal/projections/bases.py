@@ -6,8 +6,9 @@ more, and its number is never given again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import apsw
@@ -39,7 +40,7 @@ from journal.projections.lifecycle_states import (
     session_of_row,
 )
 from journal.projections.own_states import OwnFold
-from journal.projections.tables import storable
+from journal.projections.tables import COUNTER_MAX
 
 NOT_FOLDED = "not folded"
 """Stands for the state of what had only events of unknown kinds."""
@@ -82,11 +83,20 @@ _OLD_SQL = {
     "stream": "SELECT stream, events_before, session, state FROM base_stream WHERE stream",
 }
 
-_COUNTERS = "frames", "bytes", "batched_frames"
+_READY_AT_ONCE = 500
+"""So many rows take about as long to make as half of a block to fold. A block of a thousand events
+is about two thousand sessions and streams at most, but for the streams that end with a session."""
+
+_READY_STEPS_MAX = 4
+"""However many there are, as whoever waits for a cut makes a limited number of steps."""
+
+_COUNTERS = {"session": ("batched_frames",), "stream": ("frames", "bytes")}
 """What is added up from events, and may go beyond SQLite's integers."""
 
 _BASE_SESSION_COLUMNS = SESSION_COLUMNS[1:]
 _BASE_STREAM_COLUMNS = STREAM_COLUMNS[2:]
+_of_base_session = itemgetter(*_BASE_SESSION_COLUMNS)
+_of_base_stream = itemgetter(*_BASE_STREAM_COLUMNS)
 
 
 class Forgotten(NamedTuple):
@@ -209,11 +219,23 @@ class _Old(NamedTuple):
     state: str | None
 
 
+class _Ready:
+    """The rows of the sessions or streams that are sure to go on over the cut, made ahead."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.digests: list[int] = []
+        """Those of these rows, and of the ones that they replace."""
+
+    def keys(self) -> set[int]:
+        return {row[0] for row in self.rows}
+
+
 class Move:
     """One move of the base of the built-in projections, from the cut to a later position.
 
     Where many sessions go on over the cut, it takes some hundredths of a second to fold them and to
-    write their states as JSON. That can be done ahead, in earlier transactions.
+    make their rows. That can be done ahead, in earlier transactions.
     """
 
     def __init__(
@@ -232,9 +254,13 @@ class Move:
         self._asked_for: dict[str, set[int]] = {"session": set(), "stream": set()}
         self._texts: dict[str, dict[int, str | None]] = {"session": {}, "stream": {}}
         self._known_digests: dict[tuple[Any, ...], int] = {}
+        self._chosen: tuple[str, dict[str, Any]] | None = None
         self._folded: tuple[LifecycleStates, list[StoredEvent]] | None = None
         self._read: tuple[LifecycleStates, list[StoredEvent]] | None = None
-        self._not_written: list[str] = []
+        self._not_ready: list[tuple[str, State]] = []
+        self._at_once = 0
+        self._counts: dict[str, Counter[int]] = {}
+        self._ready = {"session": _Ready(), "stream": _Ready()}
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
     def is_of(self, connection: apsw.Connection, extent: Extent, up_to: int) -> bool:
@@ -243,42 +269,63 @@ class Move:
         return is_same and up_to == self._up_to
 
     def begin_ahead(self, figures: list[Figures]) -> bool:
-        """Read ahead what is to be folded, and the states before it; tell whether it has to be.
+        """Read ahead what is to be folded, and sessions before it; tell whether it has to be.
 
         It counts if by the move itself the same events are to be folded: those of sessions that are
         not over, as far as can be told by now. Nothing is written.
         """
         if self._has_base:
-            condition, values = self._of_others(figures)
-            rows = self._rows(condition, values)
-            self._read = self._read_states(rows), rows
+            self._chosen = self._of_others(figures)
+            rows = self._rows(*self._chosen)
+            states = self._fold.states(self._connection, "base", self._extent.cut)
+            self._take_sessions(states, rows)
+            self._read = states, rows
         return self._has_base
 
     def go_on_ahead(self) -> bool:
-        """Do the next part ahead: fold, or make JSON of states; tell whether there was one."""
+        """Do the next part ahead: fold, or make rows; tell whether there was one."""
         if self._read is not None:
             (states, rows), self._read = self._read, None
-            states.fold(rows)
-            self._folded = states, rows
-            self._not_written = ["stream", "session"]
-        elif self._folded is not None and self._not_written:
-            self._write_ahead(self._not_written.pop(), *self._folded)
+            self._take_streams(states, rows)
+            self._folded = self._after(states, rows)
+            self._not_ready = [("stream", state) for state in states.lifecycle.streams.values()]
+            self._not_ready += [("session", state) for state in states.lifecycle.sessions.values()]
+            self._at_once = max(_READY_AT_ONCE, -(-len(self._not_ready) // _READY_STEPS_MAX))
+        elif self._not_ready:
+            some = self._not_ready[-self._at_once :]
+            del self._not_ready[-self._at_once :]
+            for table in ("session", "stream"):
+                self._make_ready(table, [state for name, state in some if name == table])
         else:
             return False
         return True
 
-    def _write_ahead(self, table: str, states: LifecycleStates, rows: list[StoredEvent]) -> None:
-        """Make JSON of the states of sessions or streams, and the digests of old and new rows."""
-        is_session = table == "session"
-        changed = states.lifecycle.sessions if is_session else states.lifecycle.streams
-        counts = Counter([row[2 if is_session else 3] for row in rows])
-        for key, state in changed.items():
-            old = self._rows_of[table].get(key)
-            owner = () if is_session else (state[T_SESSION],)
-            before = 0 if old is None else old.events_before
-            self._digest(key, before + counts[key], *owner, self._text(table, state))
-        for key, row in self._rows_of[table].items():
-            self._digest(*_columns(table, key, row))
+    def _make_ready(self, table: str, states: list[State]) -> None:
+        """Make the rows of sessions or streams, and the digests of old and new ones.
+
+        If the same events are folded by the move itself, what has not ended is still what it is
+        now, and what has a later event still has one, so their rows are as good as written. Of the
+        others, JSON and digests are remembered.
+        """
+        keys = [state[0] for state in states]
+        heads, old_rows = self._heads(table, keys), self._old(table, keys)
+        ready, counts = self._ready[table], self._counts[table]
+        for state in states:
+            key = state[0]
+            old = old_rows.get(key)
+            count = counts[key] if old is None else old.events_before + counts[key]
+            is_known = old is None or old.state is not None  # else it may be another session's now
+            goes_on = _is_live(table, state) or heads[key][_LAST] > self._up_to
+            if is_known and goes_on:
+                row = _row(table, state, count, _text_of(table, state))
+                ready.rows.append(row)
+                ready.digests.append(row_digest(*row))
+                if old is not None:
+                    ready.digests.append(row_digest(*_columns(table, key, old)))
+            else:
+                self._digest(*_row(table, state, count, self._text(table, state)))
+                if old is not None:
+                    self._digest(*_columns(table, key, old))
 
     def made(self, extent: Extent, figures: list[Figures], *, with_uuids: bool) -> Forgotten:
         """Make it, and return what is forgotten."""
@@ -291,9 +338,9 @@ class Move:
         condition, values = self._of_others(figures)
         if "kept" in values:
             self._forget_what_is_over(values)
-        states, rows = self._states_at(self._rows(condition, values))
+        states, rows = self._states_at(condition, values)
         owners = self._move_streams(states, rows)
-        self._move_sessions(states, rows, owners)
+        self._move_sessions(states, owners)
         sql = "DELETE FROM projection_anomaly WHERE position <= ?"
         self._connection.execute(sql, (self._up_to,))
         version = self._fold.version - _mark_at(self._connection, self._up_to, figures)
@@ -305,21 +352,34 @@ class Move:
                 self._connection.execute("DELETE FROM base WHERE projection = ?", (name,))
         return self._forgotten
 
-    def _states_at(self, rows: list[StoredEvent]) -> tuple[LifecycleStates, list[StoredEvent]]:
-        """Return the states of what some events are about, after them, and these events."""
+    def _states_at(
+        self, condition: str, values: dict[str, Any]
+    ) -> tuple[LifecycleStates, list[StoredEvent]]:
+        """Return the states of what the chosen events are about, after them, and these events.
+
+        They are not read again where they were chosen alike ahead: no event ever changes.
+        """
+        if self._folded is not None and self._chosen == (condition, values):
+            return self._folded
+        rows = self._rows(condition, values)
         if self._folded is None or self._folded[1] != rows:
             for texts in self._texts.values():
                 texts.clear()
-            states = self._read_states(rows)
-            states.fold(rows)
-            self._folded = states, rows
+            self._ready = {"session": _Ready(), "stream": _Ready()}
+            states = self._fold.states(self._connection, "base", self._extent.cut)
+            self._take_sessions(states, rows)
+            self._take_streams(states, rows)
+            self._folded = self._after(states, rows)
         return self._folded
 
-    def _read_states(self, rows: list[StoredEvent]) -> LifecycleStates:
-        """Return the states of what some events are about, before them."""
-        states = self._fold.states(self._connection, "base", self._extent.cut)
-        self._take_states(states, rows)
-        return states
+    def _after(
+        self, states: LifecycleStates, rows: list[StoredEvent]
+    ) -> tuple[LifecycleStates, list[StoredEvent]]:
+        """Fold some events, and count those of each session and stream."""
+        states.fold(rows)
+        self._counts["session"] = Counter([row[2] for row in rows])
+        self._counts["stream"] = Counter([row[3] for row in rows if row[3] is not None])
+        return states, rows
 
     def _of_others(self, figures: list[Figures]) -> tuple[str, dict[str, Any]]:
         """Return the condition for the events that are to be folded, and its values.
@@ -341,7 +401,7 @@ class Move:
         kept = {key for (key,) in self._connection.execute(_KEPT_SQL, values)}
         for pair in self._connection.execute(_SHARED_SQL, values):
             kept.update(key for key in pair if key is not None)
-        values["kept"] = _json(kept)
+        values["kept"] = _json(key for key in kept if key > values["old_session"])
         among_kept = "session IN (SELECT value FROM json_each(:kept))"
         return f"(session <= :old_session OR {among_kept})", values
 
@@ -369,38 +429,44 @@ class Move:
         ).fetchall()
         return rows
 
-    def _take_states(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
-        """Have ready what the base says of everything that some events are about.
+    # Asked for one at a time, they take most of the time of a cut where many sessions are open.
 
-        Asked for one at a time, it takes most of the time of a cut where many sessions are open.
-        """
-        sessions = self._old("session", {row[2] for row in rows})
-        streams = self._old("stream", {row[3] for row in rows if row[3] is not None})
-        lifecycle = states.lifecycle
+    def _take_sessions(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
+        """Have ready what the base says of every session that some events are about."""
+        sessions = states.lifecycle.sessions
+        with self._damage_found():
+            for key, old in self._old("session", {row[2] for row in rows}).items():
+                if old.state is not None:
+                    sessions[key] = session_of_row((key, *_of_base_session(from_json(old.state))))
+
+    def _take_streams(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
+        """Have ready what the base says of every stream that some events are about."""
+        streams = states.lifecycle.streams
+        keys = {row[3] for row in rows if row[3] is not None}
+        with self._damage_found():
+            for key, old in self._old("stream", keys).items():
+                if old.state is not None:
+                    streams[key] = [key, old.session, *_of_base_stream(from_json(old.state))]
+
+    @contextmanager
+    def _damage_found(self) -> Iterator[None]:
+        """Say that the base is damaged where a state of it is not what it should be."""
         try:
-            for key, old in sessions.items():
-                if old.state is not None:
-                    values = from_json(old.state)
-                    row = [key, *(values[name] for name in _BASE_SESSION_COLUMNS)]
-                    lifecycle.sessions[key] = session_of_row(row)
-            for key, old in streams.items():
-                if old.state is not None:
-                    values = from_json(old.state)
-                    row = [key, old.session, *(values[name] for name in _BASE_STREAM_COLUMNS)]
-                    lifecycle.streams[key] = row
+            yield
         except (ValueError, TypeError, LookupError) as error:
             what = f"is damaged: its base at position {self._extent.cut}"
             raise DamagedError(self._connection.filename, what, self._extent.cut) from error
 
     def _move_streams(self, states: LifecycleStates, rows: list[StoredEvent]) -> set[int]:
         """Move the streams that something happened to; return the sessions that they belong to."""
-        counts = Counter([row[3] for row in rows if row[3] is not None])
+        counts = self._counts["stream"]
         first_of = {row[3]: row[2] for row in reversed(rows) if row[3] is not None}
-        keys = counts.keys() | states.lifecycle.streams.keys()
+        ready = self._ready["stream"]
+        keys = (counts.keys() | states.lifecycle.streams.keys()) - ready.keys()
         heads, old = self._heads("stream", keys), self._old("stream", keys)
         written: list[tuple[Any, ...]] = []
         gone: dict[int, str | None] = {}
-        owners: set[int] = set()
+        owners: set[int] = {row[2] for row in ready.rows}
         for key in sorted(keys):
             state = states.lifecycle.streams.get(key)
             if state is None and key in old:
@@ -409,22 +475,22 @@ class Move:
             if state is not None:
                 owner = state[T_SESSION]
                 owners.add(state[T_SESSION])
-            is_over = state is None or state[T_STATE] not in LIVE_STATES
+            is_over = state is None or not _is_live("stream", state)
             if heads[key][_LAST] <= self._up_to and is_over:
                 gone[key] = None if state is None else state[T_STATE]
                 continue
             text = None if state is None else self._text("stream", state)
             written.append((key, before + counts[key], owner, text))
         self._write("stream", written, old)
+        self._write_ready("stream")
         self._forget("stream", gone, heads)
         return owners
 
-    def _move_sessions(
-        self, states: LifecycleStates, rows: list[StoredEvent], owners: set[int]
-    ) -> None:
+    def _move_sessions(self, states: LifecycleStates, owners: set[int]) -> None:
         """Move the sessions that something happened to, or to a stream of theirs."""
-        counts = Counter([row[2] for row in rows])
+        counts = self._counts["session"]
         keys = counts.keys() | states.lifecycle.sessions.keys() | owners
+        keys -= self._ready["session"].keys()
         heads, old = self._heads("session", keys), self._old("session", keys)
         in_use = self._with_streams_left(key for key in keys if heads[key][_LAST] <= self._up_to)
         written: list[tuple[Any, ...]] = []
@@ -435,13 +501,14 @@ class Move:
             is_empty = heads[key][_LAST] <= self._up_to and key not in in_use
             if state is None and (is_empty or is_touched) and key in old:
                 state = states.session(key)
-            if is_empty and state is not None and state[STATE] in ENDED_STATES:
+            if is_empty and state is not None and not _is_live("session", state):
                 gone[key] = state[STATE]
             elif is_touched:
                 before = old[key].events_before if key in old else 0
                 text = None if state is None else self._text("session", state)
                 written.append((key, before + counts[key], text))
         self._write("session", written, old)
+        self._write_ready("session")
         left = self._keys_of_streams(gone)
         if left:  # they had not ended
             live = self._heads("stream", left)
@@ -483,6 +550,18 @@ class Move:
         sql = f"INSERT OR REPLACE INTO base_{table} ({table}, events_before, {columns}state)"
         self._connection.executemany(f"{sql} VALUES ({marks})", rows)
         self._asked_for[table].difference_update(row[0] for row in rows)  # they are others now
+
+    def _write_ready(self, table: str) -> None:
+        """Write the rows that are ready. A stream that has one already keeps its session."""
+        ready = self._ready[table]
+        self._digests[table] += ready.digests
+        marks = "?, ?, ?" if table == "session" else "?, ?, ?, ?"
+        columns = "" if table == "session" else "session, "
+        sql = f"INSERT INTO base_{table} ({table}, events_before, {columns}state) VALUES ({marks})"
+        update = "UPDATE SET events_before = excluded.events_before, state = excluded.state"
+        # The index is left alone: with OR REPLACE it takes twice as long.
+        self._connection.executemany(f"{sql} ON CONFLICT ({table}) DO {update}", ready.rows)
+        self._asked_for[table] -= ready.keys()
 
     def _forget(
         self, table: str, gone: Mapping[int, str | None], heads: Mapping[int, _Head]
@@ -552,16 +631,7 @@ class Move:
             return None
         texts, key = self._texts[table], state[0]
         if key not in texts:
-            if table == "session":
-                values = dict(zip(SESSION_COLUMNS, row_of_session(state), strict=True))
-            else:
-                values = dict(zip(STREAM_COLUMNS, state, strict=True))
-                del values["session"]
-            del values[table]
-            for name in _COUNTERS:
-                if name in values:
-                    values[name] = storable(values[name])
-            texts[key] = to_json(values).decode()
+            texts[key] = _text_of(table, state)
         return texts[key]
 
     def _digests_of(self, table: str, old: Mapping[int, _Old]) -> list[int]:
@@ -573,6 +643,31 @@ class Move:
         if digest is None:
             digest = self._known_digests[columns] = row_digest(*columns)
         return digest
+
+
+def _is_live(table: str, state: State) -> bool:
+    """Tell whether a session or a stream has not ended."""
+    if table == "session":
+        return state[STATE] not in ENDED_STATES
+    return state[T_STATE] in LIVE_STATES
+
+
+def _row(table: str, state: State, event_count: int, text: str | None) -> tuple[Any, ...]:
+    """Return the row of a base that a state has."""
+    if table == "session":
+        return state[0], event_count, text
+    return state[0], event_count, state[T_SESSION], text
+
+
+def _text_of(table: str, state: State) -> str:
+    """Return a state as a base has it."""
+    if table == "session":
+        values = dict(zip(_BASE_SESSION_COLUMNS, row_of_session(state)[1:], strict=True))
+    else:
+        values = dict(zip(_BASE_STREAM_COLUMNS, state[2:], strict=True))
+    for name in _COUNTERS[table]:
+        values[name] = min(values[name], COUNTER_MAX)
+    return to_json(values).decode()
 
 
 def _columns(table: str, key: int, row: _Old) -> tuple[int | str | None, ...]:

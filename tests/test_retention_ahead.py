@@ -1,7 +1,7 @@
 """What retention does ahead of a cut counts only if it is still so when the cut is made."""
 
 import gc
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,31 +131,65 @@ def test_no_step_makes_many_rows(
     check_closed(tmp_path / "a.db")
 
 
-def test_what_is_ready_is_made_anew_where_more_is_to_be_folded(
-    tmp_path: Path, folds: list[int]
-) -> None:
-    """With each append a session that was over goes on, so that its events are to be folded."""
+@pytest.fixture
+def over(tmp_path: Path) -> list[SessionId]:
+    """Make two equal files; return the sessions that are over in them, while ten others go on."""
     sessions = [SessionId.new() for _ in range(300)]
     going_on = [SessionId.new() for _ in range(10)]
     events: list[AnyEvent] = []
     for number, session in enumerate(sessions):
-        over = activated(session), SessionClosed(session_id=session, timestamp=NOON)
-        events += [activated(going_on[number % 10]), *over]
+        both = activated(session), SessionClosed(session_id=session, timestamp=NOON)
+        events += [activated(going_on[number % 10]), *both]
     for name in ("a.db", "whole.db"):
         with Journal.open(tmp_path / name, durability="normal") as journal:
             journal.append_events(events)
+            journal.sessions(limit=1)
+    return sessions
+
+
+def test_what_goes_on_late_is_folded_besides(
+    tmp_path: Path, folds: list[int], over: list[SessionId]
+) -> None:
+    """With each append a session that was over goes on, so that its events are to be folded, too.
+
+    What is ready of the others stays so.
+    """
     whole = Journal.open(tmp_path / "whole.db", durability="normal")
     retention = Retention(keep_events=100)
     with whole, Journal.open(tmp_path / "a.db", retention=retention) as journal:
         number = cut = 0
         while cut < 8 * BLOCK:
             for one in (whole, journal):
-                one.append_events([activated(sessions[cut // 3 + 1 + number])])
+                one.append_events([activated(over[cut // 3 + 1 + number])])
             assert journal.retention_failure is None
             number = 0 if cut_of(journal) > cut else number + 1
             cut = cut_of(journal)
         assert len(folds) == 2 * 8
+        assert min(folds[::2]) >= BLOCK // 3  # what goes on all the time
+        assert max(folds[1::2]) <= 2 * 5  # two events of each session since
         check_against(journal, whole, cut)
+    check_closed(tmp_path / "a.db")
+
+
+@pytest.mark.usefixtures("over")
+def test_what_is_left_out_only_at_the_cut_is_not_counted(tmp_path: Path, folds: list[int]) -> None:
+    """Without rows of this version, as at first, it is not known what is over."""
+    with closing(apsw.Connection(str(tmp_path / "a.db"))) as file:
+        file.execute("UPDATE checkpoint SET version = 0 WHERE type = 'projection'")
+    whole = Journal.open(tmp_path / "whole.db", durability="normal")
+    retention = Retention(keep_events=100)
+    with whole, Journal.open(tmp_path / "a.db", retention=retention) as journal:
+        while cut_of(journal) < 4 * BLOCK:
+            event = activated(SessionId.new())
+            for one in (whole, journal):
+                one.append_events([event])
+            if len(folds) == 2:
+                journal.sessions(limit=1)  # from here on it is known
+            assert journal.retention_failure is None
+        assert folds[:2] == [BLOCK, BLOCK]
+        assert max(folds[2:]) <= BLOCK // 3 + 2  # what goes on, and what the cut goes through
+        assert len(folds) == 4 + 1
+        check_against(journal, whole, cut_of(journal))
     check_closed(tmp_path / "a.db")
 
 

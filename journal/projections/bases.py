@@ -259,7 +259,7 @@ class Move:
         self._read: tuple[LifecycleStates, list[StoredEvent]] | None = None
         self._not_ready: list[tuple[str, State]] = []
         self._at_once = 0
-        self._counts: dict[str, Counter[int]] = {}
+        self._counts: dict[str, Counter[int]] = {"session": Counter(), "stream": Counter()}
         self._ready = {"session": _Ready(), "stream": _Ready()}
         self._forgotten = Forgotten({"sessions": Counter(), "streams": Counter()}, [], [])
 
@@ -286,8 +286,8 @@ class Move:
         """Do the next part ahead: fold, or make rows; tell whether there was one."""
         if self._read is not None:
             (states, rows), self._read = self._read, None
-            self._take_streams(states, rows)
-            self._folded = self._after(states, rows)
+            self._fold_rows(states, rows)
+            self._folded = states, rows
             self._not_ready = [("stream", state) for state in states.lifecycle.streams.values()]
             self._not_ready += [("session", state) for state in states.lifecycle.sessions.values()]
             self._at_once = max(_READY_AT_ONCE, -(-len(self._not_ready) // _READY_STEPS_MAX))
@@ -362,24 +362,44 @@ class Move:
         if self._folded is not None and self._chosen == (condition, values):
             return self._folded
         rows = self._rows(condition, values)
-        if self._folded is None or self._folded[1] != rows:
+        if self._folded is not None and self._fold_besides(*self._folded, rows):
+            states = self._folded[0]
+        else:
             for texts in self._texts.values():
                 texts.clear()
             self._ready = {"session": _Ready(), "stream": _Ready()}
+            self._counts = {"session": Counter(), "stream": Counter()}
             states = self._fold.states(self._connection, "base", self._extent.cut)
             self._take_sessions(states, rows)
-            self._take_streams(states, rows)
-            self._folded = self._after(states, rows)
+            self._fold_rows(states, rows)
+        self._folded = states, rows
         return self._folded
 
-    def _after(
-        self, states: LifecycleStates, rows: list[StoredEvent]
-    ) -> tuple[LifecycleStates, list[StoredEvent]]:
+    def _fold_besides(
+        self, states: LifecycleStates, folded: list[StoredEvent], rows: list[StoredEvent]
+    ) -> bool:
+        """Fold what is not folded of some events; tell whether that is as good as to fold them all.
+
+        A session that was over may go on late, and then its events are to be folded, too. As it
+        shares no stream with another session, or it had not been left out, what is folded, and what
+        is ready, has nothing to do with it.
+        """
+        sessions = self._counts["session"]
+        streams = states.lifecycle.streams.keys() | self._counts["stream"].keys()
+        besides = [row for row in rows if row[2] not in sessions]
+        is_apart = all(row[3] not in streams for row in besides)
+        if is_apart and [row for row in rows if row[2] in sessions] == folded:
+            self._take_sessions(states, besides)
+            self._fold_rows(states, besides)
+            return True
+        return False
+
+    def _fold_rows(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
         """Fold some events, and count those of each session and stream."""
+        self._take_streams(states, rows)
         states.fold(rows)
-        self._counts["session"] = Counter([row[2] for row in rows])
-        self._counts["stream"] = Counter([row[3] for row in rows if row[3] is not None])
-        return states, rows
+        self._counts["session"].update([row[2] for row in rows])
+        self._counts["stream"].update([row[3] for row in rows if row[3] is not None])
 
     def _of_others(self, figures: list[Figures]) -> tuple[str, dict[str, Any]]:
         """Return the condition for the events that are to be folded, and its values.
@@ -429,7 +449,7 @@ class Move:
         ).fetchall()
         return rows
 
-    # Asked for one at a time, they take most of the time of a cut where many sessions are open.
+    # Asked for one at a time, the states before take most of the time where many sessions are open.
 
     def _take_sessions(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
         """Have ready what the base says of every session that some events are about."""

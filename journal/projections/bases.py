@@ -449,10 +449,11 @@ class Move:
         ).fetchall()
         return rows
 
-    # Asked for one at a time, the states before take most of the time where many sessions are open.
-
     def _take_sessions(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
-        """Have ready what the base says of every session that some events are about."""
+        """Have in memory what the base says of every session that some events are about.
+
+        Asked for one at a time, it takes longer than to fold them. So do streams.
+        """
         sessions = states.lifecycle.sessions
         with self._damage_found():
             for key, old in self._old("session", {row[2] for row in rows}).items():
@@ -460,7 +461,7 @@ class Move:
                     sessions[key] = session_of_row((key, *_of_base_session(from_json(old.state))))
 
     def _take_streams(self, states: LifecycleStates, rows: list[StoredEvent]) -> None:
-        """Have ready what the base says of every stream that some events are about."""
+        """Have in memory what the base says of every stream that some events are about."""
         streams = states.lifecycle.streams
         keys = {row[3] for row in rows if row[3] is not None}
         with self._damage_found():

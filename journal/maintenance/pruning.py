@@ -73,8 +73,8 @@ class PruneReport(BaseModel):
     larger than that, by far where many sessions are open. `erased` tells whether the
     deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they go
     when it is pruned again after that (rarely, the first bytes of a page keep some characters of
-    one: then it is False as well). What an application's own projections keep of them is left to
-    it. None: it was a dry run.
+    one: then it is False as well). Copies in the states of an application's own projections are
+    left to it. None: it was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)

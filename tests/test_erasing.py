@@ -2,14 +2,27 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from prune_support import small_blocks
 from support import NOON, started
 
-from journal import DamagedError, Journal, Retention, SessionId, StreamFailed, StreamId, verify
+from journal import (
+    DamagedError,
+    Journal,
+    Retention,
+    SessionId,
+    StreamFailed,
+    StreamId,
+    continue_copy,
+    merge,
+    recover,
+    verify,
+)
 from journal.events import AnyEvent
 from journal.maintenance import erasing
 from journal.maintenance.erasing import erase
@@ -145,3 +158,76 @@ def test_events_are_guarded_afterwards_as_before(
             database.write() as connection,
         ):
             connection.execute("UPDATE event SET data = data")
+
+
+def failures(count: int) -> list[AnyEvent]:
+    session = SessionId.new()
+    return [
+        StreamFailed(
+            session_id=session,
+            stream_id=StreamId.new(),
+            error=f"secret {number:06} {'x' * 60}",
+            timestamp=NOON,
+        )
+        for number in range(count)
+    ]
+
+
+def shipped(path: Path, folder: Path) -> Path:
+    with Journal.open(path, read_only=True) as journal:
+        return journal.ship(folder / "shipped.db").path
+
+
+def delta(path: Path, folder: Path) -> Path:
+    with Journal.open(path, read_only=True) as journal:
+        return journal.ship(folder / "delta.db", after=100, standalone=True).path
+
+
+def recovered(path: Path, folder: Path) -> Path:
+    """Recover all of it but what is in one block, which goes apart."""
+    damaged = folder / "damaged.db"
+    content = path.read_bytes()
+    at = content.index(b"secret 000150")
+    damaged.write_bytes(content[: at + 20] + b"y" + content[at + 21 :])
+    return recover(damaged, folder / "recovered.db").path
+
+
+def merged(path: Path, folder: Path) -> Path:
+    return merge(folder / "fleet.db", [path]).path
+
+
+@pytest.mark.parametrize("copy", [shipped, delta, recovered, merged])
+def test_nor_does_a_copy_that_goes_on(
+    path: Path, tmp_path: Path, copy: Callable[[Path, Path], Path]
+) -> None:
+    """What its tables began with is in no page that has become one above others."""
+    with Journal.open(path) as journal:
+        journal.append_events(failures(800))
+    made = copy(path, tmp_path)
+    if copy is not merged:
+        made = continue_copy(made, tmp_path / "new.db").path
+    with Journal.open(made) as journal:
+        for before in (401, 761, 801):
+            assert journal.prune(before=before).erased
+            assert secrets_in(made.read_bytes()) == secrets_left(journal)
+
+
+_ANEW_SQL = """
+PRAGMA secure_delete = OFF;
+CREATE TEMP TABLE kept AS SELECT * FROM projection_stream;
+DELETE FROM projection_stream;
+INSERT INTO projection_stream SELECT * FROM kept
+"""
+
+
+def test_what_is_above_others_it_cannot_erase_and_says_so(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.append_events(failures(800))
+        journal.rebuild()
+    with closing(apsw.Connection(str(path))) as connection:  # another program
+        connection.execute(_ANEW_SQL).fetchall()
+    with Journal.open(path) as journal:
+        assert journal.prune(before=401).erased is False
+        assert secrets_in(path.read_bytes()) > secrets_left(journal)
+        assert journal.prune(before=801).erased
+        assert not secrets_in(path.read_bytes())

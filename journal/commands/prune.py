@@ -175,7 +175,7 @@ def _page(report: "PruneReport", bytes_max: int | None) -> list[str]:
         facts["Texts"] = whose + (
             "gone from the file and its -wal"
             if report.erased
-            else "still in the file, as somebody reads or writes it: prune it again after that"
+            else "may still be in the file: prune it again when nobody reads or writes it"
         )
     return [f"{name:<12}{text}" for name, text in facts.items()]
 

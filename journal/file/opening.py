@@ -76,9 +76,8 @@ def _open_writer(path: Path, durability: Durability) -> apsw.Connection:
             # On macOS a plain fsync leaves it to the disk when it writes; nothing elsewhere.
             f"PRAGMA fullfsync = {int(durability == 'full')}; PRAGMA checkpoint_fullfsync = ON;"
             f"PRAGMA cache_size = -{_CACHE_KIB};"
-            # What is deleted is overwritten. FAST would leave it in pages that get free as a whole.
-            "PRAGMA secure_delete = ON"
         )
+        overwrite_deleted(connection)
         connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
         add_missing_tables(connection)
         add_missing_kinds(connection)
@@ -86,6 +85,14 @@ def _open_writer(path: Path, durability: Durability) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def overwrite_deleted(connection: apsw.Connection) -> None:
+    """Have what is deleted overwritten, and what moves to other pages, here and in attached files.
+
+    FAST would leave it in pages that get free as a whole.
+    """
+    connection.pragma("secure_delete", 1)
 
 
 def _harden(connection: apsw.Connection) -> None:
@@ -150,6 +157,7 @@ def open_copy(path: Path) -> apsw.Connection:
         check_objects(connection)
         connection.execute(f"PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KIB}")
         connection.pragma("journal_mode", "memory")
+        overwrite_deleted(connection)
     except BaseException:
         connection.close()
         raise

@@ -11,6 +11,7 @@ import apsw
 from journal import errors
 from journal.file.connections import Database, translated
 from journal.file.identity import FORMAT_VERSION
+from journal.file.opening import overwrite_deleted
 from journal.maintenance.targets import check_room
 
 _LOOK_SECONDS = 0.1
@@ -53,6 +54,7 @@ def copy_moment(
         look = _Look(copy, size_bytes, progress)
         connection.set_progress_handler(look.now_and_then, _STEPS_BETWEEN_LOOKS)
         with told_of_the_copy(target):
+            overwrite_deleted(connection)  # also in the copy
             connection.execute("VACUUM INTO ?", (str(copy),))
 
 

@@ -23,6 +23,7 @@ from journal.file.blocks import GENESIS
 from journal.file.connections import Database
 from journal.file.extent import Extent, read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, meta, set_meta
+from journal.file.opening import overwrite_deleted
 from journal.file.process_locks import opened
 from journal.file.schema import schema_sql
 from journal.maintenance.copying import check_format, told_of_the_copy
@@ -237,6 +238,7 @@ def _new_file(path: Path) -> apsw.Connection:
         connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)  # so Ctrl-C ends it
         connection.pragma("journal_mode", "off")
         connection.pragma("synchronous", "off")
+        overwrite_deleted(connection)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA page_size = 4096; BEGIN")
         connection.execute(schema_sql())
         make_tables(connection)

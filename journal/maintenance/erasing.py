@@ -9,7 +9,7 @@ the one it overwrites what was there, by the other SQLite overwrites that.
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import apsw
@@ -93,7 +93,8 @@ def _with_leftovers(connection: apsw.Connection) -> Iterator[_Leaf]:
     for table, root in tables:
         if table in _COLUMNS:
             most = _EVENT_LEAVES if table == "event" else None
-            for number, page in islice(_leaves(pages, root), most):
+            leaves = islice(_leaves(pages, root), most)
+            for number, page in chain([(root, pages.page(root))], leaves):
                 if _has_leftovers(pages, page):
                     yield _Leaf(table, number)
 
@@ -114,8 +115,13 @@ def _leaves(pages: Pages, root: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _has_leftovers(pages: Pages, page: bytes) -> bool:
+    """Tell whether there is something where nothing should be, as far as a row can reach.
+
+    Elsewhere, it is a text that counts. So it is in pages without rows: one at the root of a table
+    may have had some, if a program that does not overwrite what is deleted had made the file.
+    """
     unused = pages.unused(page)
-    reached = max(unused.start, _OUT_OF_REACH)
+    reached = max(unused.start, _OUT_OF_REACH) if pages.row_count(page) else unused.stop
     left = page[reached : unused.stop]
     # What fills a page can be one byte too short.
     return len(left) - left.count(0) > 1 or bool(_TEXT.search(page, unused.start, reached))
@@ -134,6 +140,8 @@ def _overwrite(connection: apsw.Connection, leaves: Iterable[_Leaf]) -> None:
             if rows:
                 row = min(rows, key=lambda row: row.end - row.start)
                 _fill(connection, table, row.rowid, pages.longest_text(page, row, place))
+            elif connection.execute(f"SELECT 1 FROM main.{table} LIMIT 1").fetchone() is None:
+                connection.execute(f"DELETE FROM main.{table}")  # it overwrites the only page
 
 
 def _place(connection: apsw.Connection, table: str) -> int:

@@ -97,12 +97,17 @@ class Pages:
         is_interior = page[start] in (_INTERIOR, _INTERIOR_OF_INDEX)
         return self._children(page, start) if is_interior else []
 
+    def row_count(self, page: bytes) -> int:
+        """Return how many rows a leaf of a table has; 0 for other pages."""
+        return int.from_bytes(page[3:5]) if page[0] == _LEAF else 0
+
     def unused(self, page: bytes) -> range:
-        """Return which bytes of a leaf of a table lie between its pointers and its rows."""
-        count = int.from_bytes(page[3:5])
-        if page[0] != _LEAF or not count:
+        """Return which bytes of a page of a table lie between its pointers and its rows."""
+        if page[0] not in (_LEAF, _INTERIOR):
             return range(0)
-        return range(_LEAF_HEADER_BYTES + 2 * count, int.from_bytes(page[5:7]) or 65536)
+        header_bytes = _LEAF_HEADER_BYTES if page[0] == _LEAF else _INTERIOR_HEADER_BYTES
+        first = header_bytes + 2 * int.from_bytes(page[3:5])
+        return range(first, int.from_bytes(page[5:7]) or 65536)
 
     def longest_text(self, page: bytes, row: Row, column: int) -> int:
         """Return how many bytes a text can have so that its row takes all that is free in its page.

@@ -72,9 +72,9 @@ class PruneReport(BaseModel):
     are estimates by the share of events that go: states that stay take more, so the file gets
     larger than that, by far where many sessions are open. `erased` tells whether the
     deleted texts are in neither the file nor its -wal; else somebody reads or writes, and they go
-    when it is pruned again after that (rarely, the first bytes of a page keep some characters of
-    one: then it is False as well). Copies in the states of an application's own projections are
-    left to it. None: it was a dry run.
+    when it is pruned again after that. Rarely, some characters stay in the first bytes of a page,
+    and a file that another program had made anew can keep more: then it stays False. Copies in the
+    states of an application's own projections are left to it. None: it was a dry run.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -18,7 +18,7 @@ from journal import errors
 from journal.file import forking
 from journal.file.connections import translated
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_sqlite, meta
-from journal.file.opening import open_reader
+from journal.file.opening import open_reader, overwrite_deleted
 from journal.file.paths import absolute, beside, check_readable, resolved, uri_of
 from journal.maintenance.gathering import gather, page_size_of
 from journal.maintenance.pages import PAGE_SIZES
@@ -303,6 +303,7 @@ def _is_intact(image: Path, new: Path) -> bool:
             if connection.pragma("user_version") < FORMAT_VERSION:
                 return False
             connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
+            overwrite_deleted(connection)  # also in the copy
             connection.execute("VACUUM INTO ?", (str(new),))
     except (apsw.FullError, errors.NewerFormatError):
         raise

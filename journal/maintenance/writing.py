@@ -18,6 +18,7 @@ from journal.file import forking
 from journal.file.blocks import GENESIS
 from journal.file.extent import read_extent
 from journal.file.identity import APPLICATION_ID, FORMAT_VERSION, check_label, set_meta
+from journal.file.opening import overwrite_deleted
 from journal.file.origins import origins_in, write_origin
 from journal.file.schema import schema_sql
 from journal.file.writers import forget_writers
@@ -231,6 +232,7 @@ def _opened(path: Path) -> apsw.Connection:
     connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)  # so that Ctrl-C ends it
     connection.pragma("journal_mode", "off")
     connection.pragma("synchronous", "off")
+    overwrite_deleted(connection)
     return connection
 
 

@@ -430,16 +430,19 @@ class Move:
         for table, condition in _OVER.items():
             over = f"projection_{table} WHERE {condition}"
             sql = f"SELECT state, count(*) FROM {over} GROUP BY 1"
-            counts: Any = self._connection.execute(sql, values).fetchall()
+            counts: Any = dict(self._connection.execute(sql, values))
             if not counts:
                 continue
-            self._forgotten.states[f"{table}s"].update(dict(counts))
+            self._forgotten.states[f"{table}s"].update(counts)
             self._write_mark(table)
             rows = f"FROM {table} WHERE id IN (SELECT {table} FROM {over})"
             if self._with_uuids:
                 uuids: Any = self._connection.execute(f"SELECT uuid {rows}", values)
                 self._uuids(table).extend(uuid for (uuid,) in uuids)
             self._connection.execute(f"DELETE {rows}", values)
+            if self._connection.changes() != sum(counts.values()):
+                what = f"is damaged: a {table} that events name is not there"
+                raise DamagedError(self._connection.filename, what)
             self._connection.execute(f"DELETE FROM {over}", values)
 
     def _rows(self, condition: str, values: dict[str, Any]) -> list[StoredEvent]:
@@ -612,7 +615,7 @@ class Move:
     def _write_mark(self, table: str) -> None:
         """Write the largest number that was ever given, before rows are deleted."""
         mark = f"{table}_mark"
-        largest: int = self._connection.execute(f"SELECT max(id) FROM {table}").get
+        largest: int = self._connection.execute(f"SELECT ifnull(max(id), 0) FROM {table}").get
         set_meta(self._connection, mark, str(max(largest, int(meta(self._connection, mark) or 0))))
 
     def _heads(self, table: str, keys: Collection[int]) -> dict[int, _Head]:

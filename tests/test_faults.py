@@ -51,6 +51,8 @@ from journal import (
 )
 from journal.events import AnyEvent
 from journal.file import appending, blocks, chain_heads, connections, forking, wal
+from journal.file.connections import Database
+from journal.file.holding import Holding
 from journal.store import Appended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
@@ -1251,6 +1253,29 @@ def test_an_interrupted_read_leaves_no_connection_open(path: Path) -> None:
             if interrupt.left > 0:
                 break
     assert call > 10
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Holding, "stand"), (Database, "_discard_copy")], ids=["opening", "closing"]
+)
+def test_whoever_only_reads_and_is_interrupted_leaves_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    with Journal.open(path, durability="normal") as journal:
+        journal.append_events(numbered(SessionId.new(), range(3)))
+    plain = getattr(owner, name)
+    interrupts = iter([KeyboardInterrupt])
+
+    def interrupted(self: Any) -> Any:
+        result = plain(self)
+        for each in interrupts:
+            raise each
+        return result
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), Journal.open(path, read_only=True) as reader:
+        reader.event_count()
+    assert names_in(path.parent) == ["a.db"]
 
 
 @pytest.mark.parametrize(

@@ -145,15 +145,16 @@ class Database:
         with self._alone(_READING_WAIT_MS):  # somebody who writes for long does not hold it up
             self._holding.share(self.path)
             self._check_wal()
-            reader = open_reader(self._target, self.path)
+            # At once in the list, which an interrupt closes before it lets go of the file.
+            self._readers.append(open_reader(self._target, self.path))
             for _ in range(_READER_ATTEMPTS):
+                reader = self._readers[-1]
                 is_shared = reader.pragma("journal_mode") == "wal"  # not so a shipped file
                 # Between reading and holding, the last one may have closed, and another come.
                 if not is_shared or self._holding.stand():
                     break
                 reader.close()
-                reader = open_reader(self._target, self.path)
-            self._readers.append(reader)
+                self._readers[-1] = open_reader(self._target, self.path)
 
     def _check_wal(self) -> None:
         """Refuse a -wal that was not written for the file, before the first look at both.
@@ -483,6 +484,14 @@ class Database:
         Raises:
             StorageFullError, StorageError: it is closed, but its -wal stays.
         """
+        try:
+            self._close()
+        except KeyboardInterrupt:
+            if self.read_only:  # then it takes no time, and whoever only looked leaves nothing
+                self._close()
+            raise
+
+    def _close(self) -> None:
         if os.getpid() != self._pid:  # all of it belongs to the process that was forked
             self._closed = True
             return

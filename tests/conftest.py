@@ -8,6 +8,10 @@ import pytest
 import support
 from commands_support import end_all
 from hypothesis import HealthCheck, settings
+from prune_support import small_blocks
+
+from journal import limits
+from journal.maintenance import placement
 
 # How long an example takes says how busy the machine is; and what is drawn without being asked for
 # more is the same each time, so that a test does not fail by luck.
@@ -39,6 +43,19 @@ def _signals_reach_processes() -> Iterator[None]:
 def _nothing_is_left_running() -> Iterator[None]:
     yield
     end_all()
+
+
+@pytest.fixture
+def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have small blocks, and fold in small steps, so that few events are many of them."""
+    small_blocks(monkeypatch)
+
+
+@pytest.fixture
+def small_merge_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have blocks of ten events, and merge fifteen at a time."""
+    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
+    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 15)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,7 +10,6 @@ from typing import Any
 import apsw
 import pytest
 from commands_support import run_here
-from prune_support import small_blocks
 from support import check_file, lines_of, names_in
 from verify_support import COUNTING
 
@@ -18,15 +17,12 @@ import journal
 from journal import Journal, OtherHistoryError
 from journal.maintenance import Shipment
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")
 COUNT = 380  # in blocks of fifty
 
 Ship = Callable[..., Shipment]
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture

@@ -10,13 +10,15 @@ from typing import Any
 import apsw
 import pytest
 from commands_support import run_here
-from prune_support import check_against, small_blocks
+from prune_support import check_against
 from support import SEEDS, lines_of
 from verify_support import COUNTING
 
 import journal
 from journal import Journal, Projection, parse_event
 from journal.maintenance import Shipment
+
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
 
 LINES = lines_of("mixed/events.ndjson")
 COUNT = 700  # in blocks of fifty
@@ -43,11 +45,6 @@ TABLES = {
     "projection_state": "1, 2",
     "checkpoint": "1",
 }
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 def registered(opened: Journal) -> None:

@@ -8,20 +8,16 @@ from typing import Any
 
 import apsw
 import pytest
-from prune_support import small_blocks
 from support import lines_of
 
 from journal import Journal, parse_event
 from journal.file import connections
 from journal.maintenance import delta
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")
 NEW = 300
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 def made(path: Path, before: int) -> Path:

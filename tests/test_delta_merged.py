@@ -3,19 +3,15 @@
 from pathlib import Path
 
 import pytest
-from prune_support import small_blocks
 from support import lines_of
 
 import journal
 from journal import Journal, merge
 from journal.maintenance import Shipment
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 def add(path: Path, begin: int, end: int) -> Path:

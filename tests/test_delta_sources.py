@@ -8,7 +8,6 @@ from typing import Any
 import apsw
 import pytest
 from commands_support import run_here
-from prune_support import small_blocks
 from support import lines_of, names_in
 from test_absent import declare_absent
 
@@ -16,14 +15,11 @@ import journal
 from journal import Journal, OtherHistoryError, continue_copy, parse_event, recover
 from journal.maintenance import Shipment, delta
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")
 COUNT = 400  # in blocks of fifty
 ERROR = {"stream_failed.error": "blank"}
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture

@@ -27,12 +27,9 @@ from journal.events import AnyEvent
 from journal.maintenance import erasing
 from journal.maintenance.erasing import erase
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 SEEDS = (0, 1, 5, 6, 9, 10)  # each leaves something in one test or both if nothing erases it
-
-
-@pytest.fixture(autouse=True)
-def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture

@@ -25,13 +25,9 @@ from journal import Journal, errors, limits, merge, verify
 from journal.maintenance import placement, rewriting
 from journal.maintenance.placing import Placer
 
+pytestmark = pytest.mark.usefixtures("small_merge_steps")
+
 LINES = lines_of("mixed/events.ndjson")
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
-    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 15)
 
 
 @pytest.fixture

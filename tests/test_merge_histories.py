@@ -10,9 +10,11 @@ import pytest
 from support import FIRST_SEED, LONG_ROUNDS, ROUNDS, activated
 
 import journal
-from journal import Journal, SessionId, StreamId, limits, merge, verify
+from journal import Journal, SessionId, StreamId, merge, verify
 from journal.events import AnyEvent
-from journal.maintenance import Merged, placement
+from journal.maintenance import Merged
+
+pytestmark = pytest.mark.usefixtures("small_merge_steps")
 
 SESSION = SessionId.from_bytes(bytes(16))
 BLANK = {"stream_failed.error": "blank"}
@@ -172,12 +174,6 @@ def pruned_stays_away(world: World, fleet: Path) -> None:
     ]
     verified = verify(fleet, full=True)
     assert verified.sound, verified.findings
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
-    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 15)
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 4 * ROUNDS))

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pytest
 from support import FIRST_SEED, LONG_ROUNDS, ROUNDS, lines_of
 
-from journal import Journal, SessionId, StreamId, continue_copy, limits, merge, verify
+from journal import Journal, SessionId, StreamId, continue_copy, merge, verify
 from journal.events.wire import read_record
-from journal.maintenance import Merged, placement
+from journal.maintenance import Merged
+
+pytestmark = pytest.mark.usefixtures("small_merge_steps")
 
 LINES = lines_of("mixed/events.ndjson")
 
@@ -188,12 +190,6 @@ def run(seed: int) -> None:
         assert not done.waiting
         check(fleet, expected)
         assert merge(fleet, paths).added_count == 0
-
-
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BLOCK_EVENTS_MAX", 10)
-    monkeypatch.setattr(placement, "_EVENTS_AT_ONCE", 15)
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 3 * ROUNDS))

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 import pytest
-from prune_support import rows, small_blocks
+from prune_support import rows
 from pydantic_core import to_json
 from support import NOON
 from test_kinds import ONE_MORE, copy_with, run, unknown
@@ -28,6 +28,8 @@ from journal import (
 )
 from journal.events import AnyEvent
 from journal.projections.results import ProjectionStatus
+
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
 
 SESSION, STREAM = SessionId.new(), StreamId.new()
 ANOTHER_VERSION = "sessions and streams: another version has folded them"
@@ -51,11 +53,6 @@ def checked(opened):
 def show(what):
     print(json.dumps(what))
 """
-
-
-@pytest.fixture(autouse=True)
-def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture(scope="module")

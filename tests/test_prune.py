@@ -37,13 +37,10 @@ from journal.events import AnyEvent
 from journal.maintenance import pruning
 from journal.projections import listing, rebuilding
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")[:620]
 EVENTS = [parse_event(line) for line in LINES]
-
-
-@pytest.fixture(autouse=True)
-def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture

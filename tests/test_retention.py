@@ -32,6 +32,8 @@ from journal.maintenance import retention, space
 from journal.maintenance.pruning import Pruner
 from journal.maintenance.space import pages_of
 
+pytestmark = pytest.mark.usefixtures("blocks_of_fifty")
+
 LINES = lines_of("mixed/events.ndjson")
 
 
@@ -49,11 +51,6 @@ def without_late_ones(lines: list[str]) -> list[AnyEvent]:
 
 
 EVENTS = without_late_ones(LINES)[:1_500]
-
-
-@pytest.fixture(autouse=True)
-def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_blocks(monkeypatch)
 
 
 @pytest.fixture

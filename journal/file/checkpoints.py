@@ -62,28 +62,23 @@ def _checked(connection: apsw.Connection, name: str, row: Any, last_position: in
     return Checkpoint(version, position, since)
 
 
-def check_name(connection: apsw.Connection, name: str, checkpoint_type: CheckpointType) -> None:
-    """Refuse a name that a checkpoint of another type has.
+def check_is_no_subscription(connection: apsw.Connection, name: str) -> None:
+    """Refuse a name for a projection that a subscription has.
 
     Raises:
         ValueError: it is so.
     """
-    found: Any = connection.execute("SELECT type FROM checkpoint WHERE name = ?", (name,)).get
-    if found in ("projection", "subscription") and found != checkpoint_type:  # else it is damage
-        message = f"a {found} of this journal is called {name!r}: expected another name for "
-        message += f"the {checkpoint_type}"
+    sql = "SELECT 1 FROM checkpoint WHERE name = ? AND type = 'subscription'"
+    if connection.execute(sql, (name,)).fetchone() is not None:
+        message = f"a subscription of this journal is called {name!r}: expected another name for "
+        message += "the projection"
         raise ValueError(message)
 
 
 def write_checkpoint(
     connection: apsw.Connection, name: str, checkpoint_type: CheckpointType, at: Checkpoint
 ) -> None:
-    """Write how far somebody has come, in the transaction in which that becomes true.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    check_name(connection, name, checkpoint_type)
+    """Write how far somebody has come, in the transaction in which that becomes true."""
     connection.execute(
         "INSERT OR REPLACE INTO checkpoint (name, type, version, position, since)"
         " VALUES (?, ?, ?, ?, ?)",

@@ -10,7 +10,7 @@ import apsw
 from journal import limits
 from journal.errors import DamagedError, FoldError, UnknownProjectionError
 from journal.events.ids import SessionId, StreamId
-from journal.file.checkpoints import check_name, read_checkpoints
+from journal.file.checkpoints import check_is_no_subscription, read_checkpoints
 from journal.file.connections import Database
 from journal.file.extent import end_of_fold, last_position, read_extent
 from journal.file.names import folded_codes, kinds_of, session_key, uuids
@@ -60,7 +60,7 @@ class Projections:
             message = f"a projection named {projection.name!r} is registered already"
             raise ValueError(message)
         with self._database.read() as connection:
-            check_name(connection, name, "projection")
+            check_is_no_subscription(connection, name)
         self._folds[projection.name] = OwnFold(projection, self._reader)
 
     @property
